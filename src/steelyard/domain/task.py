@@ -1,0 +1,75 @@
+"""Task > Step > Attempt: the work, as it is known before it runs."""
+
+from typing import Literal
+
+import msgspec
+
+OnMiss = Literal["run_late", "refuse"]
+
+
+class LlmCall(msgspec.Struct, frozen=True, kw_only=True, tag="llm"):
+    """One call of a language model, known by its size; its text stays with the caller.
+
+    Attributes:
+        model: Name of the model.
+        input_tokens: Length of the prompt; an estimate until the engine has counted.
+        max_output_tokens: Upper limit of the answer's length.
+        prefix_hashes: One hash per message boundary, over the prompt's start up to there.
+        prefix_tokens: Tokens up to each of those boundaries, ascending, same length.
+    """
+
+    model: str
+    input_tokens: int
+    max_output_tokens: int
+    prefix_hashes: tuple[int, ...] = ()
+    prefix_tokens: tuple[int, ...] = ()
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool"):
+    """One call of a tool.
+
+    Attributes:
+        tool: Name of the tool.
+        memory_bytes: Memory the tool may use.
+    """
+
+    tool: str
+    memory_bytes: int = 0
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a task, as the policy sees it.
+
+    Attributes:
+        task_id: The task it belongs to.
+        step_id: Its number in the task, from 0, in order of submission.
+        agent: Name of the agent whose run the task is.
+        name: Name of the step within the agent, e.g. `summarise`.
+        call: What is to be done.
+        parents: Numbers of the steps whose results it uses.
+        deadline_s: The task's absolute deadline on the log's clock; None without one.
+        budget_usd: The task's whole budget; None without one.
+        on_miss: What to do when no pool can meet the deadline.
+        attempt: 0 for the first attempt, 1 for the first retry, ...
+    """
+
+    task_id: str
+    step_id: int
+    agent: str
+    name: str
+    call: LlmCall | ToolCall
+    parents: tuple[int, ...] = ()
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    on_miss: OnMiss = "run_late"
+    attempt: int = 0
+
+    @property
+    def kind(self) -> Literal["llm", "tool"]:
+        """`llm` or `tool`."""
+        return "llm" if isinstance(self.call, LlmCall) else "tool"
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Identifies the step in the log."""
+        return (self.task_id, self.step_id)

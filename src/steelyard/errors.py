@@ -1,0 +1,206 @@
+"""Every error that Steelyard raises on purpose. The class says what the caller can do.
+
+```
+SteelyardError                    base; `retryable` says whether another attempt can help
+├── ConfigError                   names file, key, value and the cure
+│   └── MissingExtraError         an optional package is not installed
+├── FigureError                   a figure is missing, unsourced or out of range
+├── WorkloadError                 a workload or trace file cannot be read
+├── PlacementError
+│   ├── NoFeasiblePoolError       every pool was refused; carries the reasons
+│   └── BudgetExceededError       the step would overspend its task's budget
+├── PoolError
+│   ├── PoolUnavailableError      retryable: the pool or replica is down
+│   ├── PoolOverloadedError       retryable, carries retry_after_s
+│   ├── PoolTimeoutError          retryable: no answer in time
+│   ├── PoolRejectedError         the request is wrong; do not retry elsewhere
+│   └── PoolProtocolError         the pool's answer cannot be read
+├── TaskError
+│   ├── StepFailedError           attempts used up; __cause__ is the last one
+│   ├── DeadlineExceededError
+│   ├── NondeterminismError       a replay took another path
+│   └── TaskNotFoundError
+├── StoreError
+│   ├── StoreBusyError            retryable
+│   └── SchemaMismatchError       the file was written by another version
+├── PlanError
+│   ├── InfeasiblePlanError       names the conflicting constraints
+│   └── SolverError
+└── SteelyardBugError             an invariant broke: please report
+```
+
+A message is one line: the thing, the value, the reason, the cure. Errors that are stored (in the
+event log) carry `code`, which stays the same over releases.
+"""
+
+from typing import ClassVar
+
+
+class SteelyardError(Exception):
+    """Base of all errors that a caller may want to catch."""
+
+    code: ClassVar[str] = "steelyard"
+    retryable: ClassVar[bool] = False
+
+
+class ConfigError(SteelyardError):
+    """A configuration is wrong; the message names file, key, value and the allowed values."""
+
+    code = "config"
+
+
+class MissingExtraError(ConfigError):
+    """An optional package is needed and not installed; the message holds the install command."""
+
+    code = "missing_extra"
+
+
+class FigureError(SteelyardError):
+    """A figure is missing, has no source, or is out of range."""
+
+    code = "figure"
+
+
+class WorkloadError(SteelyardError):
+    """A workload or trace file cannot be read; the message names file, row and column."""
+
+    code = "workload"
+
+
+class PlacementError(SteelyardError):
+    """A step cannot be placed."""
+
+    code = "placement"
+
+
+class NoFeasiblePoolError(PlacementError):
+    """Every pool was refused; the message holds one reason per pool."""
+
+    code = "no_feasible_pool"
+
+
+class BudgetExceededError(PlacementError):
+    """The step would cost more than what is left of its task's budget."""
+
+    code = "budget_exceeded"
+
+
+class PoolError(SteelyardError):
+    """A pool could not do the work."""
+
+    code = "pool"
+
+
+class PoolUnavailableError(PoolError):
+    """The pool or its replica is down; another one may answer."""
+
+    code = "pool_unavailable"
+    retryable = True
+
+
+class PoolOverloadedError(PoolError):
+    """The pool takes no more work now.
+
+    Args:
+        message: What is full, and what to do.
+        retry_after_s: Seconds after which a place is expected to be free.
+    """
+
+    code = "pool_overloaded"
+    retryable = True
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PoolTimeoutError(PoolError):
+    """The pool did not answer in time."""
+
+    code = "pool_timeout"
+    retryable = True
+
+
+class PoolRejectedError(PoolError):
+    """The pool refuses the request itself; every other pool would, too."""
+
+    code = "pool_rejected"
+
+
+class PoolProtocolError(PoolError):
+    """The pool's answer cannot be read."""
+
+    code = "pool_protocol"
+
+
+class TaskError(SteelyardError):
+    """A task cannot go on."""
+
+    code = "task"
+
+
+class StepFailedError(TaskError):
+    """All attempts of a step failed; `__cause__` is the last failure."""
+
+    code = "step_failed"
+
+
+class DeadlineExceededError(TaskError):
+    """The task's deadline passed."""
+
+    code = "deadline_exceeded"
+
+
+class NondeterminismError(TaskError):
+    """A replayed task asked for another step than the one in the log."""
+
+    code = "nondeterminism"
+
+
+class TaskNotFoundError(TaskError):
+    """No task has this id."""
+
+    code = "task_not_found"
+
+
+class StoreError(SteelyardError):
+    """The event log cannot be read or written."""
+
+    code = "store"
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the event log."""
+
+    code = "store_busy"
+    retryable = True
+
+
+class SchemaMismatchError(StoreError):
+    """The event log was written by a version that this one cannot read."""
+
+    code = "schema_mismatch"
+
+
+class PlanError(SteelyardError):
+    """No fleet plan can be made."""
+
+    code = "plan"
+
+
+class InfeasiblePlanError(PlanError):
+    """No fleet meets the demand; the message names the constraints in conflict."""
+
+    code = "infeasible_plan"
+
+
+class SolverError(PlanError):
+    """The solver stopped without an answer."""
+
+    code = "solver"
+
+
+class SteelyardBugError(SteelyardError):
+    """An invariant broke. Please report it with the message."""
+
+    code = "bug"
