@@ -1,0 +1,121 @@
+"""What does a step cost? The one cost function: policy, ledger, planner and reports call it.
+
+A step is charged for the seconds of a replica that it uses up when the replica is full, so that
+the costs of all steps on a full replica add up to its rent. What stays unused is idle cost, which
+the ledger shows on its own line and no step hides.
+"""
+
+from steelyard.domain.offering import TokenPrice
+from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
+from steelyard.domain.units import rental_usd
+from steelyard.perf.predict import itl_s
+
+
+def llm_replica_s(curve: LlmCurve, uncached_tokens: float, output_tokens: float) -> float:
+    """How many seconds of a full replica does an LLM step use up?
+
+    `ttft_floor/cap + uncached * prefill_s_per_token + output * itl(cap)/cap`: prefill has the
+    replica for itself; the floor and every decoded token are shared by the whole batch. Measured
+    gaps between tokens contain some prefill of others already, so this errs on the dear side.
+
+    Args:
+        curve: Speed of the replica.
+        uncached_tokens: Prompt tokens that had to be computed.
+        output_tokens: Tokens generated.
+
+    Returns:
+        Replica-seconds.
+
+    >>> curve = LlmCurve(ttft_floor_s=0.0, prefill_s_per_token=0.001, itl_base_s=0.01,
+    ...     itl_slope_s=0.0025, concurrency_cap=4, context_tokens=8192, predicted=False, source="")
+    >>> llm_replica_s(curve, 100, 40)
+    0.30000000000000004
+    """
+    cap = float(curve.concurrency_cap)
+    decode_s = output_tokens * itl_s(curve.itl_base_s, curve.itl_slope_s, cap) / cap
+    return curve.ttft_floor_s / cap + uncached_tokens * curve.prefill_s_per_token + decode_s
+
+
+def tool_replica_s(curve: ToolCurve, cpu_s: float, wall_s: float, memory_bytes: float) -> float:
+    """How many seconds of a full replica does a tool step use up?
+
+    The dominant share (Ghodsi et al., NSDI 2011) of cores and memory:
+    `max(cpu / (speed * cores), wall * memory / replica memory)`.
+
+    Args:
+        curve: Speed and room of the replica.
+        cpu_s: CPU seconds on the reference core.
+        wall_s: Seconds for which the memory was held.
+        memory_bytes: Peak memory.
+
+    Returns:
+        Replica-seconds.
+
+    >>> curve = ToolCurve(relative_speed=2.0, cores=4.0, memory_bytes=1000, start_s=0.0, slots=4,
+    ...     predicted=False, source="")
+    >>> tool_replica_s(curve, cpu_s=8.0, wall_s=3.0, memory_bytes=100)
+    1.0
+    """
+    by_cpu_s = cpu_s / (curve.relative_speed * curve.cores)
+    by_memory_s = wall_s * memory_bytes / curve.memory_bytes
+    return max(by_cpu_s, by_memory_s)
+
+
+def token_usd(
+    price: TokenPrice, input_tokens: float, cached_tokens: float, output_tokens: float
+) -> float:
+    """What does a vendor charge for a call?
+
+    Args:
+        price: The vendor's price list.
+        input_tokens: The whole prompt.
+        cached_tokens: Part of the prompt that the vendor read from its cache.
+        output_tokens: Tokens generated.
+
+    Returns:
+        USD.
+    """
+    return (
+        (input_tokens - cached_tokens) * price.usd_per_input_token
+        + cached_tokens * price.usd_per_cached_token
+        + output_tokens * price.usd_per_output_token
+    )
+
+
+def llm_step_usd(
+    spec: PoolSpec, model: str, tokens: tuple[float, float, float], usd_per_hour: float
+) -> float:
+    """What does an LLM step cost in a pool?
+
+    Args:
+        spec: The pool.
+        model: Model that the step uses.
+        tokens: Input, cached and output tokens.
+        usd_per_hour: Price of a replica-hour to charge: the rent, or the bid price.
+
+    Returns:
+        USD: the vendor's token price where the pool has one, the used replica time otherwise.
+    """
+    input_tokens, cached_tokens, output_tokens = tokens
+    if spec.token_price is not None:
+        return token_usd(spec.token_price, input_tokens, cached_tokens, output_tokens)
+    curve = spec.llm_curves[model]
+    used_s = llm_replica_s(curve, input_tokens - cached_tokens, output_tokens)
+    return rental_usd(usd_per_hour, used_s)
+
+
+def tool_step_usd(
+    curve: ToolCurve, usage: tuple[float, float, float], usd_per_hour: float
+) -> float:
+    """What does a tool step cost in a pool?
+
+    Args:
+        curve: Speed and room of one replica of the pool.
+        usage: CPU seconds on the reference core, wall seconds, peak memory in bytes.
+        usd_per_hour: Price of a replica-hour to charge: the rent, or the bid price.
+
+    Returns:
+        USD.
+    """
+    cpu_s, wall_s, memory_bytes = usage
+    return rental_usd(usd_per_hour, tool_replica_s(curve, cpu_s, wall_s, memory_bytes))
