@@ -23,7 +23,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         input_tokens: Length of the prompt.
         cached_tokens: Part of it that was read from a prefix cache.
         output_tokens: Tokens generated.
-        token_source: Who counted: `measured` by the engine or vendor, `estimated` by Steelyard.
+        counting: Who counted: `measured` by the engine or vendor, `estimated` by Steelyard.
         cpu_s: CPU seconds of a tool, on the machine that ran it.
         memory_bytes: Peak memory of a tool.
         wall_s: Seconds from start to end of the attempt.
@@ -33,7 +33,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
-    token_source: Literal["measured", "estimated"] = "measured"
+    counting: Literal["measured", "estimated"] = "measured"
     cpu_s: float = 0.0
     memory_bytes: int = 0
     wall_s: float = 0.0
