@@ -23,21 +23,24 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         input_tokens: Length of the prompt.
         cached_tokens: Part of it that was read from a prefix cache.
         output_tokens: Tokens generated.
-        counting: Who counted: `measured` by the engine or vendor, `estimated` by Steelyard.
+        counting: Who counted the tokens: the engine or vendor (`measured`), or Steelyard.
+        cached_counting: The same for `cached_tokens`.
         cpu_s: CPU seconds of a tool, on the machine that ran it.
         memory_bytes: Peak memory of a tool.
         wall_s: Seconds from start to end of the attempt.
-        ttft_s: Seconds from start to the first token; None for tools and empty answers.
+        start_to_first_token_s: Seconds from the attempt's start, queueing left out, to its first
+            token; None for tools and empty answers.
     """
 
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     counting: Literal["measured", "estimated"] = "measured"
+    cached_counting: Literal["measured", "estimated"] = "measured"
     cpu_s: float = 0.0
     memory_bytes: int = 0
     wall_s: float = 0.0
-    ttft_s: float | None = None
+    start_to_first_token_s: float | None = None
 
 
 class PoolAdded(msgspec.Struct, frozen=True, kw_only=True, tag="pool_added"):

@@ -137,6 +137,12 @@ class FleetState:
         """How many steps run on a replica now?"""
         return int(self._running[self.replica_index(pool, replica)])
 
+    def replicas_up(self, pool: str) -> int:
+        """How many replicas of a pool are up?"""
+        index = self._index[pool]
+        first, end = int(self._offsets[index]), int(self._offsets[index + 1])
+        return int(np.count_nonzero(self._up[first:end]))
+
     def spent_usd(self, task_id: str) -> float:
         """What have the finished attempts of an open task cost, in USD?"""
         account = self._tasks.get(task_id)

@@ -62,9 +62,9 @@ def _summary(agent: str, step: str, pool: str, attempts: list[AttemptRecord]) ->
     good = [one for one in attempts if one.outcome == "ok"]
     latencies_s = [one.latency_s for one in good] or [math.nan]
     ttfts_s = [
-        one.started_s - one.placed_s + one.usage.ttft_s
+        one.started_s - one.placed_s + one.usage.start_to_first_token_s
         for one in good
-        if one.started_s is not None and one.usage.ttft_s is not None
+        if one.started_s is not None and one.usage.start_to_first_token_s is not None
     ]
     return StepSummary(
         agent=agent,
