@@ -140,7 +140,7 @@ def _endpoint(name: str, pool: EndpointPoolSettings, catalog: Catalog) -> PoolSp
         hardware=hardware,
         offering="" if offering is None else offering.name,
         usd_per_hour=rent if pool.usd_per_hour is None else pool.usd_per_hour,
-        replicas=pool.replicas,
+        replicas=len(pool.base_urls),
         token_price=_token_price(pool),
         llm_curves=dict.fromkeys(pool.models, curve),
     )

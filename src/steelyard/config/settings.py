@@ -153,10 +153,9 @@ class EndpointPoolSettings(
     It is paid per hour (`offering`, or `usd_per_hour`) or per token (`token_price`).
 
     Attributes:
-        base_url: Address up to and including `/v1`.
+        base_urls: Address of each replica, up to and including `/v1`.
         models: Models it serves.
         api_key_env: Name of the environment variable that holds the key.
-        replicas: Replicas behind the address that share the load; 1 when it balances by itself.
         provider: Who is paid.
         region: Where it stands.
         arch: Architecture of its CPUs.
@@ -166,10 +165,9 @@ class EndpointPoolSettings(
         curve: Speed of one replica.
     """
 
-    base_url: str
+    base_urls: tuple[str, ...]
     models: tuple[str, ...]
     api_key_env: str | None = None
-    replicas: int = 1
     provider: str = "custom"
     region: str = ""
     arch: Arch = "x86_64"
@@ -287,7 +285,7 @@ def _check_pool(where: str, pool: PoolSettings) -> None:
     elif isinstance(pool, ToolPoolSettings):
         counts = {"slots": pool.slots, "cores": pool.cores}
     else:
-        counts = {"replicas": pool.replicas, "curve.concurrency_cap": pool.curve.concurrency_cap}
+        counts = {"curve.concurrency_cap": pool.curve.concurrency_cap}
         _check_endpoint(where, pool)
     for key, value in counts.items():
         if value is not None and not value > 0:
@@ -295,10 +293,13 @@ def _check_pool(where: str, pool: PoolSettings) -> None:
 
 
 def _check_endpoint(where: str, pool: EndpointPoolSettings) -> None:
-    if not pool.base_url.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"{where}.base_url is {pool.base_url!r}; it must start with http:// or https://"
-        )
+    if not pool.base_urls:
+        raise ConfigError(f"{where}.base_urls is empty; give the address of each replica")
+    for url in pool.base_urls:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"{where}.base_urls holds {url!r}; it must start with http:// or https://"
+            )
     if not pool.models:
         raise ConfigError(f"{where}.models is empty; name the models that the endpoint serves")
     if pool.token_price is None and pool.usd_per_hour is None and pool.offering is None:
