@@ -79,7 +79,7 @@ class EngineAdapter(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Which tokens are the text?"""
+        """Which tokens are the text? May stop counting at `context_tokens`, never before."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:

@@ -43,7 +43,7 @@ def prepare(request: LlmRequest, adapter: EngineAdapter, settings: EngineSetting
         raise PoolRejectedError("The prompt is empty; send at least one token.")
     if room_tokens < 1:
         raise PoolRejectedError(
-            f"The prompt has {len(token_ids)} tokens; {settings.model} takes "
+            f"The prompt has {len(token_ids)} tokens or more; {settings.model} takes "
             f"{adapter.context_tokens} with the answer. Shorten the prompt."
         )
     schema = _schema(request, plan, settings)
