@@ -15,7 +15,7 @@ from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
 
 
-class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the gateway listens and whom it lets in.
 
     Attributes:
@@ -33,7 +33,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     request_log: bool = False
 
 
-class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StoreSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the event log lies.
 
     Attributes:
@@ -43,7 +43,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     path: Path = Path("steelyard.db")
 
 
-class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PolicySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which policy places steps.
 
     Attributes:
@@ -191,18 +191,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     pools: dict[str, PoolSettings] = {}
-    gateway: GatewaySettings = GatewaySettings()
-    store: StoreSettings = StoreSettings()
-    policy: PolicySettings = PolicySettings()
+    gateway: GatewaySection = GatewaySection()
+    store: StoreSection = StoreSection()
+    policy: PolicySection = PolicySection()
 
 
 _POOL_KINDS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(PoolSettings)
 }
 _NESTED: dict[str, type[msgspec.Struct]] = {
-    "gateway": GatewaySettings,
-    "store": StoreSettings,
-    "policy": PolicySettings,
+    "gateway": GatewaySection,
+    "store": StoreSection,
+    "policy": PolicySection,
     "curve": CurveSettings,
     "token_price": TokenPriceSettings,
 }

@@ -44,6 +44,8 @@ async def calibrate(backend: LlmBackend, model: str, guess: LlmCurve) -> LlmCurv
     Raises:
         PoolError: The replica failed.
     """
+    # The first request of a fresh process pays for warming up; it is measured by nobody.
+    await _measure(backend, model, _words(_SHORT_WORDS, "warm-up"), 2)
     short = await _measure(backend, model, _words(_SHORT_WORDS, "short"), 1)
     long = await _measure(backend, model, _words(_LONG_WORDS, "long"), 1)
     tokens = max(1, long.input_tokens - short.input_tokens)

@@ -10,6 +10,7 @@ from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.events import (
     AttemptOutcome,
     Event,
+    JsonValue,
     ReplicaChanged,
     StepRefused,
     TaskFinished,
@@ -145,7 +146,7 @@ class Dispatcher:
         task_id: str,
         status: TaskStatus,
         error: SteelyardError | None = None,
-        result: msgspec.Raw | None = None,
+        result: JsonValue = None,
     ) -> None:
         """Record that a task has ended."""
         self._tasks.close(task_id)
@@ -293,7 +294,7 @@ class Dispatcher:
                     transcript.add(chunk)
                 yield chunk
             if journal:
-                meter.result = transcript.raw()
+                meter.result = msgspec.to_builtins(transcript.finish())
         yield await self._settle(meter)
 
     async def _attempt_tool(
@@ -303,7 +304,7 @@ class Dispatcher:
         async with self._attempt(step, decision) as meter:
             outcome = await backend.run(request)
             meter.tool_done(outcome)
-            meter.result = msgspec.Raw(msgspec.json.encode(outcome.result))
+            meter.result = outcome.result
         return outcome, await self._settle(meter)
 
     @asynccontextmanager

@@ -1,8 +1,6 @@
 """What an attempt used and cost, as it is recorded at its end."""
 
-import msgspec
-
-from steelyard.domain.events import AttemptFinished, AttemptOutcome, Usage
+from steelyard.domain.events import AttemptFinished, AttemptOutcome, JsonValue, Usage
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import SteelyardBugError, SteelyardError
@@ -52,7 +50,7 @@ class AttemptMeter:
         self._llm_usage: LlmUsage | None = None
         self._tool_outcome: ToolOutcome | None = None
         self._finished: AttemptFinished | None = None
-        self.result: msgspec.Raw | None = None
+        self.result: JsonValue = None
 
     @property
     def finished(self) -> AttemptFinished:

@@ -99,6 +99,5 @@ class TaskRunner:
         except BaseException:
             self._dispatcher.close_task(task_id, "cancelled")
             raise
-        encoded = msgspec.Raw(msgspec.json.encode(result))
-        self._dispatcher.close_task(task_id, "succeeded", result=encoded)
+        self._dispatcher.close_task(task_id, "succeeded", result=result)
         return TaskOutcome(status="succeeded", result=result)
