@@ -143,6 +143,20 @@ class FleetState:
         first, end = int(self._offsets[index]), int(self._offsets[index + 1])
         return int(np.count_nonzero(self._up[first:end]))
 
+    def cached_tokens_on(self, pool: str, replica: int, call: LlmCall) -> int:
+        """How many tokens of a prompt does a replica hold in its prefix cache?
+
+        Args:
+            pool: Name of the pool.
+            replica: Index of the replica in the pool.
+            call: The call with the prompt.
+
+        Returns:
+            Tokens, never more than the prompt has.
+        """
+        cache = self._prefixes[self._index[pool]][replica]
+        return min(call.input_tokens, cache.cached_tokens(call.prefix_hashes, call.prefix_tokens))
+
     def spent_usd(self, task_id: str) -> float:
         """What have the finished attempts of an open task cost, in USD?"""
         account = self._tasks.get(task_id)
@@ -268,7 +282,9 @@ class FleetState:
         self._failures[pool] += 1
         over = self._failures[pool] - _BREAKER_FAILURES
         if over >= 0:
-            self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, _BREAKER_OPEN_S * 2.0**over)
+            # The exponent is bounded, too: an outage may fail thousands of attempts in a row.
+            open_s = _BREAKER_OPEN_S * 2.0 ** min(over, 16)
+            self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, open_s)
 
     def _learn(
         self, event: AttemptFinished, attempt: OpenAttempt, account: TaskAccount | None
@@ -295,7 +311,9 @@ class FleetState:
                 self._log_correction[attempt.pool].add(ratio)
         elif spec.tool_curve is not None:
             estimate.cpu_s.add(usage.cpu_s * spec.tool_curve.relative_speed)
-            estimate.other_s.add(max(0.0, usage.wall_s - usage.cpu_s))
+            # The start is on the pool's curve already; counted here, it would be paid for twice.
+            other_s = usage.wall_s - usage.cpu_s - spec.tool_curve.start_s
+            estimate.other_s.add(max(0.0, other_s))
             estimate.memory_bytes.add(usage.memory_bytes)
         if account is not None:
             account.finished.append((step.name, event.t_s))
