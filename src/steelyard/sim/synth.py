@@ -1,5 +1,6 @@
 """Workloads that were not recorded: generated from step classes, or scaled up from a recording."""
 
+import itertools
 import math
 
 import msgspec
@@ -68,7 +69,7 @@ class ArrivalProcess(msgspec.Struct, frozen=True, kw_only=True):
         if self.rate_per_s <= 0.0 or not math.isfinite(self.rate_per_s):
             raise WorkloadError(f"rate_per_s {self.rate_per_s:g} must be finite and above zero")
         gaps_s = [_gamma(1.0 / self.rate_per_s, self.burstiness, random) for _ in range(tasks)]
-        return np.cumsum(gaps_s, dtype=np.float64).tolist()
+        return list(itertools.accumulate(gaps_s))
 
 
 def synthesize(
@@ -96,7 +97,7 @@ def synthesize(
         )
     random = np.random.default_rng(seed)
     times_s = arrivals.draw_s(tasks, random)
-    kinds = random.choice(len(classes), size=tasks, p=weights / weights.sum())
+    kinds: list[int] = random.choice(len(classes), size=tasks, p=weights / weights.sum()).tolist()
     return Workload(
         name="synthetic",
         tasks=tuple(
