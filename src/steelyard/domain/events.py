@@ -4,7 +4,7 @@ Fleet state, ledger, reports and recorded workloads are folds of this log and of
 `t_s` is the time on the log's clock, in seconds: since 1970 live, since the start simulated.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,6 +12,8 @@ from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
 
+# Whatever JSON can hold; msgspec decodes it to dicts, lists, strings and numbers.
+JsonValue = Any
 AttemptOutcome = Literal["ok", "failed", "cancelled"]
 TaskStatus = Literal["succeeded", "failed", "cancelled"]
 
@@ -23,21 +25,24 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         input_tokens: Length of the prompt.
         cached_tokens: Part of it that was read from a prefix cache.
         output_tokens: Tokens generated.
-        counting: Who counted: `measured` by the engine or vendor, `estimated` by Steelyard.
+        counting: Who counted the tokens: the engine or vendor (`measured`), or Steelyard.
+        cached_counting: The same for `cached_tokens`.
         cpu_s: CPU seconds of a tool, on the machine that ran it.
         memory_bytes: Peak memory of a tool.
         wall_s: Seconds from start to end of the attempt.
-        ttft_s: Seconds from start to the first token; None for tools and empty answers.
+        start_to_first_token_s: Seconds from the attempt's start, queueing left out, to its first
+            token; None for tools and empty answers.
     """
 
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     counting: Literal["measured", "estimated"] = "measured"
+    cached_counting: Literal["measured", "estimated"] = "measured"
     cpu_s: float = 0.0
     memory_bytes: int = 0
     wall_s: float = 0.0
-    ttft_s: float | None = None
+    start_to_first_token_s: float | None = None
 
 
 class PoolAdded(msgspec.Struct, frozen=True, kw_only=True, tag="pool_added"):
@@ -113,7 +118,7 @@ class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True, tag="attempt_fi
         cost_usd: What that costs, by `steelyard.perf.cost`.
         error_code: Stable code of the error, empty when it went well.
         error: Its message.
-        result: The answer as JSON, where the producer journals answers.
+        result: The answer, where the producer journals answers.
     """
 
     t_s: float
@@ -125,7 +130,7 @@ class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True, tag="attempt_fi
     cost_usd: float
     error_code: str = ""
     error: str = ""
-    result: msgspec.Raw | None = None
+    result: JsonValue = None
 
 
 class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished"):
@@ -136,7 +141,7 @@ class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished
     status: TaskStatus
     error_code: str = ""
     error: str = ""
-    result: msgspec.Raw | None = None
+    result: JsonValue = None
 
 
 Event = (

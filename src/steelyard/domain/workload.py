@@ -26,6 +26,8 @@ class WorkloadStep(msgspec.Struct, frozen=True, kw_only=True):
         cpu_s: CPU seconds on the reference core.
         think_or_tool_s: Time a tool waits beside its CPU time, or a person's gap.
         memory_bytes: Peak memory of a tool.
+        recorded_s: How long the step took where it was recorded; None where unknown.
+        cached_tokens: Prompt tokens read from a cache there; None where unknown.
     """
 
     step_id: int
@@ -41,6 +43,8 @@ class WorkloadStep(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float = 0.0
     think_or_tool_s: float = 0.0
     memory_bytes: int = 0
+    recorded_s: float | None = None
+    cached_tokens: int | None = None
 
 
 class WorkloadTask(msgspec.Struct, frozen=True, kw_only=True):

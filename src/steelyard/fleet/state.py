@@ -139,6 +139,12 @@ class FleetState:
         """How many steps run on a replica now?"""
         return int(self._running[self.replica_index(pool, replica)])
 
+    def replicas_up(self, pool: str) -> int:
+        """How many replicas of a pool are up?"""
+        index = self._index[pool]
+        first, end = int(self._offsets[index]), int(self._offsets[index + 1])
+        return int(np.count_nonzero(self._up[first:end]))
+
     def cached_tokens_on(self, pool: str, replica: int, call: LlmCall) -> int:
         """How many tokens of a prompt does a replica hold in its prefix cache?
 

@@ -64,5 +64,7 @@ class SimAttempt:
             cached_tokens=self.cached_tokens,
             output_tokens=int(self.truth.output_tokens - self.work_left / self.slowness),
             wall_s=wall_s,
-            ttft_s=self.first_token_s - self.started_s if self.truth.output_tokens else None,
+            start_to_first_token_s=self.first_token_s - self.started_s
+            if self.truth.output_tokens
+            else None,
         )

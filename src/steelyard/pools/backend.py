@@ -1,0 +1,246 @@
+"""What every pool offers, whatever hardware stands behind it: the requests, answers and protocols.
+
+The structs are frozen and travel over process boundaries as msgpack. Texts keep the form of the
+OpenAI wire, so that an OpenAI-compatible endpoint gets what the caller wrote.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+JsonObject = dict[str, Any]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+# Called with (replica, up) whenever a replica went down or came back.
+ReplicaWatcher = Callable[[int, bool], Awaitable[None]]
+
+
+class LlmRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a model.
+
+    Attributes:
+        kind: `chat` uses `messages`, `completion` uses `prompt`.
+        model: Name of the model, one of the backend's `models()`.
+        messages: Chat messages in the form of the OpenAI wire.
+        prompt: Text to continue.
+        max_output_tokens: Upper limit of the answer; None for what is left of the context.
+        temperature: 0 takes the likeliest token; None leaves it to the backend (1.0).
+        top_p: Share of probability mass kept; None leaves it to the backend (1.0).
+        seed: Makes sampling repeatable.
+        stop: Texts that end the answer; they are not part of it.
+        n: Number of answers.
+        logprobs: Whether each token's log-probability is wanted.
+        top_logprobs: Number of alternatives wanted per token.
+        json_schema: JSON Schema that the answer must follow.
+        json_object: Whether the answer must be a JSON object.
+        tools: Tool definitions in the form of the OpenAI wire.
+        tool_choice: `auto`, `required`, `none`, or the OpenAI object that names one.
+        raw_body: The caller's whole OpenAI request; endpoints pass unknown fields through.
+        extra_headers: HTTP headers for this request, used by endpoint pools alone.
+        deadline_s: Seconds from now after which the answer is of no use; None without a limit.
+    """
+
+    kind: Literal["chat", "completion"]
+    model: str
+    messages: list[JsonObject] = []
+    prompt: str = ""
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    logprobs: bool = False
+    top_logprobs: int = 0
+    json_schema: JsonObject | None = None
+    json_object: bool = False
+    tools: list[JsonObject] = []
+    tool_choice: str | JsonObject | None = None
+    raw_body: JsonObject = {}
+    extra_headers: dict[str, str] = {}
+    deadline_s: float | None = None
+
+
+class LlmUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens that a call used.
+
+    Attributes:
+        input_tokens: Length of the prompt.
+        cached_tokens: Part of the prompt that was not computed again.
+        output_tokens: Length of all answers together.
+        cached_tokens_measured: False where `cached_tokens` is our estimate.
+        measured: False where the other two are our estimate as well.
+    """
+
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cached_tokens_measured: bool
+    measured: bool = True
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a tool call that the model asks for.
+
+    Attributes:
+        index: Number of the call within the answer.
+        id: Id of the call; empty in pieces after the first.
+        name: Name of the tool; empty in pieces after the first.
+        arguments: The next piece of the arguments' JSON text.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """Natural logarithm of the probability with which a token was chosen."""
+
+    token: str
+    logprob: float
+
+
+class LlmChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """The next piece of an answer.
+
+    Attributes:
+        index: Number of the answer, below the request's `n`.
+        text: Text to append.
+        tool_calls: Tool calls to append to.
+        finish_reason: Set in the last piece of this answer.
+        usage: Set once, in the last chunk of the call.
+        logprobs: One per token of `text`, where asked for.
+        raw: The upstream's own object, from endpoint pools, to forward vendor fields.
+        response_headers: HTTP headers of the answer, in an endpoint's first chunk.
+    """
+
+    index: int = 0
+    text: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: LlmUsage | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    raw: JsonObject | None = None
+    response_headers: dict[str, str] | None = None
+
+
+class Embeddings(msgspec.Struct, frozen=True, kw_only=True):
+    """One vector per text, in order, and the tokens of all texts together."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    input_tokens: int
+
+
+class LlmBackend(Protocol):
+    """A pool that serves models. Every method that talks to hardware raises `PoolError` alone."""
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas are there, up or down?"""
+        ...
+
+    @property
+    def supports_embeddings(self) -> bool:
+        """Does `embed` work?"""
+        ...
+
+    def models(self) -> tuple[str, ...]:
+        """Which models are served?"""
+        ...
+
+    async def start(self, watch: ReplicaWatcher | None = None) -> None:
+        """Bring the replicas up; return when all are ready.
+
+        Args:
+            watch: Called when a replica goes down or comes back.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop everything; requests in flight fail with PoolUnavailableError."""
+        ...
+
+    def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
+        """Answer a request, piece by piece.
+
+        Closing the iterator (`contextlib.aclosing`) cancels the work at once, in prefill too.
+
+        Args:
+            request: What is asked.
+            replica: Number of the replica, below `replicas`.
+
+        Raises:
+            PoolRejectedError: The request is wrong.
+            PoolOverloadedError: The replica's queue is full.
+            PoolUnavailableError: The replica is down, or died on the way.
+            PoolTimeoutError: No answer in time.
+            PoolProtocolError: The answer cannot be read.
+        """
+        ...
+
+    async def embed(self, texts: list[str], model: str, replica: int) -> Embeddings:
+        """Turn texts into vectors; PoolRejectedError where `supports_embeddings` is False."""
+        ...
+
+
+class ToolRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a tool.
+
+    Attributes:
+        tool: `module:function`.
+        arguments: Keyword arguments, JSON values.
+        timeout_s: Seconds after which the call is killed.
+        memory_bytes: Address space that the call may use beyond the idle worker's; 0 for no limit.
+    """
+
+    tool: str
+    arguments: JsonObject
+    timeout_s: float = 60.0
+    memory_bytes: int = 0
+
+
+class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool returned and used.
+
+    Attributes:
+        result: The returned value, a JSON value.
+        cpu_s: User and system CPU seconds of the call, its waited-for children included.
+        wall_s: Seconds from call to return, in the worker.
+        max_memory_bytes: Peak resident memory of the worker up to the call's end.
+    """
+
+    result: Any
+    cpu_s: float
+    wall_s: float
+    max_memory_bytes: int
+
+
+class ToolBackend(Protocol):
+    """A pool that runs tools."""
+
+    @property
+    def slots(self) -> int:
+        """How many tools run at once?"""
+        ...
+
+    async def start(self) -> None:
+        """Bring the workers up."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the workers; calls in flight fail with PoolUnavailableError."""
+        ...
+
+    async def run(self, request: ToolRequest) -> ToolOutcome:
+        """Run a tool and wait for its result; cancelling the awaiting task kills the call.
+
+        Raises:
+            PoolRejectedError: No such tool, or arguments or result are not JSON.
+            ToolFailedError: The tool raised.
+            PoolTimeoutError: The tool took longer than `timeout_s`.
+            PoolUnavailableError: The worker died.
+        """
+        ...

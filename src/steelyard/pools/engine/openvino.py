@@ -1,0 +1,142 @@
+"""OpenVINO GenAI behind the adapter interface: continuous batching, reads the GGUF itself."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from steelyard.errors import MissingExtraError
+from steelyard.pools.engine.adapter import EngineDelta, EngineSettings, Sampling
+
+# Blocks of the CPU plugin's paged attention hold 32 tokens.
+_BLOCK_TOKENS = 32
+_GIB_BYTES = 1024 * 1024 * 1024
+_FINISH: Mapping[str, Literal["stop", "length"]] = MappingProxyType(
+    {"STOP": "stop", "LENGTH": "length"}
+)
+
+
+class OpenVinoAdapter:
+    """A ContinuousBatchingPipeline on the CPU.
+
+    Args:
+        model_path: A GGUF file.
+        settings: How to run it.
+        context_tokens: Longest prompt plus output; the library itself checks no limit.
+
+    Raises:
+        MissingExtraError: openvino-genai is not installed.
+    """
+
+    def __init__(self, model_path: Path, settings: EngineSettings, context_tokens: int) -> None:
+        try:
+            import openvino  # noqa: PLC0415 - an optional extra, and slow to import
+            import openvino_genai  # noqa: PLC0415
+        except ImportError as error:
+            raise MissingExtraError(
+                f"The embedded engine needs openvino-genai, and importing it failed: {error}. "
+                "Install it: pip install 'steelyard[engine]'."
+            ) from error
+        self._genai: Any = openvino_genai
+        self._tensor: Any = openvino.Tensor
+        scheduler: Any = openvino_genai.SchedulerConfig()
+        scheduler.max_num_batched_tokens = settings.max_batched_tokens
+        scheduler.max_num_seqs = settings.max_streams
+        scheduler.enable_prefix_caching = True
+        scheduler.cache_size = max(1, round(settings.cache_bytes / _GIB_BYTES))
+        self._pipeline: Any = openvino_genai.ContinuousBatchingPipeline(
+            str(model_path), scheduler, "CPU", {"INFERENCE_NUM_THREADS": settings.threads}
+        )
+        self._tokenizer: Any = self._pipeline.get_tokenizer()
+        # Keys are the tokens' raw bytes, so texts can be put together exactly.
+        vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
+        self._bytes_of = {token_id: text for text, token_id in vocabulary.items()}
+        self._control = self._control_tokens()
+        self._eos_token_id: int = self._tokenizer.get_eos_token_id()
+        self._handles: dict[int, Any] = {}
+        self._next_handle = 0
+        self.context_tokens = context_tokens
+        self.block_tokens = _BLOCK_TOKENS
+        # 8-bit keys and values of the 135M model: 2,452 blocks per GiB, as the library reports.
+        self.cache_blocks = 2452 * max(1, round(settings.cache_bytes / _GIB_BYTES))
+
+    def render_chat(self, messages: list[dict[str, str]]) -> str:
+        """What prompt does the model's own chat template make of the messages?"""
+        prompt: str = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        return prompt
+
+    def encode(self, text: str) -> list[int]:
+        """Which tokens are the text?"""
+        token_ids: list[int] = self._tokenizer.encode(text).input_ids.data.tolist()[0]
+        return token_ids
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Which UTF-8 bytes does the token stand for? Empty for control tokens."""
+        return b"" if token_id in self._control else self._bytes_of.get(token_id, b"")
+
+    def _control_tokens(self) -> frozenset[int]:
+        # The library does not list its control tokens: they are those that decode to nothing.
+        marked = [
+            token_id
+            for token_id, text in self._bytes_of.items()
+            if text.startswith(b"<") and text.endswith(b">") and len(text) > 2
+        ]
+        return frozenset(i for i in marked if self._tokenizer.decode([i]) == "")
+
+    def add(self, token_ids: list[int], sampling: Sampling) -> int:
+        """Queue a sequence and return its handle."""
+        import numpy as np  # noqa: PLC0415 - keeps the module free of it without the extra
+
+        handle = self._next_handle
+        self._next_handle += 1
+        tensor = self._tensor(np.array([token_ids], dtype=np.int64))
+        self._handles[handle] = self._pipeline.add_request(handle, tensor, self._config(sampling))
+        return handle
+
+    def _config(self, sampling: Sampling) -> Any:  # noqa: ANN401 - the library has no types
+        config = self._genai.GenerationConfig()
+        config.max_new_tokens = sampling.max_output_tokens
+        config.set_eos_token_id(self._eos_token_id)
+        config.stop_token_ids = {self._eos_token_id}
+        config.presence_penalty = sampling.presence_penalty
+        config.frequency_penalty = sampling.frequency_penalty
+        config.repetition_penalty = sampling.repetition_penalty
+        config.logprobs = 1 if sampling.logprobs else 0
+        if sampling.temperature > 0:
+            config.do_sample = True
+            config.temperature = sampling.temperature
+            config.top_p = sampling.top_p
+            config.rng_seed = sampling.seed
+            if sampling.top_k is not None:
+                config.top_k = sampling.top_k
+        if sampling.json_schema is not None:
+            config.structured_output_config = self._genai.StructuredOutputConfig(
+                json_schema=sampling.json_schema
+            )
+        config.validate()
+        return config
+
+    def step(self) -> None:
+        """Compute one batch; blocks for as long as that takes."""
+        self._pipeline.step()
+
+    def read(self, handle: int) -> EngineDelta:
+        """What is new in the sequence since the last read?"""
+        generation = self._handles[handle]
+        token_ids: list[int] = []
+        logprobs: list[float] = []
+        finish: Literal["stop", "length"] | None = None
+        while generation.can_read():
+            for output in generation.read().values():
+                token_ids.extend(output.generated_ids)
+                logprobs.extend(output.generated_log_probs)
+                finish = _FINISH.get(output.finish_reason.name)
+        if finish is not None:
+            del self._handles[handle]
+        return EngineDelta(tuple(token_ids), tuple(logprobs), finish)
+
+    def cancel(self, handle: int) -> None:
+        """Drop the sequence and free its place; harmless when it has ended."""
+        generation = self._handles.pop(handle, None)
+        if generation is not None:
+            generation.cancel()
