@@ -22,7 +22,6 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.recorder import Recorder
 from steelyard.store.event_log import MemoryEventLog
 
-
 _T = TypeVar("_T")
 
 

@@ -79,6 +79,7 @@ def simulation_plot(plan: PlanInputs, simulation: SimulationInputs) -> str:
         _pair(cost, planned_usd, simulation.usd_per_1000_tasks, (usd, 1.0))
         cost.set_xlabel("USD per 1,000 tasks")
         _pair(slo, plan.slo_attainment_frac, attained, (percent, 100.0))
+        slo.set_xticks(range(0, 101, 25))
         slo.set_xlabel("SLO attainment, % of tasks")
     return drawn.svg
 
