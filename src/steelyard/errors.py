@@ -14,6 +14,7 @@ SteelyardError                    base; `retryable` says whether another attempt
 │   ├── PoolOverloadedError       retryable, carries retry_after_s
 │   ├── PoolTimeoutError          retryable: no answer in time
 │   ├── PoolRejectedError         the request is wrong; do not retry elsewhere
+│   ├── ToolFailedError           the tool ran and raised
 │   └── PoolProtocolError         the pool's answer cannot be read
 ├── TaskError
 │   ├── StepFailedError           attempts used up; __cause__ is the last one
@@ -125,6 +126,12 @@ class PoolRejectedError(PoolError):
     """The pool refuses the request itself; every other pool would, too."""
 
     code = "pool_rejected"
+
+
+class ToolFailedError(PoolError):
+    """A tool ran and raised; the message names the tool, the exception's type and its message."""
+
+    code = "tool_failed"
 
 
 class PoolProtocolError(PoolError):

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from steelyard.errors import BudgetExceededError, NoFeasiblePoolError
+
 Verdict = Literal[
     "chosen",
     "dearer",
@@ -65,6 +67,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
     reason: str
     verdicts: tuple[PoolVerdict, ...]
 
+    @property
+    def slack_at_start_s(self) -> float | None:
+        """Slack if the step started at once; queues order by it. None without a deadline."""
+        return None if self.slack_s is None else self.slack_s + self.predicted_wait_s
+
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     """Why no pool takes the step.
@@ -81,6 +88,12 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     earliest_finish_s: float | None
     policy: str
     verdicts: tuple[PoolVerdict, ...]
+
+    @property
+    def error_code(self) -> str:
+        """Code of the error with which the refused step ends: more money, or no pool at all."""
+        error = BudgetExceededError if self.cause == "budget" else NoFeasiblePoolError
+        return error.code
 
     @property
     def reason(self) -> str:

@@ -4,7 +4,7 @@ Fleet state, ledger, reports and recorded workloads are folds of this log and of
 `t_s` is the time on the log's clock, in seconds: since 1970 live, since the start simulated.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,6 +12,8 @@ from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
 
+# Whatever JSON can hold; msgspec decodes it to dicts, lists, strings and numbers.
+JsonValue = Any
 AttemptOutcome = Literal["ok", "failed", "cancelled"]
 TaskStatus = Literal["succeeded", "failed", "cancelled"]
 
@@ -116,7 +118,7 @@ class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True, tag="attempt_fi
         cost_usd: What that costs, by `steelyard.perf.cost`.
         error_code: Stable code of the error, empty when it went well.
         error: Its message.
-        result: The answer as JSON, where the producer journals answers.
+        result: The answer, where the producer journals answers.
     """
 
     t_s: float
@@ -128,7 +130,7 @@ class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True, tag="attempt_fi
     cost_usd: float
     error_code: str = ""
     error: str = ""
-    result: msgspec.Raw | None = None
+    result: JsonValue = None
 
 
 class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished"):
@@ -139,7 +141,7 @@ class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished
     status: TaskStatus
     error_code: str = ""
     error: str = ""
-    result: msgspec.Raw | None = None
+    result: JsonValue = None
 
 
 Event = (

@@ -19,7 +19,7 @@ from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt, TaskAccount
 from steelyard.fleet.estimates import RunningMean, StepEstimate
-from steelyard.fleet.prefix import PrefixCache
+from steelyard.fleet.prefix import PrefixIndex
 from steelyard.fleet.view import FleetView, LlmArrays, ToolArrays, llm_arrays, tool_arrays
 from steelyard.perf.predict import itl_s, prefill_s
 
@@ -52,11 +52,13 @@ class FleetState:
         self._waiting = np.zeros(0, dtype=np.float64)
         self._service_sum_s = np.zeros(0, dtype=np.float64)
         self._up = np.zeros(0, dtype=np.bool_)
-        self._prefixes: list[list[PrefixCache]] = []
-        self._bid_usd_per_hour: list[float] = []
+        self._prefixes = PrefixIndex()
+        self._rent_usd_per_hour = np.zeros(0, dtype=np.float64)
+        self._bid_usd_per_hour = np.zeros(0, dtype=np.float64)
         self._log_correction: list[RunningMean] = []
+        self._correction = np.zeros(0, dtype=np.float64)
         self._failures: list[int] = []
-        self._open_until_s: list[float] = []
+        self._open_until_s = np.zeros(0, dtype=np.float64)
         self._arrays: dict[str, LlmArrays | ToolArrays] = {}
         self._estimates: dict[tuple[str, str], StepEstimate] = {}
         self._tasks: dict[str, TaskAccount] = {}
@@ -115,10 +117,10 @@ class FleetState:
             now_s=now_s,
             pools=tuple(self._pools),
             arrays=self._arrays_for(model),
-            rent_usd_per_hour=np.array([s.usd_per_hour for s in self._pools], dtype=np.float64),
-            bid_usd_per_hour=np.array(self._bid_usd_per_hour, dtype=np.float64),
-            correction=np.array([math.exp(m.value) for m in self._log_correction]),
-            closed=np.array([until <= now_s for until in self._open_until_s], dtype=np.bool_),
+            rent_usd_per_hour=self._rent_usd_per_hour,
+            bid_usd_per_hour=self._bid_usd_per_hour.copy(),
+            correction=self._correction.copy(),
+            closed=self._open_until_s <= now_s,
             offsets=self._offsets,
             running=self._running.copy(),
             waiting=self._waiting.copy(),
@@ -143,6 +145,21 @@ class FleetState:
         first, end = int(self._offsets[index]), int(self._offsets[index + 1])
         return int(np.count_nonzero(self._up[first:end]))
 
+    def cached_tokens_on(self, pool: str, replica: int, call: LlmCall) -> int:
+        """How many tokens of a prompt does a replica hold in its prefix cache?
+
+        Args:
+            pool: Name of the pool.
+            replica: Index of the replica in the pool.
+            call: The call with the prompt.
+
+        Returns:
+            Tokens, never more than the prompt has.
+        """
+        place = (self._index[pool], replica)
+        held = self._prefixes.cached_tokens(place, call.prefix_hashes, call.prefix_tokens)
+        return min(call.input_tokens, held)
+
     def spent_usd(self, task_id: str) -> float:
         """What have the finished attempts of an open task cost, in USD?"""
         account = self._tasks.get(task_id)
@@ -164,11 +181,9 @@ class FleetState:
         cached = np.zeros(len(self._running), dtype=np.float64)
         call = step.call
         if isinstance(call, LlmCall) and call.prefix_hashes:
-            flat = 0
-            for caches in self._prefixes:
-                for cache in caches:
-                    cached[flat] = cache.cached_tokens(call.prefix_hashes, call.prefix_tokens)
-                    flat += 1
+            held = self._prefixes.holders(call.prefix_hashes, call.prefix_tokens)
+            for (pool, replica), tokens in held.items():
+                cached[self._offsets[pool] + replica] = tokens
         return cached
 
     def _add_pool(self, spec: PoolSpec) -> None:
@@ -176,14 +191,16 @@ class FleetState:
         if index is None:
             self._index[spec.name] = len(self._pools)
             self._pools.append(spec)
-            self._prefixes.append([])
-            self._bid_usd_per_hour.append(spec.usd_per_hour)
+            self._bid_usd_per_hour = np.append(self._bid_usd_per_hour, spec.usd_per_hour)
             self._log_correction.append(RunningMean())
+            self._correction = np.append(self._correction, 1.0)
             self._failures.append(0)
-            self._open_until_s.append(-math.inf)
+            self._open_until_s = np.append(self._open_until_s, -math.inf)
         else:
             self._pools[index] = spec
             self._bid_usd_per_hour[index] = spec.usd_per_hour
+        # A new array, never a changed one: views share it.
+        self._rent_usd_per_hour = np.array([one.usd_per_hour for one in self._pools])
         self._arrays.clear()
         self._lay_out_replicas()
 
@@ -197,11 +214,9 @@ class FleetState:
         self._waiting = np.zeros(total, dtype=np.float64)
         self._service_sum_s = np.zeros(total, dtype=np.float64)
         self._up = np.ones(total, dtype=np.bool_)
-        for index, caches in enumerate(self._prefixes):
-            kept = min(len(caches), counts[index])
-            self._prefixes[index] = caches[:kept] + [
-                PrefixCache() for _ in range(counts[index] - kept)
-            ]
+        for index in range(len(old[0]) - 1):
+            kept = min(int(old[0][index + 1] - old[0][index]), counts[index])
+            self._prefixes.shrink(index, kept)
             if kept:
                 new_at = int(self._offsets[index])
                 old_at = int(old[0][index])
@@ -212,7 +227,7 @@ class FleetState:
 
     def _change_replica(self, event: ReplicaChanged) -> None:
         self._up[self.replica_index(event.pool, event.replica)] = event.up
-        self._prefixes[self._index[event.pool]][event.replica].clear()
+        self._prefixes.clear((self._index[event.pool], event.replica))
 
     def _place(self, event: StepPlaced) -> None:
         step, decision = event.step, event.decision
@@ -268,7 +283,9 @@ class FleetState:
         self._failures[pool] += 1
         over = self._failures[pool] - _BREAKER_FAILURES
         if over >= 0:
-            self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, _BREAKER_OPEN_S * 2.0**over)
+            # The exponent is bounded, too: an outage may fail thousands of attempts in a row.
+            open_s = _BREAKER_OPEN_S * 2.0 ** min(over, 16)
+            self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, open_s)
 
     def _learn(
         self, event: AttemptFinished, attempt: OpenAttempt, account: TaskAccount | None
@@ -280,9 +297,9 @@ class FleetState:
         estimate = self._estimates.setdefault((step.agent, step.name), StepEstimate.unseen())
         if isinstance(step.call, LlmCall):
             estimate.output_tokens.add(usage.output_tokens)
-            if attempt.replica < len(self._prefixes[attempt.pool]):
-                cache = self._prefixes[attempt.pool][attempt.replica]
-                cache.add(step.call.prefix_hashes, step.call.prefix_tokens)
+            if attempt.replica < spec.replicas:
+                place = (attempt.pool, attempt.replica)
+                self._prefixes.add(place, step.call.prefix_hashes, step.call.prefix_tokens)
             curve = spec.llm_curves[step.call.model]
             uncached = float(usage.input_tokens - usage.cached_tokens)
             predicted_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
@@ -292,10 +309,14 @@ class FleetState:
             if predicted_s > 0.0 and usage.wall_s > 0.0:
                 ratio = math.log(usage.wall_s / predicted_s)
                 ratio = max(-_MAX_LOG_CORRECTION, min(_MAX_LOG_CORRECTION, ratio))
-                self._log_correction[attempt.pool].add(ratio)
+                mean = self._log_correction[attempt.pool]
+                mean.add(ratio)
+                self._correction[attempt.pool] = math.exp(mean.value)
         elif spec.tool_curve is not None:
             estimate.cpu_s.add(usage.cpu_s * spec.tool_curve.relative_speed)
-            estimate.other_s.add(max(0.0, usage.wall_s - usage.cpu_s))
+            # The start is on the pool's curve already; counted here, it would be paid for twice.
+            other_s = usage.wall_s - usage.cpu_s - spec.tool_curve.start_s
+            estimate.other_s.add(max(0.0, other_s))
             estimate.memory_bytes.add(usage.memory_bytes)
         if account is not None:
             account.finished.append((step.name, event.t_s))

@@ -7,9 +7,12 @@ the ledger shows on its own line and no step hides.
 
 import numpy as np
 
+from steelyard.domain.events import Usage
 from steelyard.domain.offering import TokenPrice
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
+from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import rental_usd
+from steelyard.errors import SteelyardBugError
 from steelyard.perf.predict import FloatArray, Number, itl_s
 
 
@@ -168,3 +171,29 @@ def tool_step_usd(
     """
     cpu_s, wall_s, memory_bytes = usage
     return rental_usd(usd_per_hour, tool_replica_s(curve, cpu_s, wall_s, memory_bytes))
+
+
+def attempt_usd(spec: PoolSpec, step: Step, usage: Usage) -> float:
+    """What did an attempt cost in the pool that ran it, at the pool's rent or token price?
+
+    Args:
+        spec: The pool.
+        step: The step.
+        usage: What the attempt used.
+
+    Returns:
+        USD.
+
+    Raises:
+        SteelyardBugError: The pool cannot run such a step.
+    """
+    if isinstance(step.call, LlmCall):
+        tokens = (float(usage.input_tokens), float(usage.cached_tokens), float(usage.output_tokens))
+        return llm_step_usd(spec, step.call.model, tokens, spec.usd_per_hour)
+    curve = spec.tool_curve
+    if curve is None:
+        raise SteelyardBugError(f"pool {spec.name} ran tool step {step.key} and has no tool_curve")
+    reference_cpu_s = usage.cpu_s * curve.relative_speed
+    return tool_step_usd(
+        curve, (reference_cpu_s, usage.wall_s, float(usage.memory_bytes)), spec.usd_per_hour
+    )

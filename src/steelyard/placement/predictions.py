@@ -148,8 +148,9 @@ def _obstacles(step: Step, view: FleetView, replica: IntArray) -> tuple[Verdict,
             and (call.input_tokens >= arrays.context_tokens[pool])
         ):
             obstacles.append("too_long")
-        elif isinstance(arrays, ToolArrays) and (
-            view.expected.memory_bytes > arrays.memory_bytes[pool]
+        elif not isinstance(call, LlmCall) and (
+            isinstance(arrays, ToolArrays)
+            and max(view.expected.memory_bytes, call.memory_bytes) > arrays.memory_bytes[pool]
         ):
             obstacles.append("cannot_run")
         elif replica[pool] < 0 or not view.closed[pool]:

@@ -41,13 +41,23 @@ class StepQueue:
         Args:
             step: The step.
             now_s: Time on the log's clock.
-            slack_s: Its slack at `now_s`; None without a deadline.
+            slack_s: Its slack if it started now, `Decision.slack_at_start_s`: a wait that was
+                predicted must not be taken off, or under a growing load later steps would seem
+                ever more urgent than earlier ones. None without a deadline.
         """
         latest_start_s = now_s + (_PATIENCE_S if slack_s is None else slack_s)
         if math.isnan(latest_start_s):
             latest_start_s = math.inf
         heapq.heappush(self._heap, (latest_start_s, self._pushed, step))
         self._pushed += 1
+
+    def peek(self) -> Step:
+        """Which step is the most urgent?
+
+        Raises:
+            IndexError: Nothing waits.
+        """
+        return self._heap[0][2]
 
     def pop(self) -> Step:
         """Take the most urgent step out.

@@ -1,38 +1,11 @@
 """What an attempt used and cost, as it is recorded at its end."""
 
-import msgspec
-
-from steelyard.domain.events import AttemptFinished, AttemptOutcome, Usage
+from steelyard.domain.events import AttemptFinished, AttemptOutcome, JsonValue, Usage
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import SteelyardBugError, SteelyardError
-from steelyard.perf.cost import llm_step_usd, tool_step_usd
+from steelyard.perf.cost import attempt_usd
 from steelyard.pools.backend import LlmUsage, ToolOutcome
-
-
-def attempt_cost_usd(spec: PoolSpec, step: Step, usage: Usage) -> float:
-    """What does an attempt cost at the pool's rent or token price?
-
-    Args:
-        spec: The pool that ran it.
-        step: The step.
-        usage: What was used.
-
-    Returns:
-        USD.
-    """
-    if isinstance(step.call, LlmCall):
-        tokens = (
-            float(usage.input_tokens),
-            float(usage.cached_tokens),
-            float(usage.output_tokens),
-        )
-        return llm_step_usd(spec, step.call.model, tokens, spec.usd_per_hour)
-    if spec.tool_curve is None:
-        return 0.0
-    cpu_reference_s = usage.cpu_s * spec.tool_curve.relative_speed
-    used = (cpu_reference_s, usage.wall_s, float(usage.memory_bytes))
-    return tool_step_usd(spec.tool_curve, used, spec.usd_per_hour)
 
 
 class AttemptMeter:
@@ -52,7 +25,7 @@ class AttemptMeter:
         self._llm_usage: LlmUsage | None = None
         self._tool_outcome: ToolOutcome | None = None
         self._finished: AttemptFinished | None = None
-        self.result: msgspec.Raw | None = None
+        self.result: JsonValue = None
 
     @property
     def finished(self) -> AttemptFinished:
@@ -147,7 +120,7 @@ class AttemptMeter:
             attempt=self._step.attempt,
             outcome=outcome,
             usage=usage,
-            cost_usd=attempt_cost_usd(self._spec, self._step, usage),
+            cost_usd=attempt_usd(self._spec, self._step, usage),
             error_code="" if error is None else error.code,
             error="" if error is None else str(error),
             result=self.result if outcome == "ok" else None,

@@ -53,7 +53,3 @@ class Transcript:
         """The whole answer."""
         self.answer.text = "".join(self._pieces)
         return self.answer
-
-    def raw(self) -> msgspec.Raw:
-        """The whole answer as JSON."""
-        return msgspec.Raw(msgspec.json.encode(self.finish()))

@@ -1,7 +1,6 @@
-"""What supervisor and engine child say to each other: length-prefixed msgpack over two pipes."""
+"""What supervisor and engine child say to each other: the messages on the two pipes."""
 
 import asyncio
-import struct
 from typing import BinaryIO
 
 import msgspec
@@ -9,9 +8,7 @@ import msgspec
 from steelyard.errors import PoolProtocolError
 from steelyard.pools.backend import LlmChunk, LlmRequest
 from steelyard.pools.engine.adapter import EngineSettings
-
-_LENGTH = struct.Struct("<I")
-MAX_FRAME_BYTES = 64 * 1024 * 1024
+from steelyard.pools.framing import read_frame, receive_frame
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -90,19 +87,10 @@ ToChild = Load | Submit | Cancel
 FromChild = Ready | LoadFailed | Started | Piece | Done | Rejected | Beat | Broken
 
 
-def encode_frame(frame: ToChild | FromChild) -> bytes:
-    """Which bytes carry the frame?"""
-    body = msgspec.msgpack.encode(frame)
-    return _LENGTH.pack(len(body)) + body
-
-
 def read_to_child(pipe: BinaryIO) -> ToChild | None:
     """Wait for the supervisor's next frame; None when the pipe was closed."""
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        return None
-    body = pipe.read(_LENGTH.unpack(head)[0])
-    return msgspec.msgpack.decode(body, type=ToChild)
+    body = read_frame(pipe)
+    return None if body is None else msgspec.msgpack.decode(body, type=ToChild)
 
 
 async def read_from_child(pipe: asyncio.StreamReader) -> FromChild | None:
@@ -112,11 +100,7 @@ async def read_from_child(pipe: asyncio.StreamReader) -> FromChild | None:
         PoolProtocolError: The bytes are no frame.
     """
     try:
-        (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
-        if length > MAX_FRAME_BYTES:
-            raise PoolProtocolError(f"The engine child announced a frame of {length} bytes.")
-        return msgspec.msgpack.decode(await pipe.readexactly(length), type=FromChild)
-    except (asyncio.IncompleteReadError, ConnectionResetError):
-        return None
+        body = await receive_frame(pipe)
+        return None if body is None else msgspec.msgpack.decode(body, type=FromChild)
     except msgspec.DecodeError as error:
         raise PoolProtocolError(f"The engine child sent no frame: {error}.") from error

@@ -1,11 +1,15 @@
 """OpenAI chat messages as the plain role and text pairs that a small model's template takes."""
 
+import contextlib
+import re
 from typing import Any
 
 import msgspec
 
 from steelyard.errors import PoolRejectedError
 
+# A text that holds the template's own marks could pass for another message.
+_CONTROL_MARK = re.compile(r"<\|(?=\w+\|>)")
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
 
@@ -49,11 +53,10 @@ def _call(call: object, position: int) -> str:
         raise PoolRejectedError(f"messages[{position}].tool_calls has an entry without a name.")
     arguments: Any = function.get("arguments", "{}")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if isinstance(arguments, str):
-        try:
+        # A model wrote it: what is no JSON is passed on as it is.
+        with contextlib.suppress(msgspec.DecodeError):
             arguments = msgspec.json.decode(arguments)
-        except msgspec.DecodeError:
-            pass  # a model wrote it: pass on the text as it is
-    call_json = {"name": function["name"], "arguments": arguments}
+    call_json: dict[str, Any] = {"name": function["name"], "arguments": arguments}
     return msgspec.json.encode(call_json).decode()
 
 
@@ -61,7 +64,7 @@ def _text(content: object, position: int) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
-        return content
+        return _CONTROL_MARK.sub("< |", content)
     parts: list[Any] = content if isinstance(content, list) else [content]  # pyright: ignore[reportUnknownVariableType]
     texts: list[str] = []
     for part in parts:
@@ -70,4 +73,4 @@ def _text(content: object, position: int) -> str:
                 f"messages[{position}] has content that is not text; this model reads text only."
             )
         texts.append(part["text"])  # pyright: ignore[reportUnknownArgumentType]
-    return "".join(texts)
+    return _CONTROL_MARK.sub("< |", "".join(texts))

@@ -2,7 +2,6 @@
 
 import importlib.util
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -103,7 +102,6 @@ def _read_value(file: BinaryIO, kind: int) -> object:
         return _read_string(file)
     if kind == _ARRAY:
         item_kind, length = struct.unpack("<IQ", file.read(12))
-        read: Callable[[], object] = lambda: _read_value(file, item_kind)  # noqa: E731
-        return [read() for _ in range(length)]
+        return [_read_value(file, item_kind) for _ in range(length)]
     code = "<" + _SCALARS[kind]
     return struct.unpack(code, file.read(struct.calcsize(code)))[0]

@@ -1,6 +1,7 @@
 """The embedded engine as a pool: N replicas, each a supervised child process on its own core."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import AsyncGenerator
@@ -129,8 +130,9 @@ class EmbeddedEnginePool:
         supervisor = self._supervisors[replica]
         flight = supervisor.submit(request)
         try:
-            async for chunk in _chunks(flight):
-                yield chunk
+            async with contextlib.aclosing(_chunks(flight)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         finally:
             supervisor.release(flight)
 

@@ -29,9 +29,9 @@ from steelyard.pools.engine.frames import (
     Rejected,
     Started,
     Submit,
-    encode_frame,
     read_from_child,
 )
+from steelyard.pools.framing import pack_frame
 
 _CHILD_MODULE = "steelyard.pools.engine.worker"
 _HEALTHY_S = 60.0
@@ -157,8 +157,8 @@ class ReplicaSupervisor:
         request_id = self._next_id
         self._next_id += 1
         try:
-            frame = encode_frame(Submit(request_id, request))
-        except (RecursionError, TypeError, OverflowError, msgspec.EncodeError) as error:
+            frame = pack_frame(Submit(request_id, request))
+        except (RecursionError, TypeError, OverflowError, PoolProtocolError) as error:
             raise PoolRejectedError(f"The request is not JSON, or too deep: {error}.") from error
         flight = Flight(request_id, request, asyncio.get_running_loop().time())
         self._flights[request_id] = flight
@@ -171,7 +171,7 @@ class ReplicaSupervisor:
             return
         process = self._process
         if process is not None and process.stdin is not None and self._is_up:
-            process.stdin.write(encode_frame(Cancel(flight.request_id)))
+            process.stdin.write(pack_frame(Cancel(flight.request_id)))
 
     def _expected_wait_s(self) -> float:
         if not self._durations_s:
@@ -221,7 +221,7 @@ class ReplicaSupervisor:
     async def _read_frames(self, process: asyncio.subprocess.Process) -> str:
         if process.stdin is None or process.stdout is None:
             return "has no pipes"
-        process.stdin.write(encode_frame(self._load))
+        process.stdin.write(pack_frame(self._load))
         patience_s = self._limits.load_timeout_s
         while True:
             try:

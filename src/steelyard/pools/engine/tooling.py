@@ -103,7 +103,7 @@ def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _call_schema(function: dict[str, Any], default_max_string_chars: int) -> dict[str, Any]:
-    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    parameters: Any = function.get("parameters") or {"type": "object", "properties": {}}
     if not isinstance(parameters, dict) or "$ref" in str(parameters):  # pyright: ignore[reportUnknownArgumentType]
         raise PoolRejectedError(
             f"The parameters of tool {function['name']!r} must be a JSON schema without $ref."
@@ -116,7 +116,7 @@ def _instructions(functions: list[dict[str, Any]], *, may_reply: bool) -> str:
     lines = ["You can call these tools:"]
     for function in functions:
         description = str(function.get("description") or "")[:MAX_DESCRIPTION_CHARS]
-        parameters = function.get("parameters") or {}
+        parameters: dict[str, Any] = function.get("parameters") or {}
         lines.append(
             f"- {function['name']}: {description} "
             f"Parameters: {msgspec.json.encode(parameters.get('properties', {})).decode()}"

@@ -4,10 +4,8 @@ Reads frames from standard input, writes frames to standard output, and ends whe
 a gateway that dies takes its engines with it.
 """
 
-import ctypes
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from steelyard.errors import ConfigError, SteelyardError
+from steelyard.pools.child import live_with_parent, take_pipes
 from steelyard.pools.engine.adapter import EngineAdapter
 from steelyard.pools.engine.frames import (
     Beat,
@@ -26,29 +25,26 @@ from steelyard.pools.engine.frames import (
     Ready,
     Submit,
     ToChild,
-    encode_frame,
     read_to_child,
 )
 from steelyard.pools.engine.loop import EngineLoop
+from steelyard.pools.framing import pack_frame
 
 BEAT_S = 1.0
-_PR_SET_PDEATHSIG = 1
 _EXIT_BROKEN = 3
 
 
 def main() -> None:
     """Serve one model until the supervisor closes the pipe."""
-    # Ctrl-C in a terminal goes to the whole group; the supervisor decides when the child ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    pipe_in, pipe_out = _take_pipes()
+    live_with_parent()
+    pipe_in, pipe_out = take_pipes()
     load = read_to_child(pipe_in)
     if not isinstance(load, Load):
         return
 
     def send(frame: FromChild) -> None:
         try:
-            pipe_out.write(encode_frame(frame))
+            pipe_out.write(pack_frame(frame))
             pipe_out.flush()
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
@@ -64,22 +60,6 @@ def main() -> None:
     inbox: queue.SimpleQueue[ToChild] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(pipe_in, inbox), daemon=True).start()
     _serve(EngineLoop(adapter, load.settings, send), inbox, send)
-
-
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the pipes under other numbers: native libraries print to descriptor 1 as they like."""
-    pipe_in = os.fdopen(os.dup(0), "rb")
-    pipe_out = os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
-    return pipe_in, pipe_out
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, even while native code runs."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _pin(core: int | None) -> None:
