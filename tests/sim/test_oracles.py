@@ -68,9 +68,10 @@ def test_ends_are_those_of_simpy(tool_pool: PoolSpec, tool_curve: ToolCurve) -> 
 
     def task(name: str, arrival_s: float, cpu_s: float) -> Generator[simpy.Event, None, None]:
         yield environment.timeout(arrival_s)
-        with cores.request() as core:
-            yield core
-            yield environment.timeout(cpu_s)
+        core = cores.request()
+        yield core
+        yield environment.timeout(cpu_s)
+        cores.release(core)
         ends[name] = environment.now
 
     for one in work.tasks:
