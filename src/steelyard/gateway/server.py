@@ -69,9 +69,9 @@ async def serve(
         for spec in dispatcher.state.pools:
             metrics.apply(PoolAdded(t_s=dispatcher.now_s(), spec=spec))
         dispatcher.subscribe(metrics.apply)
+    server = _EmbeddedServer(_uvicorn_config(settings, Gateway(settings, dispatcher, metrics)))
     listener = _bind(settings)
     host, port = listener.getsockname()[:2]
-    server = _EmbeddedServer(_uvicorn_config(settings, Gateway(settings, dispatcher, metrics)))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await server.listening.wait()
