@@ -3,7 +3,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelyard.domain.decision import Decision
@@ -102,6 +102,7 @@ def start(state: FleetState, step: Step, t_s: float) -> None:
     state.apply(AttemptStarted(t_s=t_s, task_id=step.task_id, step_id=0, attempt=step.attempt))
 
 
+@settings(max_examples=20)
 @given(cut=st.floats(0.0, 1.0))
 def test_a_prefix_and_then_the_rest_is_the_same_as_all(
     events: tuple[Event, ...], cut: float
