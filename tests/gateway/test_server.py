@@ -68,7 +68,7 @@ async def test_unknown_paths_and_methods_have_openais_error_shape(start: Start) 
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_the_limit_is_413(start: Start, chunked: bool) -> None:
-    async def parts() -> Any:  # noqa: ANN401
+    async def parts() -> Any:
         for _ in range(40):
             yield b" " * 1000
 
@@ -176,7 +176,7 @@ async def test_a_bug_is_500_without_its_details(
         def models(self) -> tuple[str, ...]:
             return ("scripted",)
 
-        async def embed(self, texts: list[str], model: str, replica: int) -> Any:  # noqa: ANN401
+        async def embed(self, texts: list[str], model: str, replica: int) -> Any:
             raise ZeroDivisionError("internal detail")
 
     async with start(Broken()) as rig:
