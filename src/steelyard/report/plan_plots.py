@@ -2,9 +2,11 @@
 # pyright: reportUnknownMemberType=false
 """Plots of a plan: its cost beside the baselines', and what the simulation made of it."""
 
+from collections.abc import Callable
+
 from matplotlib.axes import Axes
 
-from steelyard.report.canvas import HARDWARE_HUES, HUES, INK, axes, drawing
+from steelyard.report.canvas import HARDWARE_HUES, HUES, axes, drawing
 from steelyard.report.format import name, percent, usd
 from steelyard.report.inputs import FleetOption, PlanInputs, SimulationInputs
 
@@ -28,12 +30,11 @@ def cost_plot(plan: PlanInputs) -> str:
         seen: dict[str, str] = {}
         for row, fleet in enumerate(fleets):
             if fleet.usd_per_1000_tasks is None:
-                plot.text(highest * 0.01, row, "infeasible", va="center", style="italic")
+                _beside(plot, 0.0, row, "infeasible", "normal")
                 continue
             _split_bar(plot, row, fleet, seen)
             weight = "bold" if row == 0 else "normal"
-            told = f" {usd(fleet.usd_per_1000_tasks)}"
-            plot.text(fleet.usd_per_1000_tasks, row, told, va="center", weight=weight)
+            _beside(plot, fleet.usd_per_1000_tasks, row, usd(fleet.usd_per_1000_tasks), weight)
         plot.set_yticks(range(len(fleets)), [name(one.label, 28) for one in fleets])
         plot.set_ylim(len(fleets) - 0.4, -0.6)
         plot.set_xlim(0.0, highest * 1.2)
@@ -84,12 +85,20 @@ def simulation_plot(plan: PlanInputs, simulation: SimulationInputs) -> str:
     return drawn.svg
 
 
-def _pair(plot: Axes, planned: float, simulated: float, shown: tuple[object, float]) -> None:
+def _pair(
+    plot: Axes, planned: float, simulated: float, shown: tuple[Callable[[float], str], float]
+) -> None:
     written, factor = shown
     for row, (value, colour) in enumerate(((planned, _PLANNED), (simulated, _SIMULATED))):
         plot.barh(row, value * factor, height=0.6, color=colour)
-        told = written(value) if callable(written) else ""
-        plot.text(value * factor, row, f" {told}", va="center", color=INK)
+        _beside(plot, value * factor, row, written(value), "normal")
     plot.set_yticks([0, 1], ["planned", "simulated"])
     plot.set_ylim(1.6, -0.6)
     plot.set_xlim(0.0, (max(planned, simulated) or 1.0) * factor * 1.3)
+
+
+def _beside(plot: Axes, value: float, row: int, text: str, weight: str) -> None:
+    """Write at the end of a bar."""
+    plot.annotate(
+        text, (value, row), (4, 0), textcoords="offset points", va="center", weight=weight
+    )

@@ -216,7 +216,7 @@ class _Translation:
             after_first, after_more = self._add(first), self._add(more)
         return f'"{{" {after_first}'
 
-    def _map(self, values: bool | dict[str, Any]) -> str:  # noqa: FBT001 - the schema's form
+    def _map(self, values: bool | dict[str, Any]) -> str:
         if values is False:
             return '"{}"'
         value = self._rule({} if values is True else values)
