@@ -279,7 +279,7 @@ async def test_closing_the_iterator_closes_the_connection_upstream() -> None:
 async def test_tells_when_a_server_goes_down_and_comes_back() -> None:
     changes: asyncio.Queue[tuple[int, bool]] = asyncio.Queue()
 
-    async def watch(replica: int, up: bool) -> None:  # noqa: FBT001
+    async def watch(replica: int, up: bool) -> None:
         await changes.put((replica, up))
 
     async def models(_: web.Request) -> web.StreamResponse:

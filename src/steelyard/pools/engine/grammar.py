@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 MAX_REPEATED_CHARS = 128
 _MAX_INTEGER_RANGE = 100
+_KEY = '"\\"" [a-zA-Z0-9_]{1,24} "\\""'
 _DEFAULT_MAX_ITEMS = 32
 _MAX_RULES = 2000
 
@@ -216,12 +217,11 @@ class _Translation:
             after_first, after_more = self._add(first), self._add(more)
         return f'"{{" {after_first}'
 
-    def _map(self, values: bool | dict[str, Any]) -> str:  # noqa: FBT001 - the schema's form
+    def _map(self, values: bool | dict[str, Any]) -> str:
         if values is False:
             return '"{}"'
         value = self._rule({} if values is True else values)
-        key = self._string(1, 32)
-        pair = f'{key} ":" {value}'
+        pair = f'{_KEY} ":" {value}'
         return f'"{{}}" | "{{" {pair} ("," {pair}){{0,31}} "}}"'
 
     def _anything(self, levels: int) -> str:
@@ -234,7 +234,7 @@ class _Translation:
         if value not in self.rules:
             self.rules[value] = ""
             self.rules[value] = self._anything(levels - 1)
-        pair = f'{self._string(1, 32)} ":" {value}'
+        pair = f'{_KEY} ":" {value}'
         return (
             f'{scalar} | "[]" | "[" {value} ("," {value}){{0,31}} "]" | "{{}}" | '
             f'"{{" {pair} ("," {pair}){{0,31}} "}}"'
