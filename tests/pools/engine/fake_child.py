@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from typing import BinaryIO
 
 from steelyard.pools.backend import LlmChunk, LlmUsage
 from steelyard.pools.child import take_pipes
@@ -49,25 +50,28 @@ def main() -> None:
     while (frame := read_to_child(pipe_in)) is not None:
         if not isinstance(frame, Submit):
             continue
-        match frame.request.prompt:
-            case "hang":
-                idle.set()
-                threading.Event().wait()
-            case "break":
-                send(Broken("step() raised twice"))
-                sys.exit(3)
-            case "rubbish":
-                os.write(pipe_out.fileno(), b"\xff\xff\xff\xffrubbish")
-            case "wait":
-                send(Beat(1, 0))
-            case text:
-                usage = LlmUsage(
-                    input_tokens=1, cached_tokens=0, output_tokens=1, cached_tokens_measured=False
-                )
-                send(Started(frame.request_id))
-                chunk = LlmChunk(text=text, finish_reason="stop", usage=usage)
-                send(Piece(frame.request_id, chunk))
-                send(Done(frame.request_id))
+        misbehave(frame.request.prompt, idle, pipe_out)
+        for answer in answers(frame):
+            send(answer)
+
+
+def misbehave(prompt: str, idle: threading.Event, pipe_out: BinaryIO) -> None:
+    if prompt == "hang":
+        idle.set()
+        threading.Event().wait()
+    if prompt == "rubbish":
+        os.write(pipe_out.fileno(), b"\xff\xff\xff\xffrubbish")
+
+
+def answers(frame: Submit) -> list[FromChild]:
+    text = frame.request.prompt
+    if text == "break":
+        return [Broken("step() raised twice")]
+    if text in {"wait", "rubbish"}:
+        return []
+    usage = LlmUsage(input_tokens=1, cached_tokens=0, output_tokens=1, cached_tokens_measured=False)
+    chunk = LlmChunk(text=text, finish_reason="stop", usage=usage)
+    return [Started(frame.request_id), Piece(frame.request_id, chunk), Done(frame.request_id)]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ Changes = asyncio.Queue[bool]
 @asynccontextmanager
 async def supervising(
     model: str = "good", **limits: Any
-) -> AsyncIterator[tuple[ReplicaSupervisor, Changes]]:
+) -> AsyncGenerator[tuple[ReplicaSupervisor, Changes]]:
     changes: Changes = asyncio.Queue()
 
     async def watch(replica: int, up: bool) -> None:
