@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 Arch = Literal["arm64", "x86_64"]
+Hardware = Literal["gpu", "arm", "x86"]
 CapacityType = Literal["on_demand", "spot", "reserved"]
 
 
@@ -30,7 +31,7 @@ class InstanceType(msgspec.Struct, frozen=True, kw_only=True):
     accelerator_count: int = 0
 
     @property
-    def hardware(self) -> str:
+    def hardware(self) -> Hardware:
         """`gpu`, `arm` or `x86`: the class of hardware in which results are compared."""
         if self.accelerator_count > 0:
             return "gpu"

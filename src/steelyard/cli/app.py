@@ -1,0 +1,112 @@
+"""The program `steelyard`: commands, and the one place where errors become a line and a code."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import steelyard
+from steelyard.errors import SteelyardError
+
+app = typer.Typer(
+    name="steelyard",
+    help="Run, plan, simulate and report multi-step AI agents on mixed fleets.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ConfigOption = Annotated[Path, typer.Option("--config", help="TOML file; see the example.")]
+
+
+def main() -> None:
+    """Run the program; a known error ends it with one line and exit code 2."""
+    try:
+        app()
+    except SteelyardError as error:
+        told = " ".join(str(error).split())
+        print(f"steelyard: {told}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone, e.g. `steelyard ... | head`.
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"steelyard {steelyard.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for what it writes.")] = Path(
+        "demo"
+    ),
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Pools of your own beside the local ones.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run real agents on a real model and close the loop: run, ledger, plan, simulate."""
+    from steelyard.cli.demo.command import run_demo
+
+    run_demo(folder, config, as_json=as_json)
+
+
+@app.command()
+def up(config: ConfigOption = Path("steelyard.toml")) -> None:
+    """Serve the OpenAI-compatible gateway until stopped."""
+    from steelyard.cli.up import run_up
+
+    run_up(config)
+
+
+@app.command()
+def plan(
+    workload: Annotated[
+        Path | None, typer.Option("--workload", help="Workload file (.parquet, .jsonl).")
+    ] = None,
+    demand: Annotated[
+        Path | None, typer.Option("--demand", help="Offers, buckets and capacities as JSON.")
+    ] = None,
+    growth_factor: Annotated[
+        float, typer.Option("--growth", help="Plan for this many times the recorded rate.")
+    ] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the cheapest fleet for a workload, and prove how close to the optimum it is."""
+    from steelyard.cli.plan import run_plan
+
+    run_plan(workload, demand, growth_factor, as_json=as_json)
+
+
+@app.command()
+def simulate(
+    workload: Annotated[Path, typer.Option("--workload", help="Workload file.")],
+    plan_file: Annotated[Path, typer.Option("--plan", help="plan.json of `steelyard plan`.")],
+    policy: Annotated[str, typer.Option("--policy", help="Policy's name.")] = "cheapest_feasible",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of every draw.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a workload through a planned fleet on a virtual clock, with the live policy."""
+    from steelyard.cli.simulate import run_simulate
+
+    run_simulate(workload, plan_file, policy, seed, as_json=as_json)

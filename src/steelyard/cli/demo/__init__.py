@@ -1,0 +1,1 @@
+"""`steelyard demo`: real agents on a real model, from run over ledger and plan to simulation."""

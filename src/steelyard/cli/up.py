@@ -1,0 +1,74 @@
+"""`steelyard up`: the gateway as a server."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from steelyard.config.catalog_table import load_catalog
+from steelyard.config.environment import read_keys
+from steelyard.config.settings import GatewaySection, Settings, load_settings
+from steelyard.gateway.server import serve
+from steelyard.gateway.settings import GatewayLimits, GatewaySettings
+from steelyard.placement.baselines import policy_named
+from steelyard.runtime.live import live_fleet
+from steelyard.store.sqlite_log import SqliteEventLog
+
+
+def run_up(config: Path) -> None:
+    """Start pools and gateway from a configuration file and serve until told to stop.
+
+    Args:
+        config: The TOML file.
+
+    Raises:
+        SteelyardError: Something cannot be started as configured.
+    """
+    settings = load_settings(config)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+def gateway_settings(section: GatewaySection) -> GatewaySettings:
+    """The gateway's settings as the file says, keys read.
+
+    Args:
+        section: `[gateway]` of the file.
+
+    Returns:
+        Settings that the gateway takes.
+
+    Raises:
+        ConfigError: The key file is unreadable, or a key is missing where one is needed.
+    """
+    return GatewaySettings(
+        host=section.host,
+        port=section.port,
+        api_keys=() if section.api_keys_file is None else read_keys(section.api_keys_file),
+        access_log=section.request_log,
+        limits=GatewayLimits(body_bytes=section.max_body_bytes),
+    )
+
+
+async def _serve(settings: Settings) -> None:
+    front = gateway_settings(settings.gateway)
+    policy = policy_named(settings.policy.name)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sign, stop.set)
+    with SqliteEventLog(settings.store.path) as log:
+        async with (
+            live_fleet(settings, load_catalog(), policy, log, _say) as dispatcher,
+            serve(front, dispatcher) as server,
+        ):
+            models = ", ".join(dispatcher.models())
+            _say(f"serving {models} at {server.base_url} (log {settings.store.path})")
+            await stop.wait()
+            _say("stopping: open requests get a while to finish")
+
+
+def _say(what: str) -> None:
+    print(f"steelyard: {what}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""The only reader of settings, of packaged tables and of the environment."""

@@ -1,0 +1,72 @@
+"""What the environment says. No other module reads it."""
+
+import os
+import platform
+from pathlib import Path
+
+from steelyard.domain.offering import Arch
+from steelyard.errors import ConfigError
+
+
+def secret(variable: str, setting: str) -> str:
+    """Which secret does an environment variable hold?
+
+    Args:
+        variable: Name of the variable.
+        setting: The setting that names it, for the message.
+
+    Returns:
+        The secret, never to be logged.
+
+    Raises:
+        ConfigError: The variable is not set.
+    """
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(
+            f"{setting} names the environment variable {variable}, which is not set; export it"
+        )
+    return value
+
+
+def read_keys(path: Path) -> tuple[str, ...]:
+    """Which keys does a file hold, one per line?
+
+    Args:
+        path: The file; lines that are empty or start with `#` are skipped.
+
+    Returns:
+        The keys, never to be logged.
+
+    Raises:
+        ConfigError: The file is missing, unreadable or holds none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"gateway.api_keys_file {path} cannot be read: {error}") from error
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not keys:
+        raise ConfigError(f"gateway.api_keys_file {path} holds no key; write one per line")
+    return keys
+
+
+def machine_arch() -> Arch:
+    """Which instruction set does this machine have?
+
+    Raises:
+        ConfigError: One that Steelyard does not know.
+    """
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64"):
+        return "x86_64"
+    if machine in ("aarch64", "arm64"):
+        return "arm64"
+    raise ConfigError(f"this machine is {machine}; Steelyard knows x86_64 and arm64")
+
+
+def usable_cores() -> int:
+    """How many cores may this process use?"""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,322 @@
+"""Settings of a running system: one TOML file, parsed once into frozen structs.
+
+Every setting says what is wanted, not how it is done. Unknown keys are refused with the nearest
+valid name.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from steelyard.config.unknown_keys import is_table, nearest, refuse_unknown
+from steelyard.domain.offering import Arch
+from steelyard.errors import ConfigError
+
+
+class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the gateway listens and whom it lets in.
+
+    Attributes:
+        host: Address to listen on; anything but loopback needs keys.
+        port: TCP port; 0 takes a free one.
+        api_keys_file: File with one key per line; None lets everybody on this machine in.
+        max_body_bytes: Longest request body.
+        request_log: Whether to write one line of JSON per request to standard error.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_keys_file: Path | None = None
+    max_body_bytes: int = 10 * 1024 * 1024
+    request_log: bool = False
+
+
+class StoreSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the event log lies.
+
+    Attributes:
+        path: SQLite file; made if missing.
+    """
+
+    path: Path = Path("steelyard.db")
+
+
+class PolicySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which policy places steps.
+
+    Attributes:
+        name: A policy's name.
+    """
+
+    name: str = "cheapest_feasible"
+
+
+class CurveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Speed of one replica of an endpoint, until it has been measured.
+
+    The defaults are a cautious guess for a hosted model; predictions are corrected by what is
+    measured while the pool works.
+
+    Attributes:
+        ttft_floor_s: Seconds before the first token that do not depend on the prompt.
+        prefill_s_per_token: Seconds per uncached prompt token.
+        itl_base_s: Seconds per output token, alone on the replica.
+        itl_slope_s: Further seconds per output token and concurrent stream.
+        concurrency_cap: Streams at once.
+        context_tokens: Longest prompt plus output.
+    """
+
+    ttft_floor_s: float = 0.3
+    prefill_s_per_token: float = 0.0001
+    itl_base_s: float = 0.02
+    itl_slope_s: float = 0.0005
+    concurrency_cap: int = 32
+    context_tokens: int = 32768
+
+
+class TokenPriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A vendor's price list, in USD per million tokens.
+
+    Attributes:
+        input_usd_per_million: Prompt tokens.
+        cached_usd_per_million: Prompt tokens read from the vendor's cache; as input when left out.
+        output_usd_per_million: Generated tokens.
+    """
+
+    input_usd_per_million: float
+    output_usd_per_million: float
+    cached_usd_per_million: float | None = None
+
+
+class EmbeddedPoolSettings(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag="embedded",
+    tag_field="kind",
+):
+    """A pool of embedded engines on this machine, one process and core per replica.
+
+    Attributes:
+        replicas: Number of engine processes.
+        model_path: GGUF file; None takes the packaged SmolLM2-135M-Instruct.
+        model: Name under which clients ask for it.
+        concurrency_cap: Streams at once per replica.
+        offering: Catalogue name of the machine that this one is priced as; None takes a common
+            machine of the same architecture.
+        machine_frac: Share of that machine's price that one replica pays; None takes one core's.
+    """
+
+    replicas: int = 1
+    model_path: Path | None = None
+    model: str = "smollm2-135m"
+    concurrency_cap: int = 16
+    offering: str | None = None
+    machine_frac: float | None = None
+
+
+class ToolPoolSettings(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag="tools",
+    tag_field="kind",
+):
+    """A pool of tool workers on this machine.
+
+    Attributes:
+        slots: Tools at once.
+        cores: Cores that the pool pays for.
+        offering: Catalogue name of the machine that this one is priced as; None takes a common
+            machine of the same architecture.
+    """
+
+    slots: int = 2
+    cores: float = 1.0
+    offering: str | None = None
+
+
+class EndpointPoolSettings(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag="endpoint",
+    tag_field="kind",
+):
+    """A pool behind any OpenAI-compatible endpoint: vLLM, SGLang, a vendor.
+
+    It is paid per hour (`offering`, or `usd_per_hour`) or per token (`token_price`).
+
+    Attributes:
+        base_urls: Address of each replica, up to and including `/v1`.
+        models: Models it serves.
+        api_key_env: Name of the environment variable that holds the key.
+        provider: Who is paid.
+        region: Where it stands.
+        arch: Architecture of its CPUs.
+        offering: Catalogue name of the machine it runs on.
+        usd_per_hour: Price of one replica-hour; overrides the catalogue's.
+        token_price: Price list of a vendor.
+        curve: Speed of one replica.
+    """
+
+    base_urls: tuple[str, ...]
+    models: tuple[str, ...]
+    api_key_env: str | None = None
+    provider: str = "custom"
+    region: str = ""
+    arch: Arch = "x86_64"
+    offering: str | None = None
+    usd_per_hour: float | None = None
+    token_price: TokenPriceSettings | None = None
+    curve: CurveSettings = CurveSettings()
+
+
+PoolSettings = EmbeddedPoolSettings | ToolPoolSettings | EndpointPoolSettings
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings; the file's sections.
+
+    Attributes:
+        pools: By name, `[pools.NAME]`.
+        gateway: `[gateway]`.
+        store: `[store]`.
+        policy: `[policy]`.
+    """
+
+    pools: dict[str, PoolSettings] = {}
+    gateway: GatewaySection = GatewaySection()
+    store: StoreSection = StoreSection()
+    policy: PolicySection = PolicySection()
+
+
+_POOL_KINDS: dict[str, type[msgspec.Struct]] = {
+    str(kind.__struct_config__.tag): kind for kind in get_args(PoolSettings)
+}
+_NESTED: dict[str, type[msgspec.Struct]] = {
+    "gateway": GatewaySection,
+    "store": StoreSection,
+    "policy": PolicySection,
+    "curve": CurveSettings,
+    "token_price": TokenPriceSettings,
+}
+
+
+def load_settings(path: Path) -> Settings:
+    """What does a configuration file say?
+
+    Args:
+        path: A TOML file.
+
+    Returns:
+        The settings. Relative paths in it are taken from the file's folder.
+
+    Raises:
+        ConfigError: The file is missing or no TOML, or a key or value is wrong.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"configuration {path} does not exist; copy steelyard.example.toml there"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"configuration {path} is not TOML: {error}") from error
+    _refuse_unknown(path, table)
+    try:
+        settings = msgspec.convert(table, Settings, dec_hook=_to_path)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"configuration {path}: {error}") from error
+    _check_values(path, settings)
+    return _anchored(settings, path.parent)
+
+
+def _refuse_unknown(path: Path, table: dict[str, Any]) -> None:
+    refuse_unknown(path, "", table, Settings, _NESTED)
+    pools = table.get("pools")
+    for name, pool in pools.items() if is_table(pools) else ():
+        where = f"pools.{name}"
+        if not is_table(pool):
+            raise ConfigError(f"configuration {path}: {where} is no table; write [{where}]")
+        kind = str(pool.get("kind"))
+        if kind not in _POOL_KINDS:
+            raise ConfigError(
+                f"configuration {path}: {where}.kind is {kind}; {nearest(kind, [*_POOL_KINDS])}"
+            )
+        refuse_unknown(path, f"{where}.", pool, _POOL_KINDS[kind], _NESTED)
+
+
+def _to_path(wanted: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook is untyped
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"no setting is of type {wanted}")
+
+
+def _check_values(path: Path, settings: Settings) -> None:
+    if not 0 <= settings.gateway.port <= 65535:
+        raise ConfigError(
+            f"configuration {path}: gateway.port is {settings.gateway.port}; it must be 0 to 65535"
+        )
+    if not settings.pools:
+        raise ConfigError(
+            f"configuration {path} declares no pools; add one, e.g. [pools.local] with "
+            'kind = "embedded"'
+        )
+    for name, pool in settings.pools.items():
+        _check_pool(f"configuration {path}: pools.{name}", pool)
+
+
+def _check_pool(where: str, pool: PoolSettings) -> None:
+    counts: dict[str, float | None] = {}
+    if isinstance(pool, EmbeddedPoolSettings):
+        counts = {
+            "replicas": pool.replicas,
+            "concurrency_cap": pool.concurrency_cap,
+            "machine_frac": pool.machine_frac,
+        }
+    elif isinstance(pool, ToolPoolSettings):
+        counts = {"slots": pool.slots, "cores": pool.cores}
+    else:
+        counts = {"curve.concurrency_cap": pool.curve.concurrency_cap}
+        _check_endpoint(where, pool)
+    for key, value in counts.items():
+        if value is not None and not value > 0:
+            raise ConfigError(f"{where}.{key} is {value}; it must be greater than 0")
+
+
+def _check_endpoint(where: str, pool: EndpointPoolSettings) -> None:
+    if not pool.base_urls:
+        raise ConfigError(f"{where}.base_urls is empty; give the address of each replica")
+    for url in pool.base_urls:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"{where}.base_urls holds {url!r}; it must start with http:// or https://"
+            )
+    if not pool.models:
+        raise ConfigError(f"{where}.models is empty; name the models that the endpoint serves")
+    if pool.token_price is None and pool.usd_per_hour is None and pool.offering is None:
+        raise ConfigError(f"{where} has no price; give offering, usd_per_hour or token_price")
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """Relative paths are meant from the file's folder, wherever the command is called."""
+    gateway, store = settings.gateway, settings.store
+    if gateway.api_keys_file is not None:
+        keys = folder / gateway.api_keys_file
+        gateway = msgspec.structs.replace(gateway, api_keys_file=keys)
+    store = msgspec.structs.replace(store, path=folder / store.path)
+    pools: dict[str, PoolSettings] = {}
+    for name, pool in settings.pools.items():
+        if isinstance(pool, EmbeddedPoolSettings) and pool.model_path is not None:
+            pools[name] = msgspec.structs.replace(pool, model_path=folder / pool.model_path)
+        else:
+            pools[name] = pool
+    return msgspec.structs.replace(settings, gateway=gateway, store=store, pools=pools)

@@ -1,0 +1,102 @@
+"""Decision | Refusal: what the policy answers. A refusal is a value with a reason per pool."""
+
+from typing import Literal
+
+import msgspec
+
+from steelyard.errors import BudgetExceededError, NoFeasiblePoolError
+
+Verdict = Literal[
+    "chosen",
+    "dearer",
+    "too_late",
+    "over_budget",
+    "cannot_run",
+    "too_long",
+    "down",
+]
+
+
+class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Why one pool was chosen or not.
+
+    Attributes:
+        pool: Name of the pool.
+        verdict: In one word.
+        predicted_finish_s: Seconds from now to the step's end; None where it cannot run.
+        predicted_cost_usd: Cost at the pool's rent; None where it cannot run.
+    """
+
+    pool: str
+    verdict: Verdict
+    predicted_finish_s: float | None = None
+    predicted_cost_usd: float | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
+    """Where a step goes, and what the policy expects of it.
+
+    Attributes:
+        pool: Name of the chosen pool.
+        replica: Index of the replica in the pool.
+        predicted_wait_s: Seconds in the queue.
+        predicted_ttft_s: Seconds from start to first token; for a tool, to its start.
+        predicted_finish_s: Seconds from now to the step's end.
+        predicted_cached_tokens: Prompt tokens expected in the replica's prefix cache.
+        predicted_output_tokens: Expected length of the answer.
+        predicted_cost_usd: Expected cost at the pool's rent; reserved from the task's budget.
+        bid_usd_per_hour: Price of a replica-hour by which pools were compared.
+        slack_s: `deadline - now - expected remaining work - predicted_finish_s`; None without
+            a deadline.
+        policy: Name of the policy.
+        reason: One sentence for people.
+        verdicts: One per pool, in the fleet's order.
+    """
+
+    pool: str
+    replica: int
+    predicted_wait_s: float
+    predicted_ttft_s: float
+    predicted_finish_s: float
+    predicted_cached_tokens: int
+    predicted_output_tokens: float
+    predicted_cost_usd: float
+    bid_usd_per_hour: float
+    slack_s: float | None
+    policy: str
+    reason: str
+    verdicts: tuple[PoolVerdict, ...]
+
+    @property
+    def slack_at_start_s(self) -> float | None:
+        """Slack if the step started at once; queues order by it. None without a deadline."""
+        return None if self.slack_s is None else self.slack_s + self.predicted_wait_s
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
+    """Why no pool takes the step.
+
+    Attributes:
+        cause: `budget` when only money is missing, `deadline` when every pool that could run the
+            step would miss it, `no_pool` when none can run it at all.
+        earliest_finish_s: Seconds from now to the earliest possible end; None if there is none.
+        policy: Name of the policy.
+        verdicts: One per pool, in the fleet's order.
+    """
+
+    cause: Literal["budget", "deadline", "no_pool"]
+    earliest_finish_s: float | None
+    policy: str
+    verdicts: tuple[PoolVerdict, ...]
+
+    @property
+    def error_code(self) -> str:
+        """Code of the error with which the refused step ends: more money, or no pool at all."""
+        error = BudgetExceededError if self.cause == "budget" else NoFeasiblePoolError
+        return error.code
+
+    @property
+    def reason(self) -> str:
+        """One sentence for people: what every pool was missing."""
+        told = "; ".join(f"{one.pool}: {one.verdict.replace('_', ' ')}" for one in self.verdicts)
+        return told or "the fleet has no pools"

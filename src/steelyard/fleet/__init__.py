@@ -1,0 +1,1 @@
+"""What runs: the fold of events into fleet state, and the frozen view that policies see."""

@@ -1,0 +1,82 @@
+"""What is usual for a step? Running means per (agent, step name), learned from the log."""
+
+import msgspec
+
+# Below this many samples the mean is plain; from then on old samples fade.
+_PLAIN_SAMPLES = 20
+
+
+class RunningMean(msgspec.Struct):
+    """A mean that follows slow change.
+
+    The first 20 samples weigh the same; afterwards each new one weighs 1/20, so that an agent
+    whose prompts change is followed within a few dozen steps.
+
+    >>> mean = RunningMean()
+    >>> for value in (1.0, 2.0, 6.0):
+    ...     mean.add(value)
+    >>> mean.value
+    3.0
+    """
+
+    value: float = 0.0
+    count: int = 0
+
+    def add(self, sample: float) -> None:
+        """Take one more sample into account."""
+        self.count += 1
+        self.value += (sample - self.value) / min(self.count, _PLAIN_SAMPLES)
+
+
+class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step is expected to use.
+
+    Attributes:
+        output_tokens: Length of the answer; the caller's limit until a step was seen.
+        cpu_s: CPU seconds on the reference core.
+        other_s: Seconds a tool waits beside its CPU time.
+        memory_bytes: Peak memory of a tool.
+        remaining_s: Seconds from the end of this step to the end of its task.
+    """
+
+    output_tokens: float
+    cpu_s: float
+    other_s: float
+    memory_bytes: float
+    remaining_s: float
+
+
+class StepEstimate(msgspec.Struct):
+    """Running means of one (agent, step name)."""
+
+    output_tokens: RunningMean
+    cpu_s: RunningMean
+    other_s: RunningMean
+    memory_bytes: RunningMean
+    remaining_s: RunningMean
+
+    @classmethod
+    def unseen(cls) -> "StepEstimate":
+        """An estimate without samples."""
+        return cls(RunningMean(), RunningMean(), RunningMean(), RunningMean(), RunningMean())
+
+    def expectation(self, max_output_tokens: float, memory_bytes: float) -> StepExpectation:
+        """What is the next such step expected to use?
+
+        Args:
+            max_output_tokens: The caller's limit; expected until a length was seen, so that a
+                budget is never overspent by ignorance.
+            memory_bytes: Memory the tool declares; expected until a peak was seen.
+
+        Returns:
+            The expectation.
+        """
+        seen = self.output_tokens.count > 0
+        output_tokens = min(self.output_tokens.value, max_output_tokens)
+        return StepExpectation(
+            output_tokens=output_tokens if seen else max_output_tokens,
+            cpu_s=self.cpu_s.value,
+            other_s=self.other_s.value,
+            memory_bytes=self.memory_bytes.value if self.memory_bytes.count else memory_bytes,
+            remaining_s=self.remaining_s.value,
+        )

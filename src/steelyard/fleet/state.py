@@ -1,0 +1,330 @@
+"""FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
+
+import math
+
+import numpy as np
+
+from steelyard.domain.events import (
+    AttemptFinished,
+    AttemptStarted,
+    BidChanged,
+    Event,
+    PoolAdded,
+    ReplicaChanged,
+    StepPlaced,
+    TaskFinished,
+    TaskSubmitted,
+)
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import LlmCall, Step
+from steelyard.fleet.accounts import OpenAttempt, TaskAccount
+from steelyard.fleet.estimates import RunningMean, StepEstimate
+from steelyard.fleet.prefix import PrefixIndex
+from steelyard.fleet.view import FleetView, LlmArrays, ToolArrays, llm_arrays, tool_arrays
+from steelyard.perf.predict import itl_s, prefill_s
+
+# Failures in a row after which a pool's circuit breaker opens, and for how long at first.
+_BREAKER_FAILURES = 3
+_BREAKER_OPEN_S = 5.0
+_BREAKER_MAX_OPEN_S = 60.0
+# Codes of failures that speak against the pool, not against the request.
+_POOL_FAULTS = frozenset({"pool_unavailable", "pool_timeout", "pool_protocol", "pool"})
+# A correction beyond this factor says that a curve is wrong, not that a machine is slow.
+_MAX_LOG_CORRECTION = math.log(20.0)
+# Tasks that only a request header names are never finished; the oldest accounts are dropped.
+_MAX_OPEN_TASKS = 100_000
+_MODELLESS = ""
+
+
+class FleetState:
+    """Everything a policy needs to know of the fleet, kept up to date event by event.
+
+    The state knows no clock: the time of every change is in the event, and `view` is told the
+    time. Applying the same events gives the same state, so a replayed log shows every policy
+    exactly what it saw live.
+    """
+
+    def __init__(self) -> None:
+        self._pools: list[PoolSpec] = []
+        self._index: dict[str, int] = {}
+        self._offsets = np.zeros(1, dtype=np.int64)
+        self._running = np.zeros(0, dtype=np.float64)
+        self._waiting = np.zeros(0, dtype=np.float64)
+        self._service_sum_s = np.zeros(0, dtype=np.float64)
+        self._up = np.zeros(0, dtype=np.bool_)
+        self._prefixes = PrefixIndex()
+        self._rent_usd_per_hour = np.zeros(0, dtype=np.float64)
+        self._bid_usd_per_hour = np.zeros(0, dtype=np.float64)
+        self._log_correction: list[RunningMean] = []
+        self._correction = np.zeros(0, dtype=np.float64)
+        self._failures: list[int] = []
+        self._open_until_s = np.zeros(0, dtype=np.float64)
+        self._arrays: dict[str, LlmArrays | ToolArrays] = {}
+        self._estimates: dict[tuple[str, str], StepEstimate] = {}
+        self._tasks: dict[str, TaskAccount] = {}
+        self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
+
+    @property
+    def pools(self) -> tuple[PoolSpec, ...]:
+        """Specifications of all pools, in the order in which they joined."""
+        return tuple(self._pools)
+
+    def apply(self, event: Event) -> None:
+        """Take one event into account.
+
+        Args:
+            event: The next event of the log.
+        """
+        match event:
+            case PoolAdded():
+                self._add_pool(event.spec)
+            case BidChanged():
+                self._bid_usd_per_hour[self._index[event.pool]] = event.bid_usd_per_hour
+            case ReplicaChanged():
+                self._change_replica(event)
+            case TaskSubmitted():
+                self._tasks[event.task_id] = TaskAccount(event.agent)
+                if len(self._tasks) > _MAX_OPEN_TASKS:
+                    self._tasks.pop(next(iter(self._tasks)))
+            case StepPlaced():
+                self._place(event)
+            case AttemptStarted():
+                self._start(event)
+            case AttemptFinished():
+                self._finish(event)
+            case TaskFinished():
+                self._close_task(event)
+            case _:  # A refusal changes nothing in the fleet.
+                pass
+
+    def view(self, step: Step, now_s: float) -> FleetView:
+        """What does the fleet look like to this step, now?
+
+        Args:
+            step: The step to be placed.
+            now_s: Time on the log's clock.
+
+        Returns:
+            A snapshot that later events do not change.
+        """
+        call = step.call
+        model = call.model if isinstance(call, LlmCall) else _MODELLESS
+        max_output_tokens = float(call.max_output_tokens) if isinstance(call, LlmCall) else 0.0
+        memory_bytes = 0.0 if isinstance(call, LlmCall) else float(call.memory_bytes)
+        estimate = self._estimates.get((step.agent, step.name)) or StepEstimate.unseen()
+        account = self._tasks.get(step.task_id)
+        return FleetView(
+            now_s=now_s,
+            pools=tuple(self._pools),
+            arrays=self._arrays_for(model),
+            rent_usd_per_hour=self._rent_usd_per_hour,
+            bid_usd_per_hour=self._bid_usd_per_hour.copy(),
+            correction=self._correction.copy(),
+            closed=self._open_until_s <= now_s,
+            offsets=self._offsets,
+            running=self._running.copy(),
+            waiting=self._waiting.copy(),
+            service_sum_s=self._service_sum_s.copy(),
+            up=self._up.copy(),
+            cached_tokens=self._cached_tokens(step),
+            expected=estimate.expectation(max_output_tokens, memory_bytes),
+            committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
+        )
+
+    def replica_index(self, pool: str, replica: int) -> int:
+        """Where does a replica stand in the arrays of shape [replicas]?"""
+        return int(self._offsets[self._index[pool]]) + replica
+
+    def running_on(self, pool: str, replica: int) -> int:
+        """How many steps run on a replica now?"""
+        return int(self._running[self.replica_index(pool, replica)])
+
+    def replicas_up(self, pool: str) -> int:
+        """How many replicas of a pool are up?"""
+        index = self._index[pool]
+        first, end = int(self._offsets[index]), int(self._offsets[index + 1])
+        return int(np.count_nonzero(self._up[first:end]))
+
+    def cached_tokens_on(self, pool: str, replica: int, call: LlmCall) -> int:
+        """How many tokens of a prompt does a replica hold in its prefix cache?
+
+        Args:
+            pool: Name of the pool.
+            replica: Index of the replica in the pool.
+            call: The call with the prompt.
+
+        Returns:
+            Tokens, never more than the prompt has.
+        """
+        place = (self._index[pool], replica)
+        held = self._prefixes.cached_tokens(place, call.prefix_hashes, call.prefix_tokens)
+        return min(call.input_tokens, held)
+
+    def spent_usd(self, task_id: str) -> float:
+        """What have the finished attempts of an open task cost, in USD?"""
+        account = self._tasks.get(task_id)
+        return 0.0 if account is None else account.spent_usd
+
+    def has_task(self, task_id: str) -> bool:
+        """Is the task open?"""
+        return task_id in self._tasks
+
+    def _arrays_for(self, model: str) -> LlmArrays | ToolArrays:
+        arrays = self._arrays.get(model)
+        if arrays is None:
+            pools = tuple(self._pools)
+            arrays = tool_arrays(pools) if model == _MODELLESS else llm_arrays(pools, model)
+            self._arrays[model] = arrays
+        return arrays
+
+    def _cached_tokens(self, step: Step) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        cached = np.zeros(len(self._running), dtype=np.float64)
+        call = step.call
+        if isinstance(call, LlmCall) and call.prefix_hashes:
+            held = self._prefixes.holders(call.prefix_hashes, call.prefix_tokens)
+            for (pool, replica), tokens in held.items():
+                cached[self._offsets[pool] + replica] = tokens
+        return cached
+
+    def _add_pool(self, spec: PoolSpec) -> None:
+        index = self._index.get(spec.name)
+        if index is None:
+            self._index[spec.name] = len(self._pools)
+            self._pools.append(spec)
+            self._bid_usd_per_hour = np.append(self._bid_usd_per_hour, spec.usd_per_hour)
+            self._log_correction.append(RunningMean())
+            self._correction = np.append(self._correction, 1.0)
+            self._failures.append(0)
+            self._open_until_s = np.append(self._open_until_s, -math.inf)
+        else:
+            self._pools[index] = spec
+            self._bid_usd_per_hour[index] = spec.usd_per_hour
+        # A new array, never a changed one: views share it.
+        self._rent_usd_per_hour = np.array([one.usd_per_hour for one in self._pools])
+        self._arrays.clear()
+        self._lay_out_replicas()
+
+    def _lay_out_replicas(self) -> None:
+        """Give every replica its place in the arrays; those that stay keep their counts."""
+        old = (self._offsets, self._running, self._waiting, self._service_sum_s, self._up)
+        counts = [spec.replicas for spec in self._pools]
+        self._offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        total = int(self._offsets[-1])
+        self._running = np.zeros(total, dtype=np.float64)
+        self._waiting = np.zeros(total, dtype=np.float64)
+        self._service_sum_s = np.zeros(total, dtype=np.float64)
+        self._up = np.ones(total, dtype=np.bool_)
+        for index in range(len(old[0]) - 1):
+            kept = min(int(old[0][index + 1] - old[0][index]), counts[index])
+            self._prefixes.shrink(index, kept)
+            if kept:
+                new_at = int(self._offsets[index])
+                old_at = int(old[0][index])
+                self._running[new_at : new_at + kept] = old[1][old_at : old_at + kept]
+                self._waiting[new_at : new_at + kept] = old[2][old_at : old_at + kept]
+                self._service_sum_s[new_at : new_at + kept] = old[3][old_at : old_at + kept]
+                self._up[new_at : new_at + kept] = old[4][old_at : old_at + kept]
+
+    def _change_replica(self, event: ReplicaChanged) -> None:
+        self._up[self.replica_index(event.pool, event.replica)] = event.up
+        self._prefixes.clear((self._index[event.pool], event.replica))
+
+    def _place(self, event: StepPlaced) -> None:
+        step, decision = event.step, event.decision
+        attempt = OpenAttempt(
+            step=step,
+            pool=self._index[decision.pool],
+            replica=decision.replica,
+            service_s=decision.predicted_finish_s - decision.predicted_wait_s,
+            reserved_usd=decision.predicted_cost_usd,
+        )
+        self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
+        at = int(self._offsets[attempt.pool]) + attempt.replica
+        self._waiting[at] += 1.0
+        self._service_sum_s[at] += attempt.service_s
+        account = self._tasks.get(step.task_id)
+        if account is not None:
+            account.reserved_usd += attempt.reserved_usd
+
+    def _start(self, event: AttemptStarted) -> None:
+        attempt = self._attempts[(event.task_id, event.step_id, event.attempt)]
+        at = self._flat(attempt)
+        attempt.started_s = event.t_s
+        if at is not None:
+            self._waiting[at] -= 1.0
+            self._running[at] += 1.0
+            attempt.concurrency = int(self._running[at])
+
+    def _flat(self, attempt: OpenAttempt) -> int | None:
+        """Place of the attempt's replica; None when the pool has shrunk below it."""
+        if attempt.replica >= self._pools[attempt.pool].replicas:
+            return None
+        return int(self._offsets[attempt.pool]) + attempt.replica
+
+    def _finish(self, event: AttemptFinished) -> None:
+        attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt))
+        at = self._flat(attempt)
+        if at is not None:
+            counts = self._waiting if attempt.started_s is None else self._running
+            counts[at] -= 1.0
+            # Rounding must not leave a trace of work on an idle replica.
+            idle = self._waiting[at] + self._running[at] == 0.0
+            self._service_sum_s[at] = 0.0 if idle else self._service_sum_s[at] - attempt.service_s
+        account = self._tasks.get(event.task_id)
+        if account is not None:
+            account.reserved_usd -= attempt.reserved_usd
+            account.spent_usd += event.cost_usd
+        if event.outcome == "ok":
+            self._learn(event, attempt, account)
+        elif event.error_code in _POOL_FAULTS:
+            self._count_failure(attempt.pool, event.t_s)
+
+    def _count_failure(self, pool: int, t_s: float) -> None:
+        self._failures[pool] += 1
+        over = self._failures[pool] - _BREAKER_FAILURES
+        if over >= 0:
+            # The exponent is bounded, too: an outage may fail thousands of attempts in a row.
+            open_s = _BREAKER_OPEN_S * 2.0 ** min(over, 16)
+            self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, open_s)
+
+    def _learn(
+        self, event: AttemptFinished, attempt: OpenAttempt, account: TaskAccount | None
+    ) -> None:
+        """Correct what is expected of the pool and of such steps by what was measured."""
+        self._failures[attempt.pool] = 0
+        self._open_until_s[attempt.pool] = -math.inf
+        step, usage, spec = attempt.step, event.usage, self._pools[attempt.pool]
+        estimate = self._estimates.setdefault((step.agent, step.name), StepEstimate.unseen())
+        if isinstance(step.call, LlmCall):
+            estimate.output_tokens.add(usage.output_tokens)
+            if attempt.replica < spec.replicas:
+                place = (attempt.pool, attempt.replica)
+                self._prefixes.add(place, step.call.prefix_hashes, step.call.prefix_tokens)
+            curve = spec.llm_curves[step.call.model]
+            uncached = float(usage.input_tokens - usage.cached_tokens)
+            predicted_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
+            predicted_s += usage.output_tokens * itl_s(
+                curve.itl_base_s, curve.itl_slope_s, float(attempt.concurrency)
+            )
+            if predicted_s > 0.0 and usage.wall_s > 0.0:
+                ratio = math.log(usage.wall_s / predicted_s)
+                ratio = max(-_MAX_LOG_CORRECTION, min(_MAX_LOG_CORRECTION, ratio))
+                mean = self._log_correction[attempt.pool]
+                mean.add(ratio)
+                self._correction[attempt.pool] = math.exp(mean.value)
+        elif spec.tool_curve is not None:
+            estimate.cpu_s.add(usage.cpu_s * spec.tool_curve.relative_speed)
+            # The start is on the pool's curve already; counted here, it would be paid for twice.
+            other_s = usage.wall_s - usage.cpu_s - spec.tool_curve.start_s
+            estimate.other_s.add(max(0.0, other_s))
+            estimate.memory_bytes.add(usage.memory_bytes)
+        if account is not None:
+            account.finished.append((step.name, event.t_s))
+
+    def _close_task(self, event: TaskFinished) -> None:
+        account = self._tasks.pop(event.task_id, None)
+        if account is None or event.status != "succeeded":
+            return
+        for name, t_s in account.finished:
+            estimate = self._estimates.setdefault((account.agent, name), StepEstimate.unseen())
+            estimate.remaining_s.add(event.t_s - t_s)

@@ -1,0 +1,154 @@
+"""FleetView: what a policy sees, frozen. Arrays of shape [pools] or [replicas]."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from steelyard.domain.pool import PoolSpec
+from steelyard.fleet.estimates import StepExpectation
+from steelyard.perf.predict import FloatArray
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class LlmArrays:
+    """Curves and prices of every pool for one model; rows of pools without it are neutral.
+
+    Attributes:
+        serves: Whether the pool serves the model.
+        curve: `ttft_floor_s, prefill_s_per_token, itl_base_s, itl_slope_s, concurrency_cap`.
+        context_tokens: Longest prompt plus output.
+        by_token: Whether a vendor is paid per token.
+        usd_per_token: Rows for uncached input, cached input and output; shape [3, pools].
+    """
+
+    serves: BoolArray
+    curve: tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
+    context_tokens: FloatArray
+    by_token: BoolArray
+    usd_per_token: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ToolArrays:
+    """Speed and room of every pool for tools; rows of pools without tools are neutral.
+
+    Attributes:
+        serves: Whether the pool runs tools.
+        relative_speed: CPU speed relative to the reference core.
+        cores: Cores per replica.
+        memory_bytes: Memory per replica.
+        start_s: Seconds to start a tool.
+        slots: Tools at once per replica.
+    """
+
+    serves: BoolArray
+    relative_speed: FloatArray
+    cores: FloatArray
+    memory_bytes: FloatArray
+    start_s: FloatArray
+    slots: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """The fleet at one moment, as one step sees it.
+
+    Attributes:
+        now_s: Time on the log's clock.
+        pools: Specifications, in the order in which pools joined.
+        arrays: Curves for the step's model, or for tools.
+        rent_usd_per_hour: Rent of a replica, shape [pools].
+        bid_usd_per_hour: Price by which pools are compared, shape [pools].
+        correction: Measured over predicted service time, shape [pools].
+        closed: Whether the circuit breaker lets steps through, shape [pools].
+        offsets: Replicas of pool p are `offsets[p] .. offsets[p + 1]`, shape [pools + 1].
+        running: Steps that run, shape [replicas].
+        waiting: Steps that wait, shape [replicas].
+        service_sum_s: Predicted service time of all of them, shape [replicas].
+        up: Whether the replica is there, shape [replicas].
+        cached_tokens: Tokens of this step's prompt held in the cache, shape [replicas].
+        expected: What the step is expected to use.
+        committed_usd: Spent and reserved of the task's budget.
+    """
+
+    now_s: float
+    pools: tuple[PoolSpec, ...]
+    arrays: LlmArrays | ToolArrays
+    rent_usd_per_hour: FloatArray
+    bid_usd_per_hour: FloatArray
+    correction: FloatArray
+    closed: BoolArray
+    offsets: IntArray
+    running: FloatArray
+    waiting: FloatArray
+    service_sum_s: FloatArray
+    up: BoolArray
+    cached_tokens: FloatArray
+    expected: StepExpectation
+    committed_usd: float
+
+
+def llm_arrays(pools: tuple[PoolSpec, ...], model: str) -> LlmArrays:
+    """Which pools serve the model, how fast, and at what token price?
+
+    Args:
+        pools: The fleet's pools.
+        model: Name of the model.
+
+    Returns:
+        Arrays of shape [pools]; a pool without the model gets ones, which no policy reads.
+    """
+    curves = [spec.llm_curves.get(model) for spec in pools]
+
+    def row(values: list[float]) -> FloatArray:
+        return np.array(values, dtype=np.float64)
+
+    prices = [spec.token_price for spec in pools]
+    return LlmArrays(
+        serves=np.array([curve is not None for curve in curves], dtype=np.bool_),
+        curve=(
+            row([1.0 if c is None else c.ttft_floor_s for c in curves]),
+            row([1.0 if c is None else c.prefill_s_per_token for c in curves]),
+            row([1.0 if c is None else c.itl_base_s for c in curves]),
+            row([1.0 if c is None else c.itl_slope_s for c in curves]),
+            row([1.0 if c is None else c.concurrency_cap for c in curves]),
+        ),
+        context_tokens=row([0.0 if c is None else c.context_tokens for c in curves]),
+        by_token=np.array([price is not None for price in prices], dtype=np.bool_),
+        usd_per_token=np.array(
+            [
+                [0.0 if p is None else p.usd_per_input_token for p in prices],
+                [0.0 if p is None else p.usd_per_cached_token for p in prices],
+                [0.0 if p is None else p.usd_per_output_token for p in prices],
+            ],
+            dtype=np.float64,
+        ),
+    )
+
+
+def tool_arrays(pools: tuple[PoolSpec, ...]) -> ToolArrays:
+    """Which pools run tools, how fast, and how many at once?
+
+    Args:
+        pools: The fleet's pools.
+
+    Returns:
+        Arrays of shape [pools]; a pool without tools gets ones, which no policy reads.
+    """
+    curves = [spec.tool_curve for spec in pools]
+
+    def row(values: list[float]) -> FloatArray:
+        return np.array(values, dtype=np.float64)
+
+    return ToolArrays(
+        serves=np.array([curve is not None for curve in curves], dtype=np.bool_),
+        relative_speed=row([1.0 if c is None else c.relative_speed for c in curves]),
+        cores=row([1.0 if c is None else c.cores for c in curves]),
+        memory_bytes=row([1.0 if c is None else c.memory_bytes for c in curves]),
+        start_s=row([1.0 if c is None else c.start_s for c in curves]),
+        slots=row([1.0 if c is None else c.slots for c in curves]),
+    )

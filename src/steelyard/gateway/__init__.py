@@ -1,0 +1,1 @@
+"""The OpenAI-compatible HTTP front: it parses, authenticates, places, streams and counts."""

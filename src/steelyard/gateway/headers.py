@@ -1,0 +1,194 @@
+"""The Steelyard-* headers: which task and step a request is, and what became of it.
+
+Request headers:
+
+- `Steelyard-Task`: id of the task; else the trace id of a W3C `traceparent`; else the request is a
+  task of its own. Letters, digits and `._:-`, at most 128 of them.
+- `Steelyard-Agent`, `Steelyard-Step`: names under which sizes and times are learned.
+- `Steelyard-Deadline`: when the task must be done, as seconds from now or as an RFC 3339 time.
+- `Steelyard-Budget-Usd`: what the whole task may cost.
+  The first request of a task sets both for good: a client that sends `Steelyard-Deadline: 30` with
+  every request of a run means 30 s for the run.
+- `Steelyard-On-Miss`: `run_late` or `refuse`, when no pool can meet the deadline.
+- `Steelyard-Priority`: -10 to 10. It is validated and nothing else so far: queues go by slack.
+- `Idempotency-Key: TASK/STEP_ID` beside `Steelyard-Task: TASK`: the caller numbers its steps and
+  wants the answer kept in the event log (Steelyard's own task runtime does). Other keys are
+  ignored.
+"""
+
+import datetime as dt
+import math
+import re
+from typing import get_args
+
+import msgspec
+
+from steelyard.domain.decision import Decision
+from steelyard.domain.task import OnMiss
+from steelyard.gateway.errors_http import Headers, RequestError
+from steelyard.gateway.exchange import Exchange
+
+_TASK_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}.*"
+)
+_STEP_NUMBER = re.compile(r"[0-9]{1,9}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_MAX_HEADER_CHARS = 512
+_MAX_PRIORITY = 10
+_ON_MISS: tuple[OnMiss, ...] = get_args(OnMiss)
+
+
+class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """What the headers of one request say.
+
+    Attributes:
+        task_id: The task; None where the request is a task of its own.
+        agent: Name of the agent.
+        step: Name of the step; None where none was sent.
+        step_id: Number of the step, where the caller counts; None otherwise.
+        deadline_after_s: Seconds from now to the deadline.
+        deadline_s: Absolute deadline, seconds since 1970.
+        budget_usd: Budget of the whole task.
+        on_miss: What to do when no pool can meet the deadline; None leaves it to the gateway.
+        priority: Validated, without effect so far.
+    """
+
+    task_id: str | None = None
+    agent: str = "unnamed"
+    step: str | None = None
+    step_id: int | None = None
+    deadline_after_s: float | None = None
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    on_miss: OnMiss | None = None
+    priority: int = 0
+
+
+def task_headers(exchange: Exchange) -> TaskHeaders:
+    """What do the headers of a request say about its task?
+
+    Args:
+        exchange: The request.
+
+    Returns:
+        The headers, checked.
+
+    Raises:
+        RequestError: A header is malformed; the message names it and its value.
+    """
+    task_id = _matching(exchange, "Steelyard-Task", _TASK_ID, "1-128 letters, digits and ._:-")
+    trace = _TRACEPARENT.fullmatch(exchange.header(b"traceparent") or "")
+    on_miss = exchange.header(b"steelyard-on-miss")
+    if on_miss is not None and on_miss not in _ON_MISS:
+        raise _wrong("Steelyard-On-Miss", on_miss, " or ".join(_ON_MISS))
+    deadline_after_s, deadline_s = _deadline(exchange.header(b"steelyard-deadline"))
+    printable = "1-128 printable ASCII characters"
+    return TaskHeaders(
+        # A malformed traceparent is ignored, as W3C Trace Context section 3.2 demands.
+        task_id=task_id or (trace.group(1) if trace else None),
+        agent=_matching(exchange, "Steelyard-Agent", _NAME, printable) or "unnamed",
+        step=_matching(exchange, "Steelyard-Step", _NAME, printable),
+        step_id=_step_id(task_id, exchange.header(b"idempotency-key")),
+        deadline_after_s=deadline_after_s,
+        deadline_s=deadline_s,
+        budget_usd=_budget(exchange.header(b"steelyard-budget-usd")),
+        on_miss=on_miss,
+        priority=_priority(exchange.header(b"steelyard-priority")),
+    )
+
+
+def decision_headers(task_id: str, decision: Decision) -> Headers:
+    """What do the response headers say about a placement?
+
+    Args:
+        task_id: The task.
+        decision: The placement.
+
+    Returns:
+        Names and values, safe to send.
+    """
+    return [
+        (b"steelyard-task", header_value(task_id)),
+        (b"steelyard-pool", header_value(decision.pool)),
+        (b"steelyard-replica", str(decision.replica).encode()),
+        (b"steelyard-predicted-s", f"{decision.predicted_finish_s:.3f}".encode()),
+        (b"steelyard-reason", header_value(decision.reason)),
+    ]
+
+
+def cost_header(cost_usd: float) -> tuple[bytes, bytes]:
+    """The header that says what an answer cost; not rounded."""
+    return (b"steelyard-cost-usd", repr(cost_usd).encode())
+
+
+def header_value(text: str) -> bytes:
+    r"""Make any text safe as a header value: one line, Latin-1, at most 512 characters.
+
+    >>> header_value("cheapest\r\nSet-Cookie: a=b")
+    b'cheapest Set-Cookie: a=b'
+    """
+    return _CONTROL.sub(" ", text)[:_MAX_HEADER_CHARS].strip().encode("latin-1", "replace")
+
+
+def _matching(exchange: Exchange, name: str, pattern: re.Pattern[str], allowed: str) -> str | None:
+    value = exchange.header(name.lower().encode())
+    if value is not None and not pattern.fullmatch(value):
+        raise _wrong(name, value, allowed)
+    return value
+
+
+def _step_id(task_id: str | None, key: str | None) -> int | None:
+    task, slash, number = (key or "").rpartition("/")
+    if task_id is None or not slash or task != task_id or not _STEP_NUMBER.fullmatch(number):
+        return None
+    return int(number)
+
+
+def _deadline(value: str | None) -> tuple[float | None, float | None]:
+    """Seconds from now, or an absolute time; at most one of the two."""
+    if value is None:
+        return None, None
+    allowed = "seconds from now above 0, or an RFC 3339 time such as 2026-11-22T10:00:00Z"
+    seconds = _number(value)
+    if seconds is not None:
+        if seconds <= 0.0:
+            raise _wrong("Steelyard-Deadline", value, allowed)
+        return seconds, None
+    try:
+        moment = dt.datetime.fromisoformat(value)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise _wrong("Steelyard-Deadline", value, allowed)
+    return None, moment.timestamp()
+
+
+def _budget(value: str | None) -> float | None:
+    if value is None:
+        return None
+    budget_usd = _number(value)
+    if budget_usd is None or budget_usd < 0.0:
+        raise _wrong("Steelyard-Budget-Usd", value, "an amount in USD of 0 or more")
+    return budget_usd
+
+
+def _priority(value: str | None) -> int:
+    priority = _number(value or "0")
+    if priority is None or priority != int(priority) or abs(priority) > _MAX_PRIORITY:
+        raise _wrong("Steelyard-Priority", value or "", "a whole number from -10 to 10")
+    return int(priority)
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in value else None
+
+
+def _wrong(name: str, value: str, allowed: str) -> RequestError:
+    msg = f"header {name} = {value[:80]!r} is not valid; send {allowed}"
+    return RequestError(msg, param=name)

@@ -1,0 +1,186 @@
+"""What is going on? The events of the log, folded into metrics for Prometheus.
+
+Names follow vLLM's where it has the same thing (its prefix `vllm:` becomes `steelyard_`), so that
+dashboards need little change; seconds, tokens and USD are in the names. Everything is per pool but
+tasks and HTTP requests.
+"""
+
+import msgspec
+
+from steelyard.domain.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    PoolAdded,
+    ReplicaChanged,
+    StepPlaced,
+    StepRefused,
+    TaskFinished,
+    TaskSubmitted,
+)
+from steelyard.gateway.prometheus import Family
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+# Bounds of vLLM's histograms of the same names (vllm/v1/metrics/loggers.py).
+_TTFT_BOUNDS_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+_E2E_BOUNDS_S = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+
+
+class _OpenAttempt(msgspec.Struct):
+    pool: str
+    placed_s: float
+    started_s: float | None = None
+
+
+class Metrics:
+    """Folds events; subscribe `apply` to the dispatcher before the pools join."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[tuple[str, int, int], _OpenAttempt] = {}
+        self._replicas_down: dict[str, set[int]] = {}
+        self._replicas: dict[str, int] = {}
+        self._running = Family(
+            "steelyard_num_requests_running", "gauge", "Attempts that run now, by pool."
+        )
+        self._waiting = Family(
+            "steelyard_num_requests_waiting", "gauge", "Placed steps that wait to start, by pool."
+        )
+        self._replicas_up = Family("steelyard_replicas_up", "gauge", "Replicas that are up.")
+        self._attempts_done = Family(
+            "steelyard_attempts_total", "counter", "Attempts that ended, by pool and outcome."
+        )
+        self._refused = Family(
+            "steelyard_steps_refused_total", "counter", "Steps that no pool took, by cause."
+        )
+        self._input_tokens = Family(
+            "steelyard_prompt_tokens_total", "counter", "Prompt tokens, cached ones included."
+        )
+        self._cached_tokens = Family(
+            "steelyard_prompt_tokens_cached_total", "counter", "Prompt tokens read from a cache."
+        )
+        self._output_tokens = Family(
+            "steelyard_generation_tokens_total", "counter", "Tokens generated."
+        )
+        self._cost_usd = Family(
+            "steelyard_cost_usd_total", "counter", "What ended attempts cost, in USD."
+        )
+        self._ttft_s = Family(
+            "steelyard_time_to_first_token_seconds",
+            "histogram",
+            "From placement to the first token, queueing included.",
+            _TTFT_BOUNDS_S,
+        )
+        self._e2e_s = Family(
+            "steelyard_e2e_request_latency_seconds",
+            "histogram",
+            "From placement to the end of attempts that went well, queueing included.",
+            _E2E_BOUNDS_S,
+        )
+        self._tasks_open = Family("steelyard_tasks_open", "gauge", "Tasks that have not ended.")
+        self._tasks_done = Family(
+            "steelyard_tasks_total", "counter", "Tasks that ended, by status."
+        )
+        self._http = Family(
+            "steelyard_http_requests_total", "counter", "HTTP requests, by path and status."
+        )
+
+    def apply(self, event: Event) -> None:
+        """Take one event into account.
+
+        Args:
+            event: The next event of the log.
+        """
+        match event:
+            case PoolAdded():
+                self._add_pool(event)
+            case ReplicaChanged():
+                self._change_replica(event)
+            case TaskSubmitted():
+                self._tasks_open.add(1.0)
+            case TaskFinished():
+                self._tasks_open.add(-1.0)
+                self._tasks_done.add(1.0, status=event.status)
+            case StepPlaced():
+                key = (event.step.task_id, event.step.step_id, event.step.attempt)
+                self._attempts[key] = _OpenAttempt(event.decision.pool, event.t_s)
+                self._waiting.add(1.0, pool=event.decision.pool)
+            case StepRefused():
+                self._refused.add(1.0, cause=event.refusal.cause)
+            case AttemptStarted():
+                self._start(event)
+            case AttemptFinished():
+                self._finish(event)
+            case _:
+                pass
+
+    def http_request(self, path: str, status: int) -> None:
+        """Count one HTTP request.
+
+        Args:
+            path: A known path, not what the client made up.
+            status: HTTP status; 499 when the client left.
+        """
+        self._http.add(1.0, path=path, status=str(status))
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        families = [
+            *(self._running, self._waiting, self._replicas_up, self._attempts_done),
+            *(self._refused, self._input_tokens, self._cached_tokens, self._output_tokens),
+            *(self._cost_usd, self._ttft_s, self._e2e_s, self._tasks_open, self._tasks_done),
+            self._http,
+        ]
+        return "".join(f"{line}\n" for family in families for line in family.lines()).encode()
+
+    def _add_pool(self, event: PoolAdded) -> None:
+        pool = event.spec.name
+        self._replicas[pool] = event.spec.replicas
+        self._replicas_down.setdefault(pool, set())
+        self._show_replicas(pool)
+        for family in (self._running, self._waiting):
+            family.add(0.0, pool=pool)
+
+    def _change_replica(self, event: ReplicaChanged) -> None:
+        down = self._replicas_down.setdefault(event.pool, set())
+        if event.up:
+            down.discard(event.replica)
+        else:
+            down.add(event.replica)
+        self._show_replicas(event.pool)
+
+    def _show_replicas(self, pool: str) -> None:
+        replicas = self._replicas.get(pool, 0)
+        down = sum(1 for replica in self._replicas_down[pool] if replica < replicas)
+        self._replicas_up.set(float(replicas - down), pool=pool)
+
+    def _start(self, event: AttemptStarted) -> None:
+        attempt = self._attempts.get((event.task_id, event.step_id, event.attempt))
+        if attempt is not None:
+            attempt.started_s = event.t_s
+            self._waiting.add(-1.0, pool=attempt.pool)
+            self._running.add(1.0, pool=attempt.pool)
+
+    def _finish(self, event: AttemptFinished) -> None:
+        attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt), None)
+        if attempt is None:
+            return
+        pool, usage = attempt.pool, event.usage
+        gauge = self._waiting if attempt.started_s is None else self._running
+        gauge.add(-1.0, pool=pool)
+        self._attempts_done.add(1.0, pool=pool, outcome=event.outcome)
+        self._input_tokens.add(float(usage.input_tokens), pool=pool)
+        self._cached_tokens.add(float(usage.cached_tokens), pool=pool)
+        self._output_tokens.add(float(usage.output_tokens), pool=pool)
+        self._cost_usd.add(event.cost_usd, pool=pool)
+        if event.outcome == "ok":
+            self._e2e_s.observe(event.t_s - attempt.placed_s, pool=pool)
+        if usage.start_to_first_token_s is not None and attempt.started_s is not None:
+            waited_s = attempt.started_s - attempt.placed_s
+            self._ttft_s.observe(waited_s + usage.start_to_first_token_s, pool=pool)

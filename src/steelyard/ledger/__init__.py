@@ -1,0 +1,1 @@
+"""Money and service levels folded from the event log, and the workload recorded in it."""

@@ -1,0 +1,228 @@
+"""What did every step and task cost, and did it keep its promises? A fold of the event log."""
+
+import math
+from collections.abc import Iterable
+
+import msgspec
+
+from steelyard.domain.decision import Decision
+from steelyard.domain.events import (
+    AttemptFinished,
+    AttemptOutcome,
+    AttemptStarted,
+    Event,
+    PoolAdded,
+    StepPlaced,
+    StepRefused,
+    TaskFinished,
+    TaskStatus,
+    TaskSubmitted,
+    Usage,
+)
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import Step
+from steelyard.domain.units import rental_usd
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished attempt.
+
+    Attributes:
+        step: The step.
+        decision: Where it was placed and what was expected.
+        placed_s: When it was placed, on the log's clock.
+        started_s: When it started; None if it never did.
+        finished_s: When it ended.
+        outcome: How it ended.
+        usage: What it used.
+        cost_usd: What that cost.
+        error_code: Why it failed, empty otherwise.
+    """
+
+    step: Step
+    decision: Decision
+    placed_s: float
+    started_s: float | None
+    finished_s: float
+    outcome: AttemptOutcome
+    usage: Usage
+    cost_usd: float
+    error_code: str
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds from placement to end, queueing included."""
+        return self.finished_s - self.placed_s
+
+
+class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished task.
+
+    Attributes:
+        task_id: The task.
+        agent: Its agent.
+        submitted_s: When it arrived.
+        finished_s: When it ended.
+        deadline_s: Its deadline; None without one.
+        budget_usd: Its budget; None without one.
+        status: How it ended.
+        cost_usd: Cost of all its attempts, failed ones included.
+        error_code: Why it failed, empty otherwise.
+    """
+
+    task_id: str
+    agent: str
+    submitted_s: float
+    finished_s: float
+    deadline_s: float | None
+    budget_usd: float | None
+    status: TaskStatus
+    cost_usd: float
+    error_code: str
+
+    @property
+    def met_slo(self) -> bool:
+        """Did it succeed, in time and inside its budget?"""
+        in_time = self.deadline_s is None or self.finished_s <= self.deadline_s
+        in_budget = self.budget_usd is None or self.cost_usd <= self.budget_usd
+        return self.status == "succeeded" and in_time and in_budget
+
+
+class Ledger:
+    """The books of a log, complete after every event applied.
+
+    Two ledgers of the same log are equal.
+    """
+
+    def __init__(self) -> None:
+        self.pools: dict[str, PoolSpec] = {}
+        self.attempts: list[AttemptRecord] = []
+        self.tasks: list[TaskRecord] = []
+        self.refused: list[StepRefused] = []
+        self._submitted: dict[str, TaskSubmitted] = {}
+        self._spent_usd: dict[str, list[float]] = {}
+        self._placed: dict[tuple[str, int, int], StepPlaced] = {}
+        self._started_s: dict[tuple[str, int, int], float] = {}
+        self._first_s = math.inf
+        self._last_s = -math.inf
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> "Ledger":
+        """The books of a whole log.
+
+        Args:
+            events: The log, in order.
+
+        Returns:
+            The ledger.
+        """
+        ledger = cls()
+        for event in events:
+            ledger.apply(event)
+        return ledger
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ledger):
+            return NotImplemented
+        mine = (self.pools, self.attempts, self.tasks, self.refused)
+        return mine == (other.pools, other.attempts, other.tasks, other.refused)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def apply(self, event: Event) -> None:
+        """Take one event into the books.
+
+        Args:
+            event: The next event of the log.
+        """
+        match event:
+            case PoolAdded():
+                self.pools[event.spec.name] = event.spec
+            case TaskSubmitted():
+                self._submitted[event.task_id] = event
+                self._first_s = min(self._first_s, event.t_s)
+            case StepPlaced():
+                self._placed[(event.step.task_id, event.step.step_id, event.step.attempt)] = event
+            case StepRefused():
+                self.refused.append(event)
+            case AttemptStarted():
+                self._started_s[(event.task_id, event.step_id, event.attempt)] = event.t_s
+            case AttemptFinished():
+                self._close_attempt(event)
+            case TaskFinished():
+                self._close_task(event)
+            case _:
+                pass
+
+    def _close_attempt(self, event: AttemptFinished) -> None:
+        key = (event.task_id, event.step_id, event.attempt)
+        placed = self._placed.pop(key)
+        self._spent_usd.setdefault(event.task_id, []).append(event.cost_usd)
+        self.attempts.append(
+            AttemptRecord(
+                step=placed.step,
+                decision=placed.decision,
+                placed_s=placed.t_s,
+                started_s=self._started_s.pop(key, None),
+                finished_s=event.t_s,
+                outcome=event.outcome,
+                usage=event.usage,
+                cost_usd=event.cost_usd,
+                error_code=event.error_code,
+            )
+        )
+
+    def _close_task(self, event: TaskFinished) -> None:
+        submitted = self._submitted.pop(event.task_id, None)
+        if submitted is None:
+            return
+        self._last_s = max(self._last_s, event.t_s)
+        self.tasks.append(
+            TaskRecord(
+                task_id=event.task_id,
+                agent=submitted.agent,
+                submitted_s=submitted.t_s,
+                finished_s=event.t_s,
+                deadline_s=submitted.deadline_s,
+                budget_usd=submitted.budget_usd,
+                status=event.status,
+                cost_usd=math.fsum(self._spent_usd.pop(event.task_id, [])),
+                error_code=event.error_code,
+            )
+        )
+
+    @property
+    def span_s(self) -> float:
+        """Seconds from the first task's arrival to the last task's end."""
+        return max(0.0, self._last_s - self._first_s) if self.tasks else 0.0
+
+    @property
+    def cost_usd(self) -> float:
+        """Cost of all attempts, in USD."""
+        return math.fsum(attempt.cost_usd for attempt in self.attempts)
+
+    @property
+    def rent_usd(self) -> float:
+        """What all replicas cost over `span_s`, used or idle, plus what vendors charged."""
+        rents = [
+            rental_usd(spec.usd_per_hour * spec.replicas, self.span_s)
+            for spec in self.pools.values()
+        ]
+        by_token = [
+            attempt.cost_usd
+            for attempt in self.attempts
+            if self.pools[attempt.decision.pool].token_price is not None
+        ]
+        return math.fsum(rents + by_token)
+
+    @property
+    def slo_attainment_frac(self) -> float:
+        """Share of finished tasks that met every SLO; 0 without tasks."""
+        met = sum(task.met_slo for task in self.tasks)
+        return met / len(self.tasks) if self.tasks else 0.0
+
+    @property
+    def goodput_per_s(self) -> float:
+        """Tasks per second that met every SLO."""
+        met = sum(task.met_slo for task in self.tasks)
+        return met / self.span_s if self.span_s > 0.0 else 0.0

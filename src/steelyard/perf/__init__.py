@@ -1,0 +1,1 @@
+"""Figures to curves to predictions, and the one cost function."""

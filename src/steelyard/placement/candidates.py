@@ -1,0 +1,129 @@
+"""Which replica of each pool would take the step?"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from steelyard.domain.task import Step
+from steelyard.fleet.view import FleetView, IntArray
+from steelyard.perf.predict import FloatArray
+
+# (step, view, concurrency cap of each pool, shape [pools]) -> replica in each pool or -1
+CandidateRule = Callable[[Step, FleetView, FloatArray], IntArray]
+
+_MASK = (1 << 64) - 1
+
+
+def spread(text: str, salt: int) -> int:
+    """A hash that is the same on every machine and in every process (FNV-1a, 64 bits).
+
+    >>> spread("task-1", 0) == spread("task-1", 0)
+    True
+    """
+    value = (0xCBF29CE484222325 ^ salt) & _MASK
+    for byte in text.encode():
+        value = ((value ^ byte) * 0x100000001B3) & _MASK
+    return value ^ (value >> 29)
+
+
+def cached_then_two_choices(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
+    """Take the replica that holds most of the prompt; else the less loaded of two drawn ones.
+
+    A replica that holds the prefix but is at its cap loses its claim. The draw hashes the step,
+    so the same step in the same fleet is drawn the same way in a replay. Power of two choices:
+    Mitzenmacher, IEEE TPDS 12(10), 2001.
+
+    Args:
+        step: The step to be placed.
+        view: The fleet as the step sees it.
+        cap: Steps that run at once on a replica, shape [pools].
+
+    Returns:
+        Index of the replica within its pool, -1 where none is up or serves the step; shape
+        [pools].
+    """
+    chosen = np.full(len(view.pools), -1, dtype=np.int64)
+    drawn = spread(step.task_id, step.step_id * 64 + step.attempt)
+    is_warm = bool(view.cached_tokens.any())
+    for pool in np.flatnonzero(view.arrays.serves):
+        first, end = int(view.offsets[pool]), int(view.offsets[pool + 1])
+        up = view.up[first:end].nonzero()[0]
+        if len(up) == 0:
+            continue
+        load = view.running[first:end] + view.waiting[first:end]
+        warm = _warmest(view.cached_tokens[first:end], load, up, cap[pool]) if is_warm else -1
+        chosen[pool] = warm if warm >= 0 else _less_loaded(load, up, drawn)
+    return chosen
+
+
+def _warmest(cached: FloatArray, load: FloatArray, up: IntArray, cap: float) -> int:
+    """The replica below its cap that holds most of the prompt, or -1; ties by load, then index."""
+    warm = up[(cached[up] > 0.0) & (load[up] < cap)]
+    if len(warm) == 0:
+        return -1
+    return int(warm[np.lexsort((warm, load[warm], -cached[warm]))[0]])
+
+
+def _less_loaded(load: FloatArray, up: IntArray, drawn: int) -> int:
+    """The less loaded of two replicas that a hash draws."""
+    # The second draw skips the first, so that two replicas are always two.
+    first = drawn % len(up)
+    second = (first + 1 + (drawn >> 20) % max(1, len(up) - 1)) % len(up)
+    one, other = int(up[first]), int(up[second])
+    return min((float(load[one]), one), (float(load[other]), other))[1]
+
+
+def least_loaded(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
+    """Take the replica with the fewest steps; ties by index.
+
+    A `CandidateRule`, as `cached_then_two_choices` is.
+    """
+    del step, cap
+    chosen = np.full(len(view.pools), -1, dtype=np.int64)
+    load = np.where(view.up, view.running + view.waiting, np.inf)
+    for pool in np.flatnonzero(view.arrays.serves):
+        first, end = int(view.offsets[pool]), int(view.offsets[pool + 1])
+        if bool(view.up[first:end].any()):
+            chosen[pool] = np.argmin(load[first:end])
+    return chosen
+
+
+def drawn_replicas(step: Step, view: FleetView) -> IntArray:
+    """Two replicas of the fleet, drawn by a hash of the step; each has the same chance.
+
+    Args:
+        step: The step to be placed.
+        view: The fleet as the step sees it.
+
+    Returns:
+        Places in the arrays of shape [replicas] of two that are up, serve the step and have a
+        closed breaker: shape [2], or [1] or [0] where there are not two.
+    """
+    pool_ok = view.arrays.serves & view.closed
+    eligible = np.flatnonzero(view.up & np.repeat(pool_ok, np.diff(view.offsets)))
+    if len(eligible) < 2:
+        return eligible
+    drawn = spread(step.task_id, step.step_id * 64 + step.attempt)
+    first = drawn % len(eligible)
+    second = (first + 1 + (drawn >> 20) % (len(eligible) - 1)) % len(eligible)
+    return eligible[[first, second]]
+
+
+def one_drawn(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
+    """Take the replica that `drawn_replicas` draws first; in other pools the least loaded one."""
+    return _drawn_first(view, drawn_replicas(step, view)[:1], least_loaded(step, view, cap))
+
+
+def two_drawn(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
+    """Take the replicas that `drawn_replicas` draws; in other pools the least loaded one."""
+    return _drawn_first(view, drawn_replicas(step, view), least_loaded(step, view, cap))
+
+
+def _drawn_first(view: FleetView, drawn: IntArray, otherwise: IntArray) -> IntArray:
+    places: list[int] = drawn.tolist()
+    load = view.running + view.waiting
+    # The less loaded one is written last, so it stays where both are in one pool.
+    for place in sorted(places, key=lambda one: (-float(load[one]), -one)):
+        pool = int(np.searchsorted(view.offsets, place, side="right")) - 1
+        otherwise[pool] = place - int(view.offsets[pool])
+    return otherwise

@@ -1,0 +1,68 @@
+"""The interface of every policy, and ours: the cheapest pool that still meets the deadline."""
+
+from typing import Protocol
+
+import numpy as np
+
+from steelyard.domain.decision import Decision, Refusal
+from steelyard.domain.task import Step
+from steelyard.fleet.view import FleetView
+from steelyard.placement.candidates import cached_then_two_choices
+from steelyard.placement.predictions import decide, predict, refuse
+
+
+class Policy(Protocol):
+    """A pure function from a step and a view of the fleet to a decision or a refusal."""
+
+    @property
+    def name(self) -> str:
+        """The name by which users choose it."""
+        ...
+
+    def __call__(self, step: Step, view: FleetView) -> Decision | Refusal:
+        """Where does the step go?"""
+        ...
+
+
+class CheapestFeasible:
+    """The cheapest pool with `slack_s >= 0`, by bid price; then the warmest replica in it.
+
+    Thin for now: provider share caps are not constraints yet, and the expected remaining work is a
+    mean, not a quantile.
+    """
+
+    name = "cheapest_feasible"
+
+    def __call__(self, step: Step, view: FleetView) -> Decision | Refusal:
+        """Where does the step go?
+
+        Args:
+            step: The step to be placed.
+            view: The fleet as the step sees it.
+
+        Returns:
+            The cheapest pool that meets the deadline inside the budget. When none meets the
+            deadline, the least late one if the step says `run_late`, else a refusal. When the
+            budget allows none, a refusal.
+        """
+        seen = predict(step, view, cached_then_two_choices)
+        allowed = [int(pool) for pool in np.flatnonzero(seen.runs & seen.affordable)]
+        if not allowed:
+            return refuse(view, seen, self.name)
+        in_time = [pool for pool in allowed if seen.slack_s[pool] >= 0.0]
+        if in_time:
+            chosen = min(
+                in_time,
+                key=lambda pool: (
+                    float(seen.bid_cost_usd[pool]),
+                    float(seen.finish_s[pool]),
+                    view.pools[pool].name,
+                ),
+            )
+        elif step.on_miss == "refuse":
+            return refuse(view, seen, self.name)
+        else:
+            chosen = min(
+                allowed, key=lambda pool: (-float(seen.slack_s[pool]), view.pools[pool].name)
+            )
+        return decide(step, view, seen, chosen, self.name)

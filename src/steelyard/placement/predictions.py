@@ -1,0 +1,268 @@
+"""What would the step be like in each pool? Arrays of shape [pools], one row per pool."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from steelyard.domain.decision import Decision, PoolVerdict, Refusal, Verdict
+from steelyard.domain.task import LlmCall, Step
+from steelyard.domain.units import SECONDS_PER_HOUR
+from steelyard.errors import SteelyardBugError
+from steelyard.fleet.view import BoolArray, FleetView, IntArray, LlmArrays, ToolArrays
+from steelyard.perf.cost import llm_used_s, tool_used_s
+from steelyard.perf.predict import FloatArray, itl_s, prefill_s, queue_wait_s
+from steelyard.placement.candidates import CandidateRule
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The step in each pool; rows with `runs` False hold no meaning.
+
+    Attributes:
+        runs: Whether the pool can run the step at all now.
+        replica: Replica that would take it.
+        wait_s: Seconds in the queue.
+        ttft_s: Seconds from start to the first token, or to the tool's start.
+        finish_s: Seconds from now to the end.
+        cached_tokens: Prompt tokens in the replica's cache.
+        cost_usd: Cost at the pool's rent or token price.
+        bid_cost_usd: Cost at the pool's bid price or token price; pools are compared by it.
+        slack_s: Deadline - now - remaining work - finish; infinite without a deadline.
+        affordable: Whether the cost fits what is left of the budget.
+        obstacle: Why the pool cannot run the step, for rows with `runs` False.
+    """
+
+    runs: BoolArray
+    replica: IntArray
+    wait_s: FloatArray
+    ttft_s: FloatArray
+    finish_s: FloatArray
+    cached_tokens: FloatArray
+    cost_usd: FloatArray
+    bid_cost_usd: FloatArray
+    slack_s: FloatArray
+    affordable: BoolArray
+    obstacle: tuple[Verdict, ...]
+
+
+def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictions:
+    """What would the step be like in each pool?
+
+    Args:
+        step: The step to be placed.
+        view: The fleet as the step sees it.
+        candidates: Which replica of each pool would take it.
+
+    Returns:
+        Predictions of shape [pools].
+    """
+    arrays = view.arrays
+    cap = arrays.curve[4] if isinstance(arrays, LlmArrays) else arrays.slots
+    replica = candidates(step, view, cap)
+    at = np.where(replica >= 0, view.offsets[:-1] + replica, 0)
+    if len(view.running) == 0:
+        at = np.zeros(len(view.pools), dtype=np.int64)
+    load = view.running[at] + view.waiting[at]
+    cached = view.cached_tokens[at]
+    if isinstance(arrays, LlmArrays):
+        ttft_s, service_s, cost_usd, bid_cost_usd = _predict_llm(step, view, arrays, at)
+    else:
+        ttft_s, service_s, cost_usd, bid_cost_usd = _predict_tool(view, arrays)
+    mean_service_s = np.where(load > 0.0, view.service_sum_s[at] / np.maximum(load, 1.0), service_s)
+    wait_s = queue_wait_s(view.running[at], view.waiting[at], mean_service_s, cap)
+    finish_s = wait_s + service_s
+    if step.deadline_s is None:
+        slack_s = np.full(len(view.pools), np.inf)
+    else:
+        slack_s = step.deadline_s - view.now_s - view.expected.remaining_s - finish_s
+    left_usd = np.inf if step.budget_usd is None else step.budget_usd - view.committed_usd
+    obstacle = _obstacles(step, view, replica)
+    return Predictions(
+        runs=np.array([one == "chosen" for one in obstacle], dtype=np.bool_),
+        replica=replica,
+        wait_s=wait_s,
+        ttft_s=ttft_s,
+        finish_s=finish_s,
+        cached_tokens=cached,
+        cost_usd=cost_usd,
+        bid_cost_usd=bid_cost_usd,
+        slack_s=slack_s,
+        affordable=cost_usd <= left_usd,
+        obstacle=obstacle,
+    )
+
+
+def _predict_llm(
+    step: Step, view: FleetView, arrays: LlmArrays, at: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """TTFT, service time, cost and cost at bid price of an LLM step; each of shape [pools]."""
+    call = step.call
+    if not isinstance(call, LlmCall):
+        raise SteelyardBugError(f"step {step.key} is a tool call and was given LLM curves")
+    floor_s, per_token_s, itl_base_s, itl_slope_s, cap = arrays.curve
+    cached = view.cached_tokens[at]
+    uncached = np.maximum(float(call.input_tokens) - cached, 0.0)
+    output = np.full(len(view.pools), view.expected.output_tokens)
+    ttft_s = prefill_s(floor_s, per_token_s, uncached) * view.correction
+    concurrency = np.minimum(view.running[at] + 1.0, cap)
+    decode_s = output * itl_s(itl_base_s, itl_slope_s, concurrency) * view.correction
+    used_h = llm_used_s(arrays.curve, uncached, output) / SECONDS_PER_HOUR
+    per_uncached, per_cached, per_output = arrays.usd_per_token
+    by_token_usd = uncached * per_uncached + cached * per_cached + output * per_output
+    cost_usd = np.where(arrays.by_token, by_token_usd, used_h * view.rent_usd_per_hour)
+    bid_usd = np.where(arrays.by_token, by_token_usd, used_h * view.bid_usd_per_hour)
+    return ttft_s, ttft_s + decode_s, cost_usd, bid_usd
+
+
+def _predict_tool(
+    view: FleetView, arrays: ToolArrays
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Start time, service time, cost and cost at bid price of a tool; each of shape [pools]."""
+    expected = view.expected
+    service_s = arrays.start_s + expected.cpu_s / arrays.relative_speed + expected.other_s
+    used_s = tool_used_s(
+        (arrays.relative_speed, arrays.cores, arrays.memory_bytes),
+        np.full(len(view.pools), expected.cpu_s),
+        service_s,
+        np.full(len(view.pools), expected.memory_bytes),
+    )
+    used_h = used_s / SECONDS_PER_HOUR
+    return (
+        arrays.start_s,
+        service_s,
+        used_h * view.rent_usd_per_hour,
+        used_h * view.bid_usd_per_hour,
+    )
+
+
+def _obstacles(step: Step, view: FleetView, replica: IntArray) -> tuple[Verdict, ...]:
+    """Why each pool cannot run the step; `chosen` stands for: it can."""
+    arrays, call = view.arrays, step.call
+    obstacles: list[Verdict] = []
+    for pool in range(len(view.pools)):
+        if not arrays.serves[pool]:
+            obstacles.append("cannot_run")
+        elif (
+            isinstance(arrays, LlmArrays)
+            and isinstance(call, LlmCall)
+            and (call.input_tokens >= arrays.context_tokens[pool])
+        ):
+            obstacles.append("too_long")
+        elif not isinstance(call, LlmCall) and (
+            isinstance(arrays, ToolArrays)
+            and max(view.expected.memory_bytes, call.memory_bytes) > arrays.memory_bytes[pool]
+        ):
+            obstacles.append("cannot_run")
+        elif replica[pool] < 0 or not view.closed[pool]:
+            obstacles.append("down")
+        else:
+            obstacles.append("chosen")
+    return tuple(obstacles)
+
+
+def decide(step: Step, view: FleetView, seen: Predictions, chosen: int, policy: str) -> Decision:
+    """Write down a choice, with the reason why each other pool lost.
+
+    Args:
+        step: The step to be placed.
+        view: The fleet as the step saw it.
+        seen: Its predictions.
+        chosen: Index of the chosen pool.
+        policy: Name of the policy.
+
+    Returns:
+        The decision.
+    """
+    spec = view.pools[chosen]
+    slack_s = None if step.deadline_s is None else float(seen.slack_s[chosen])
+    kept = slack_s is None or slack_s >= 0.0
+    return Decision(
+        pool=spec.name,
+        replica=int(seen.replica[chosen]),
+        predicted_wait_s=float(seen.wait_s[chosen]),
+        predicted_ttft_s=float(seen.ttft_s[chosen]),
+        predicted_finish_s=float(seen.finish_s[chosen]),
+        predicted_cached_tokens=int(seen.cached_tokens[chosen]),
+        predicted_output_tokens=view.expected.output_tokens if step.kind == "llm" else 0.0,
+        predicted_cost_usd=float(seen.cost_usd[chosen]),
+        bid_usd_per_hour=float(view.bid_usd_per_hour[chosen]),
+        slack_s=slack_s,
+        policy=policy,
+        reason=_reason(seen, chosen, kept=kept),
+        verdicts=verdicts(view, seen, chosen),
+    )
+
+
+def _reason(seen: Predictions, chosen: int, *, kept: bool) -> str:
+    rivals = int(np.count_nonzero(seen.runs)) - 1
+    if not kept:
+        return f"no pool meets the deadline; least late of {rivals + 1}"
+    if rivals == 0:
+        return "the only pool that can run the step"
+    late = int(np.count_nonzero(seen.runs & (seen.slack_s < 0.0)))
+    warm = int(seen.cached_tokens[chosen])
+    note = f", {warm} prompt tokens cached" if warm else ""
+    return f"chosen over {rivals - late} dearer and {late} late pools{note}"
+
+
+def refuse(view: FleetView, seen: Predictions, policy: str) -> Refusal:
+    """Write down that no pool takes the step, and what each one lacks.
+
+    Args:
+        view: The fleet as the step saw it.
+        seen: Its predictions.
+        policy: Name of the policy.
+
+    Returns:
+        The refusal; its cause is `budget` only when more money would have helped.
+    """
+    runs = seen.runs
+    earliest = float(seen.finish_s[runs].min()) if bool(runs.any()) else None
+    if earliest is None:
+        return Refusal(
+            cause="no_pool",
+            earliest_finish_s=None,
+            policy=policy,
+            verdicts=verdicts(view, seen, None),
+        )
+    affordable = bool((runs & seen.affordable).any())
+    return Refusal(
+        cause="deadline" if affordable else "budget",
+        earliest_finish_s=earliest,
+        policy=policy,
+        verdicts=verdicts(view, seen, None),
+    )
+
+
+def verdicts(view: FleetView, seen: Predictions, chosen: int | None) -> tuple[PoolVerdict, ...]:
+    """Why was each pool chosen or not?
+
+    Args:
+        view: The fleet as the step saw it.
+        seen: Its predictions.
+        chosen: Index of the chosen pool; None in a refusal.
+
+    Returns:
+        One verdict per pool, in the fleet's order.
+    """
+    told: list[PoolVerdict] = []
+    for pool, spec in enumerate(view.pools):
+        if not seen.runs[pool]:
+            told.append(PoolVerdict(pool=spec.name, verdict=seen.obstacle[pool]))
+            continue
+        verdict: Verdict = "dearer"
+        if pool == chosen:
+            verdict = "chosen"
+        elif not seen.affordable[pool]:
+            verdict = "over_budget"
+        elif seen.slack_s[pool] < 0.0:
+            verdict = "too_late"
+        told.append(
+            PoolVerdict(
+                pool=spec.name,
+                verdict=verdict,
+                predicted_finish_s=float(seen.finish_s[pool]),
+                predicted_cost_usd=float(seen.cost_usd[pool]),
+            )
+        )
+    return tuple(told)

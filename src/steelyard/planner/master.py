@@ -1,0 +1,211 @@
+"""The planning problem as a linear program that grows by columns and cuts.
+
+Variables: n_o machines of offer o (USD/h each), and for every block s the share x_sob of bucket b
+that offer o serves. Block 0 is the normal day; with `survive_provider_loss_frac` f there is one
+more block per provider, without its offers and with f of the rates. Constraints:
+
+    sum_o x_sob = 1                                  every block s, bucket b
+    sum_b load_sob * x_sob <= n_o                    every block s, offer o
+    n_o <= stock_o
+    sum_{o of p} usd_o n_o <= cap * sum_o usd_o n_o  every provider p
+
+Most of the shares are 0 in any good plan, so columns x_sob are added only when their reduced cost
+is negative (column generation): the bound holds for all of them.
+"""
+
+import highspy
+import numpy as np
+import numpy.typing as npt
+
+from steelyard.errors import SolverError
+from steelyard.planner.demand import Demand, FloatArray
+from steelyard.planner.solver import quiet_solver
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+INFINITY = highspy.kHighsInf
+# A share that no offer serves costs this many times the cheapest fleet: only when impossible.
+UNSERVED_FACTOR = 1000.0
+FIRST_COLUMNS = 4
+PRICED_COLUMNS = 3
+
+
+class Master:
+    """The linear program in the solver, with what is known of its solution.
+
+    Attributes:
+        usd_per_hour: Prices, shape (offers,).
+        loads: Machines kept busy by a whole bucket, shape (blocks, offers, buckets); infinity
+            where the offer cannot serve it.
+        machines: n of the last solution, shape (offers,).
+        shares: x of the last solution, one per column, shape (columns,).
+        columns: Block, offer and bucket of every column, shape (3, columns).
+        objective_usd_per_hour: Cost of the last solution.
+        unserved: Share of all buckets that no offer serves in the last solution; 0 if feasible.
+    """
+
+    def __init__(self, demand: Demand) -> None:
+        self.usd_per_hour = demand.prices()
+        self.loads = _blocks(demand)
+        self._blocks, self._offers, self._buckets = self.loads.shape
+        self._costs = np.where(
+            np.isfinite(self.loads), self.loads, np.inf
+        ) * self.usd_per_hour.reshape(1, -1, 1)
+        self.closed_form_usd_per_hour = float(self._costs[0].min(axis=0).sum())
+        self._able: BoolArray = np.isfinite(self.loads)
+        self._finite = np.where(self._able, self.loads, 0.0)
+        self._open = self._able.copy()
+        self.columns: IntArray = np.zeros((3, 0), dtype=np.int64)
+        self.machines: FloatArray = np.zeros(self._offers)
+        self.shares: FloatArray = np.zeros(0)
+        self.objective_usd_per_hour = 0.0
+        self.unserved = 0.0
+        self._solver = quiet_solver()
+        self._first_share = self._offers + self._blocks * self._buckets
+        self._pass_rows(demand)
+        cheapest = np.argsort(self._costs, axis=1, kind="stable")[:, :FIRST_COLUMNS]
+        first = np.zeros_like(self._able)
+        np.put_along_axis(first, cheapest, values=True, axis=1)
+        self._add_columns(first)
+
+    def _pass_rows(self, demand: Demand) -> None:
+        """Rows: demand (blocks x buckets), capacity (blocks x offers), one per provider cap."""
+        cells = self._blocks * self._buckets
+        capacities = self._blocks * self._offers
+        caps = _cap_rows(demand)
+        unserved_usd = UNSERVED_FACTOR * max(self.closed_form_usd_per_hour, 1e-9)
+        stock = [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
+        model = highspy.HighsLp()
+        model.num_col_ = self._offers + cells
+        model.num_row_ = cells + capacities + len(caps)
+        model.col_cost_ = np.concatenate([self.usd_per_hour, np.full(cells, unserved_usd)])
+        model.col_lower_ = np.zeros(model.num_col_)
+        model.col_upper_ = np.concatenate([np.array(stock), np.ones(cells)])
+        model.row_lower_ = np.concatenate(
+            [np.ones(cells), np.zeros(capacities), np.full(len(caps), -INFINITY)]
+        )
+        model.row_upper_ = np.concatenate(
+            [np.ones(cells), np.full(capacities, INFINITY), np.zeros(len(caps))]
+        )
+        starts, rows, values = [0], list[int](), list[float]()
+        for o in range(self._offers):
+            rows.extend(cells + s * self._offers + o for s in range(self._blocks))
+            values.extend([1.0] * self._blocks)
+            rows.extend(cells + capacities + k for k in range(len(caps)))
+            values.extend(float(cap[o]) for cap in caps)
+            starts.append(len(rows))
+        rows.extend(range(cells))
+        values.extend([1.0] * cells)
+        starts.extend(range(starts[-1] + 1, starts[-1] + 1 + cells))
+        model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        model.a_matrix_.start_ = np.array(starts, dtype=np.int32)
+        model.a_matrix_.index_ = np.array(rows, dtype=np.int32)
+        model.a_matrix_.value_ = np.array(values, dtype=np.float64)
+        self._solver.passModel(model)
+
+    def _add_columns(self, wanted: BoolArray) -> int:
+        new = np.argwhere(wanted & self._open).T
+        count = int(new.shape[1])
+        if count == 0:
+            return 0
+        block, offer, bucket = new
+        self._open[block, offer, bucket] = False
+        rows = np.empty(2 * count, dtype=np.int32)
+        values = np.empty(2 * count)
+        rows[0::2] = block * self._buckets + bucket
+        values[0::2] = 1.0
+        rows[1::2] = self._blocks * self._buckets + block * self._offers + offer
+        values[1::2] = -self.loads[block, offer, bucket]
+        starts = 2 * np.arange(count, dtype=np.int32)
+        self._solver.addCols(
+            count,
+            np.zeros(count),
+            np.zeros(count),
+            np.full(count, INFINITY),
+            2 * count,
+            starts,
+            rows,
+            values,
+        )
+        self.columns = np.concatenate([self.columns, new], axis=1)
+        return count
+
+    def _price(self, duals: FloatArray) -> int:
+        """Add the columns that would make the solution cheaper; how many were there?"""
+        cells = self._blocks * self._buckets
+        worth = duals[:cells].reshape(self._blocks, 1, self._buckets)
+        rent = np.maximum(duals[cells : cells + self._blocks * self._offers], 0.0)
+        saved = worth - rent.reshape(self._blocks, self._offers, 1) * self._finite
+        saved[~self._open] = -np.inf
+        good = saved > 1e-7 * np.abs(worth) + 1e-12
+        if not good.any():
+            return 0
+        best = np.argsort(-saved, axis=1, kind="stable")[:, :PRICED_COLUMNS]
+        few = np.zeros_like(good)
+        np.put_along_axis(few, best, values=True, axis=1)
+        return self._add_columns(good & few)
+
+    def solve(self) -> bool:
+        """Solve to optimality over all columns, priced in or not.
+
+        Returns:
+            Whether all buckets can be served under the current bounds of n.
+        """
+        while True:
+            self._solver.run()
+            status = self._solver.getModelStatus()
+            if status == highspy.HighsModelStatus.kInfeasible:
+                self.unserved = 1.0
+                return False
+            if status != highspy.HighsModelStatus.kOptimal:
+                raise SolverError(f"HiGHS stopped with status {status}; please report the demand")
+            solution = self._solver.getSolution()
+            if self._price(np.array(solution.row_dual)) == 0:
+                break
+        values = np.array(solution.col_value)
+        self.machines = values[: self._offers]
+        self.unserved = float(values[self._offers : self._first_share].sum())
+        self.shares = values[self._first_share :]
+        self.objective_usd_per_hour = float(self._solver.getInfo().objective_function_value)
+        return self.unserved <= 1e-7
+
+    def add_cut(self, offer: int, machines_coef: float, cols: IntArray, at_most: float) -> None:
+        """Add `sum load_c x_c - machines_coef * n_offer <= at_most` over share columns `cols`."""
+        block, _, bucket = self.columns[:, cols]
+        index = np.concatenate([[offer], self._first_share + cols]).astype(np.int32)
+        value = np.concatenate([[-machines_coef], self.loads[block, offer, bucket]])
+        self._solver.addRow(-INFINITY, at_most, len(index), index, value)
+
+    def bound_machines(self, offer: int, lower: float, upper: float) -> None:
+        """Allow only lower <= n_offer <= upper from now on."""
+        self._solver.changeColBounds(offer, lower, upper)
+
+
+def _blocks(demand: Demand) -> FloatArray:
+    """Load of the normal day, then of every provider's loss; shape (blocks, offers, buckets).
+
+    Buckets without demand are left out.
+    """
+    load = demand.load()[:, [b.rate_per_s > 0.0 for b in demand.buckets]]
+    loss = demand.constraints.survive_provider_loss_frac
+    if not loss:
+        return load[None, :, :]
+    names = np.array([o.provider for o in demand.offers])
+    without = [
+        np.where((names == provider)[:, None], np.inf, loss * load)
+        for provider in sorted(set(names.tolist()))
+    ]
+    return np.stack([load, *without])
+
+
+def _cap_rows(demand: Demand) -> list[FloatArray]:
+    """Coefficients of n in `cost of p - cap * cost of the fleet <= 0`, one row per provider."""
+    cap = demand.constraints.provider_share_cap
+    if cap is None or cap >= 1.0:
+        return []
+    usd = demand.prices()
+    names = np.array([o.provider for o in demand.offers])
+    return [
+        usd * ((names == provider).astype(np.float64) - cap)
+        for provider in sorted(set(names.tolist()))
+    ]

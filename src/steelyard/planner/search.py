@@ -1,0 +1,271 @@
+"""Which integer fleet is cheapest? Branch, price and cut over the numbers of machines.
+
+The bound of a node is its linear program over *all* columns with residual-capacity cuts, so the
+gap is proven. Limits are counted in nodes, not in seconds, so that the same demand gives the same
+plan; `time_limit_s` is a backstop that is named when it struck.
+"""
+
+import heapq
+import math
+import time
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from steelyard.errors import InfeasiblePlanError
+from steelyard.planner.cuts import violated_cuts
+from steelyard.planner.demand import Demand, FloatArray
+from steelyard.planner.master import INFINITY, Master
+
+StopReason = Literal["gap", "nodes", "time"]
+INTEGRAL = 1e-6
+DIVE_SHARE = 6
+DIVE_EVERY = 10
+
+
+class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How hard to look.
+
+    Attributes:
+        gap_frac: Stop when cost / lower bound - 1 is at most this.
+        nodes: Stop after this many nodes of the search tree.
+        root_rounds: Rounds of cuts before the first branching.
+        node_rounds: Rounds of cuts at every other node.
+        time_limit_s: Backstop in wall seconds; a plan that it cut short may differ by machine.
+    """
+
+    gap_frac: float = 1e-4
+    nodes: int = 400
+    root_rounds: int = 60
+    node_rounds: int = 2
+    time_limit_s: float = 30.0
+
+
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The best fleet found, and the proof of how good it is.
+
+    Attributes:
+        machines: Whole numbers per offer, shape (offers,).
+        usd_per_hour: What they cost.
+        lower_bound_usd_per_hour: No fleet can cost less.
+        relaxed_usd_per_hour: The linear program's cost without whole numbers: a weaker bound.
+        stopped: Why the search ended.
+        nodes: Nodes looked at.
+    """
+
+    machines: FloatArray
+    usd_per_hour: float
+    lower_bound_usd_per_hour: float
+    relaxed_usd_per_hour: float
+    stopped: StopReason
+    nodes: int
+
+
+Bounds = tuple[tuple[int, float, float], ...]
+
+
+class _Search:
+    def __init__(self, demand: Demand, limits: SearchLimits) -> None:
+        self.master = Master(demand)
+        self.limits = limits
+        self.stock = [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
+        self.best: FloatArray | None = None
+        self.best_usd = math.inf
+        self.give_up_s = time.perf_counter() + limits.time_limit_s
+
+    def late(self) -> bool:
+        return time.perf_counter() > self.give_up_s
+
+    def set_bounds(self, old: Bounds, new: Bounds) -> None:
+        for offer, _, _ in old:
+            self.master.bound_machines(offer, 0.0, self.stock[offer])
+        for offer, lower, upper in new:
+            self.master.bound_machines(offer, lower, upper)
+
+    def tighten(self, rounds: int) -> bool:
+        """Solve with cuts; False if no fleet fits the bounds or can beat the best known."""
+        recent: list[float] = []
+        for _ in range(rounds + 1):
+            if not self.master.solve():
+                return False
+            cost = self.master.objective_usd_per_hour
+            recent.append(cost)
+            if self.closed(cost) or len(recent) > rounds or self.late():
+                break
+            if len(recent) > 8 and cost - recent[-8] < 2e-5 * cost:
+                break
+            cuts = list(violated_cuts(self.master))
+            for cut in cuts:
+                self.master.add_cut(cut.offer, cut.machines_coef, cut.cols, cut.at_most)
+            if not cuts:
+                break
+        return True
+
+    def closed(self, bound_usd: float) -> bool:
+        return bound_usd * (1.0 + self.limits.gap_frac) >= self.best_usd
+
+    def fractional(self) -> list[int]:
+        n = self.master.machines
+        return np.flatnonzero(np.abs(n - np.round(n)) > INTEGRAL).tolist()
+
+    def offer_incumbent(self) -> None:
+        """Keep the last solution if its machines are whole and it is the cheapest so far."""
+        whole = np.round(self.master.machines)
+        usd = math.fsum((whole * self.master.usd_per_hour).tolist())
+        if usd < self.best_usd:
+            self.best, self.best_usd = whole, usd
+
+    def dive(self, start: Bounds) -> None:
+        """Round a sixth of the fractional machines at a time, those nearest to whole first."""
+        fixed: dict[int, tuple[float, float]] = {o: (lo, up) for o, lo, up in start}
+        before = dict(fixed)
+        while fractional := self.fractional():
+            n = self.master.machines
+            up_part = n - np.floor(n + INTEGRAL)
+            fractional.sort(key=lambda o: (min(up_part[o], 1.0 - up_part[o]), o))
+            batch = fractional[: max(1, len(fractional) // DIVE_SHARE)]
+            self._round(batch, fixed, down=True)
+            if not self.master.solve():
+                self._round(batch, fixed, down=False)
+                if not self.master.solve():
+                    break
+            if self.master.objective_usd_per_hour >= self.best_usd or self.late():
+                break
+        else:
+            self.offer_incumbent()
+        self.set_bounds(_as_bounds(fixed), _as_bounds(before))
+
+    def _round(
+        self, batch: list[int], fixed: dict[int, tuple[float, float]], *, down: bool
+    ) -> None:
+        for o in batch:
+            n = float(self.master.machines[o])
+            floor = math.floor(n + INTEGRAL)
+            low, high = fixed.get(o, (0.0, self.stock[o]))
+            if down and n - floor <= 0.5:
+                fixed[o] = (low, float(floor))
+            else:
+                # `down` failed: give back what it took away.
+                high = self.stock[o] if not down else high
+                fixed[o] = (min(floor + 1.0, high), high)
+            self.master.bound_machines(o, *fixed[o])
+
+    def branch_offer(self, fractional: list[int]) -> int:
+        """The offer whose part machine is worth most money; ties by index."""
+        n, usd = self.master.machines, self.master.usd_per_hour
+        part = n - np.floor(n)
+        return max(fractional, key=lambda o: (usd[o] * min(part[o], 1.0 - part[o]), -o))
+
+
+def _as_bounds(fixed: dict[int, tuple[float, float]]) -> Bounds:
+    return tuple((o, lo, up) for o, (lo, up) in sorted(fixed.items()))
+
+
+def _narrowed(bounds: Bounds, offer: int, lower: float, upper: float) -> Bounds:
+    fixed = {o: (lo, up) for o, lo, up in bounds}
+    low, high = fixed.get(offer, (0.0, INFINITY))
+    fixed[offer] = (max(low, lower), min(high, upper))
+    return _as_bounds(fixed)
+
+
+def search(demand: Demand, limits: SearchLimits) -> SearchResult:
+    """Which whole numbers of machines are cheapest, and how far can they be from the best?
+
+    Args:
+        demand: A checked planning problem.
+        limits: How hard to look.
+
+    Returns:
+        The best fleet found with its proven lower bound.
+
+    Raises:
+        InfeasiblePlanError: No fleet keeps all constraints.
+    """
+    run = _Search(demand, limits)
+    if not run.master.solve():
+        raise InfeasiblePlanError(_why_infeasible(demand))
+    relaxed_usd = run.master.objective_usd_per_hour
+    run.dive(())
+    run.master.solve()
+    bound_usd, nodes, stopped = _explore(run)
+    if run.best is None:
+        raise InfeasiblePlanError(
+            "no whole number of machines keeps all constraints (the closest: "
+            f"{_rules(demand)}); loosen one, or add offers of other sizes"
+        )
+    return SearchResult(
+        machines=run.best,
+        usd_per_hour=run.best_usd,
+        lower_bound_usd_per_hour=min(bound_usd, run.best_usd),
+        relaxed_usd_per_hour=relaxed_usd,
+        stopped=stopped,
+        nodes=nodes,
+    )
+
+
+def _explore(run: _Search) -> tuple[float, int, StopReason]:
+    """Best bound first. Returns the proven bound, the nodes used and why it stopped."""
+    open_nodes: list[tuple[float, int, Bounds]] = [(0.0, 0, ())]
+    current: Bounds = ()
+    pushed = nodes = 0
+    closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
+    while open_nodes:
+        bound_usd = min(open_nodes[0][0], closed_usd)
+        if run.closed(bound_usd):
+            return bound_usd, nodes, "gap"
+        if nodes >= run.limits.nodes:
+            return bound_usd, nodes, "nodes"
+        if run.late():
+            return bound_usd, nodes, "time"
+        parent_usd, _, bounds = heapq.heappop(open_nodes)
+        run.set_bounds(current, bounds)
+        current = bounds
+        nodes += 1
+        if not run.tighten(run.limits.root_rounds if nodes == 1 else run.limits.node_rounds):
+            continue
+        node_usd = max(parent_usd, run.master.objective_usd_per_hour)
+        fractional = run.fractional()
+        if not fractional:
+            run.offer_incumbent()
+        if not fractional or run.closed(node_usd):
+            closed_usd = min(closed_usd, node_usd)
+            continue
+        offer = run.branch_offer(fractional)
+        whole = float(math.floor(float(run.master.machines[offer])))
+        for lower, upper in ((0.0, whole), (whole + 1.0, run.stock[offer])):
+            pushed += 1
+            child = _narrowed(bounds, offer, lower, upper)
+            heapq.heappush(open_nodes, (node_usd, pushed, child))
+        if nodes % DIVE_EVERY == 1:
+            run.dive(bounds)
+    return min(closed_usd, run.best_usd), nodes, "gap"
+
+
+def _rules(demand: Demand) -> str:
+    names: list[str] = []
+    if demand.constraints.provider_share_cap is not None:
+        names.append(f"provider_share_cap {demand.constraints.provider_share_cap}")
+    if demand.constraints.survive_provider_loss_frac:
+        names.append(f"survive_provider_loss_frac {demand.constraints.survive_provider_loss_frac}")
+    if any(o.stock is not None for o in demand.offers):
+        names.append("stock")
+    return " with ".join(names) or "capacity alone"
+
+
+def _why_infeasible(demand: Demand) -> str:
+    """Which single rule, when dropped, would let the demand be served?"""
+    rules = demand.constraints
+    free = tuple(msgspec.structs.replace(o, stock=None) for o in demand.offers)
+    tries = {
+        "stock": msgspec.structs.replace(demand, offers=free),
+        "provider_share_cap": msgspec.structs.replace(
+            demand, constraints=msgspec.structs.replace(rules, provider_share_cap=None)
+        ),
+        "survive_provider_loss_frac": msgspec.structs.replace(
+            demand, constraints=msgspec.structs.replace(rules, survive_provider_loss_frac=None)
+        ),
+    }
+    guilty = [name for name, relaxed in tries.items() if Master(relaxed).solve()]
+    cure = f"loosening any of {', '.join(guilty)} would help" if guilty else "loosen several"
+    return f"the constraints are in conflict: {_rules(demand)}; {cure}"

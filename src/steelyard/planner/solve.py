@@ -1,0 +1,133 @@
+"""What is the cheapest fleet for a demand in its plain form, and how surely?"""
+
+import math
+import time
+
+import msgspec
+import numpy as np
+
+from steelyard.planner.demand import Demand, checked
+from steelyard.planner.dominance import undominated
+from steelyard.planner.routing import route
+from steelyard.planner.search import SearchLimits, StopReason, search
+
+
+class Solution(msgspec.Struct, frozen=True, kw_only=True):
+    """A fleet with its proof and routing. `solve_s` aside, the same demand gives the same bytes.
+
+    Attributes:
+        fleet: Machines per offer name; offers not bought are left out.
+        usd_per_hour: Price of the fleet.
+        lower_bound_usd_per_hour: No fleet that keeps the constraints costs less.
+        gap_frac: usd_per_hour / lower_bound_usd_per_hour - 1.
+        relaxed_usd_per_hour: Cost if parts of machines could be bought, constraints kept.
+        closed_form_usd_per_hour: sum over buckets of the cheapest offer's part cost; a bound
+            without constraints, which a reader can recompute by hand.
+        shares: Share of each bucket that each offer serves, [offer][bucket].
+        growth: The fleet serves this many times the demand before something is full.
+        bid_usd_per_hour: Worth of one machine's time per offer name in the fleet; 0 if idle.
+        bucket_usd_per_hour: Cost of each bucket at those bids, [bucket].
+        stopped: `gap` proven as asked; `nodes` or `time`: the search was cut short.
+        nodes: Nodes of the search tree.
+        solve_s: Wall seconds.
+    """
+
+    fleet: dict[str, int]
+    usd_per_hour: float
+    lower_bound_usd_per_hour: float
+    gap_frac: float
+    relaxed_usd_per_hour: float
+    closed_form_usd_per_hour: float
+    shares: tuple[tuple[float, ...], ...]
+    growth: float
+    bid_usd_per_hour: dict[str, float]
+    bucket_usd_per_hour: tuple[float, ...]
+    stopped: StopReason
+    nodes: int
+    solve_s: float
+
+
+def solve(demand: Demand, limits: SearchLimits | None = None) -> Solution:
+    """What is the cheapest fleet of whole machines that serves the demand?
+
+    minimise sum_o usd_o n_o over whole n_o and shares x (see `planner.master` for the
+    inequalities).
+
+    Args:
+        demand: The planning problem.
+        limits: How hard to look; None for the defaults.
+
+    Returns:
+        The fleet with shares, bounds and bid prices.
+
+    Raises:
+        PlanError: The demand makes no sense.
+        InfeasiblePlanError: No fleet keeps the constraints.
+
+    >>> from steelyard.planner.demand import parse_demand
+    >>> found = solve(parse_demand('{"offers": [{"name": "arm", "provider": "a",'
+    ...     '"usd_per_hour": 1.0}], "buckets": [{"name": "chat", "rate_per_s": 5.0}],'
+    ...     '"capacity_per_s": [[2.0]]}'))
+    >>> found.fleet, found.usd_per_hour, found.closed_form_usd_per_hour
+    ({'arm': 3}, 3.0, 2.5)
+    """
+    started_s = time.perf_counter()
+    checked(demand)
+    load, usd = demand.load(), demand.prices()
+    wanted = [b.rate_per_s > 0.0 for b in demand.buckets]
+    if not any(wanted):
+        return _nothing(demand, time.perf_counter() - started_s)
+    keep = undominated(demand)
+    core = msgspec.structs.replace(
+        demand,
+        offers=tuple(demand.offers[o] for o in keep),
+        capacity_per_s=tuple(demand.capacity_per_s[o] for o in keep),
+    )
+    found = search(core, limits or SearchLimits())
+    machines = np.zeros(len(demand.offers))
+    machines[keep] = found.machines
+    routing = route(demand, machines)
+    bought = {o.name: int(n) for o, n in zip(demand.offers, machines, strict=True) if n > 0.5}
+    cheapest = (load[:, wanted] * usd[:, None]).min(axis=0)
+    return Solution(
+        fleet=bought,
+        usd_per_hour=found.usd_per_hour,
+        lower_bound_usd_per_hour=found.lower_bound_usd_per_hour,
+        gap_frac=found.usd_per_hour / found.lower_bound_usd_per_hour - 1.0,
+        relaxed_usd_per_hour=found.relaxed_usd_per_hour,
+        closed_form_usd_per_hour=math.fsum(cheapest.tolist()),
+        shares=_rows(routing.shares),
+        growth=routing.growth,
+        bid_usd_per_hour={
+            o.name: float(bid)
+            for o, bid in zip(demand.offers, routing.bid_usd_per_hour, strict=True)
+            if o.name in bought
+        },
+        bucket_usd_per_hour=tuple(routing.bucket_usd_per_hour.tolist()),
+        stopped=found.stopped,
+        nodes=found.nodes,
+        solve_s=time.perf_counter() - started_s,
+    )
+
+
+def _rows(shares: np.typing.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in shares.tolist())
+
+
+def _nothing(demand: Demand, solve_s: float) -> Solution:
+    """The empty fleet for an empty demand."""
+    return Solution(
+        fleet={},
+        usd_per_hour=0.0,
+        lower_bound_usd_per_hour=0.0,
+        gap_frac=0.0,
+        relaxed_usd_per_hour=0.0,
+        closed_form_usd_per_hour=0.0,
+        shares=tuple((0.0,) * len(demand.buckets) for _ in demand.offers),
+        growth=1.0,
+        bid_usd_per_hour={},
+        bucket_usd_per_hour=(0.0,) * len(demand.buckets),
+        stopped="gap",
+        nodes=0,
+        solve_s=solve_s,
+    )

@@ -1,0 +1,1 @@
+"""Tables for the terminal and one HTML page with plots, from the ledger and the plan."""

@@ -1,0 +1,181 @@
+"""Tables of a plan: fleets and their cost, machines, which steps go where, the simulation."""
+
+from steelyard.report.format import NONE, count, name, per_second, percent, ratio, usd
+from steelyard.report.grid import Grid, columns
+from steelyard.report.inputs import (
+    FleetOption,
+    PlanInputs,
+    Provenance,
+    SimulationInputs,
+    StepChoice,
+)
+
+
+def fleet_grid(plan: PlanInputs) -> Grid:
+    """What does the plan cost beside the baselines?
+
+    Args:
+        plan: The plan and its baselines.
+
+    Returns:
+        One row per fleet; an infeasible one says why in words.
+    """
+    base_usd = plan.plan.usd_per_1000_tasks
+    return Grid(
+        title="The plan beside its baselines",
+        origin="planned",
+        columns=columns(
+            ("fleet", "machines"),
+            ("per 1,000 tasks", "per hour", "against the plan", "gap at most"),
+        ),
+        rows=tuple(_fleet_row(one, base_usd) for one in (plan.plan, *plan.baselines)),
+        note=(
+            "Costs are list prices of whole machines, idle time included. The gap is the proven "
+            "distance to the cheapest fleet possible in the planner's model."
+        ),
+    )
+
+
+def _fleet_row(fleet: FleetOption, base_usd: float | None) -> tuple[str, ...]:
+    if fleet.usd_per_1000_tasks is None:
+        return (name(fleet.label), f"infeasible: {name(fleet.infeasible, 300)}", *(NONE,) * 4)
+    bought = ", ".join(
+        f"{count(pool.machines)} x {name(pool.offering)}" if pool.machines else name(pool.offering)
+        for pool in fleet.pools
+    )
+    against = fleet.usd_per_1000_tasks / base_usd if base_usd else None
+    return (
+        name(fleet.label),
+        bought or "none",
+        usd(fleet.usd_per_1000_tasks),
+        usd(fleet.usd_per_hour),
+        ratio(against),
+        percent(fleet.gap_frac),
+    )
+
+
+def machine_grid(plan: PlanInputs) -> Grid:
+    """Which machines does the plan rent?
+
+    Args:
+        plan: The plan.
+
+    Returns:
+        One row per offering.
+    """
+    rows = [
+        (
+            name(pool.offering),
+            name(pool.provider),
+            pool.hardware,
+            count(pool.machines),
+            usd(pool.usd_per_hour),
+            percent(pool.used_frac),
+        )
+        for pool in plan.plan.pools
+    ]
+    return Grid(
+        title="Machines of the plan",
+        origin="planned",
+        columns=columns(
+            ("offering", "provider", "hardware"), ("machines", "rent per hour", "used")
+        ),
+        rows=tuple(rows),
+    )
+
+
+def choice_grid(plan: PlanInputs) -> Grid:
+    """Which steps go to which hardware, and why did the runner-up lose?
+
+    Args:
+        plan: The plan.
+
+    Returns:
+        One row per kind of step and offering.
+    """
+    return Grid(
+        title="Which steps go to which hardware, and why",
+        origin="planned",
+        columns=columns(
+            ("step", "agent", "goes to", "runner-up", "why the runner-up lost"),
+            ("share of steps", "per 1,000 steps", "runner-up, per 1,000"),
+        ),
+        rows=tuple(_choice_row(one) for one in plan.choices),
+    )
+
+
+def _choice_row(choice: StepChoice) -> tuple[str, ...]:
+    runner_up = "none"
+    if choice.runner_up:
+        runner_up = f"{name(choice.runner_up)} ({choice.runner_up_hardware})"
+    return (
+        name(choice.step),
+        name(choice.agent),
+        f"{name(choice.offering)} ({choice.hardware})",
+        runner_up,
+        name(choice.why, 300) or "no other offering can run the step",
+        percent(choice.share_frac),
+        usd(choice.usd_per_1000_steps),
+        usd(choice.runner_up_usd_per_1000_steps),
+    )
+
+
+def simulation_grid(plan: PlanInputs, simulation: SimulationInputs) -> Grid:
+    """Did the simulated fleet keep what the plan promised?
+
+    Args:
+        plan: The plan.
+        simulation: Its simulated run.
+
+    Returns:
+        One row per promise: planned beside simulated.
+    """
+    ledger = simulation.ledger
+    arrived = plan.tasks_per_s
+    served = len(ledger.tasks) / ledger.span_s if ledger.span_s > 0.0 else None
+    rows = (
+        (
+            "SLO attainment",
+            percent(plan.slo_attainment_frac),
+            percent(ledger.slo_attainment_frac),
+        ),
+        (
+            "cost per 1,000 tasks",
+            usd(plan.plan.usd_per_1000_tasks),
+            usd(simulation.usd_per_1000_tasks),
+        ),
+        ("throughput", per_second(arrived, "tasks"), per_second(served, "tasks")),
+        ("goodput", NONE, per_second(ledger.goodput_per_s, "tasks")),
+    )
+    return Grid(
+        title="The plan against its simulation",
+        origin=None,
+        columns=columns(("promise",), ("planned", "simulated")),
+        rows=rows,
+        note=(
+            f"{count(len(ledger.tasks))} tasks on a virtual clock, seed {simulation.seed}, policy "
+            f"{name(simulation.policy)}. The simulated span includes start and end, when the "
+            "fleet is not full."
+        ),
+    )
+
+
+def provenance_grid(provenance: tuple[Provenance, ...]) -> Grid:
+    """Where does each figure come from?
+
+    Args:
+        provenance: The figures.
+
+    Returns:
+        One row per figure.
+    """
+    rows = [
+        (name(one.figure, 200), name(one.value), one.origin, name(one.source, 300), one.command)
+        for one in provenance
+    ]
+    return Grid(
+        title="Where the figures come from",
+        origin=None,
+        columns=columns(("figure", "value", "origin", "source", "produced by"), ()),
+        rows=tuple(rows),
+    )

@@ -1,0 +1,126 @@
+"""Who starts next? One queue per replica, least slack first, up to its concurrency cap."""
+
+import asyncio
+
+from steelyard.domain.decision import Decision
+from steelyard.domain.events import AttemptFinished, AttemptStarted, StepPlaced
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import LlmCall, Step
+from steelyard.errors import PoolOverloadedError, SteelyardBugError
+from steelyard.placement.queue import StepQueue
+from steelyard.runtime.recorder import Recorder
+
+# A replica with this many steps in front takes no more; the caller is told when to come back.
+_MAX_WAITING = 512
+
+_Replica = tuple[str, int]
+_Attempt = tuple[str, int, int]
+
+
+def step_cap(spec: PoolSpec, step: Step) -> int:
+    """How many such steps run at once on one replica of the pool?
+
+    Args:
+        spec: The pool.
+        step: A step that it can run.
+
+    Returns:
+        The concurrency cap of the step's model, or the tool slots.
+    """
+    if isinstance(step.call, LlmCall):
+        return spec.llm_curves[step.call.model].concurrency_cap
+    if spec.tool_curve is None:
+        raise SteelyardBugError(
+            f"tool step {step.key} was placed in pool {spec.name} without tools"
+        )
+    return spec.tool_curve.slots
+
+
+class Admission:
+    """Lets steps start on replicas and records placement, start and end of every attempt."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._queues: dict[_Replica, StepQueue] = {}
+        self._waiting: dict[_Attempt, asyncio.Future[None]] = {}
+
+    def check_room(self, decision: Decision) -> None:
+        """Refuse a step when too many wait for its replica; nothing is recorded then.
+
+        Args:
+            decision: Where the step would go.
+
+        Raises:
+            PoolOverloadedError: The queue is full; it tells when to come back.
+        """
+        queue = self._queues.get((decision.pool, decision.replica))
+        if queue is not None and len(queue) >= _MAX_WAITING:
+            raise PoolOverloadedError(
+                f"pool {decision.pool} has {len(queue)} steps waiting for replica "
+                f"{decision.replica}; try again in {decision.predicted_wait_s:.1f} s",
+                retry_after_s=decision.predicted_wait_s,
+            )
+
+    def place(self, step: Step, decision: Decision, now_s: float) -> None:
+        """Record where a step was placed.
+
+        Args:
+            step: The step.
+            decision: Where it goes.
+            now_s: Time at which the policy saw the fleet; a replay shows it the same fleet.
+        """
+        self._recorder.record(StepPlaced(t_s=now_s, step=step, decision=decision))
+
+    async def enter(self, step: Step, decision: Decision, cap: int) -> None:
+        """Wait until a placed step may start, and record its start.
+
+        When this is cancelled the step leaves the queue; the caller then records its end.
+
+        Args:
+            step: The step.
+            decision: Where it was placed.
+            cap: Steps that run at once on the replica.
+        """
+        replica = (decision.pool, decision.replica)
+        queue = self._queues.setdefault(replica, StepQueue())
+        if len(queue) == 0 and self._recorder.state.running_on(*replica) < cap:
+            self._record_start(step)
+            return
+        may_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[(step.task_id, step.step_id, step.attempt)] = may_start
+        queue.push(step, self._recorder.now_s(), decision.slack_s)
+        try:
+            await may_start
+        except asyncio.CancelledError:
+            queue.remove(step)
+            self._waiting.pop((step.task_id, step.step_id, step.attempt), None)
+            raise
+
+    def leave(self, event: AttemptFinished, decision: Decision, cap: int) -> None:
+        """Record the end of an attempt and let the next steps start.
+
+        Args:
+            event: How it ended.
+            decision: Where it had been placed.
+            cap: Steps that run at once on the replica.
+        """
+        self._recorder.record(event)
+        replica = (decision.pool, decision.replica)
+        queue = self._queues.setdefault(replica, StepQueue())
+        while len(queue) > 0 and self._recorder.state.running_on(*replica) < cap:
+            step = queue.pop()
+            may_start = self._waiting.pop((step.task_id, step.step_id, step.attempt))
+            # A waiter that was cancelled in this very turn of the loop has left already.
+            if not may_start.done():
+                self._record_start(step)
+                may_start.set_result(None)
+
+    def _record_start(self, step: Step) -> None:
+        self._recorder.record(
+            AttemptStarted(
+                t_s=self._recorder.now_s(),
+                task_id=step.task_id,
+                step_id=step.step_id,
+                attempt=step.attempt,
+            )
+        )

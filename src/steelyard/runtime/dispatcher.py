@@ -1,0 +1,358 @@
+"""The live driver: asks the policy, runs the step in the chosen pool, records what happened."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+
+import msgspec
+
+from steelyard.domain.decision import Decision, Refusal
+from steelyard.domain.events import (
+    AttemptOutcome,
+    Event,
+    JsonValue,
+    ReplicaChanged,
+    StepRefused,
+    TaskFinished,
+    TaskStatus,
+    TaskSubmitted,
+    Usage,
+)
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import Step
+from steelyard.errors import (
+    BudgetExceededError,
+    NoFeasiblePoolError,
+    PoolError,
+    PoolUnavailableError,
+    SteelyardError,
+)
+from steelyard.fleet.state import FleetState
+from steelyard.placement.policy import Policy
+from steelyard.pools.backend import (
+    Embeddings,
+    LlmBackend,
+    LlmChunk,
+    LlmRequest,
+    LlmUsage,
+    ToolBackend,
+    ToolOutcome,
+    ToolRequest,
+)
+from steelyard.runtime.admission import Admission, step_cap
+from steelyard.runtime.meter import AttemptMeter
+from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
+from steelyard.runtime.recorder import Recorder
+from steelyard.runtime.transcript import Transcript
+
+_MAX_ATTEMPTS = 3
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """What a finished step used and cost; it is on disk by the time this is handed out.
+
+    Attributes:
+        usage: What it used.
+        cost_usd: What the last attempt cost.
+        attempt: Which attempt it was, from 0.
+    """
+
+    usage: Usage
+    cost_usd: float
+    attempt: int
+
+
+class Dispatcher:
+    """Places steps and runs them.
+
+    Args:
+        recorder: The door to state and log; the pools' `PoolAdded` events are recorded already.
+        policy: Decides where steps go.
+        llm_pools: Backends by pool name.
+        tool_pools: Backends by pool name.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        policy: Policy,
+        llm_pools: Mapping[str, LlmBackend],
+        tool_pools: Mapping[str, ToolBackend],
+    ) -> None:
+        self._recorder = recorder
+        self._policy = policy
+        self._llm_pools = dict(llm_pools)
+        self._tool_pools = dict(tool_pools)
+        self._admission = Admission(recorder)
+        self._tasks = OpenTasks()
+
+    @property
+    def state(self) -> FleetState:
+        """The fold of everything recorded so far."""
+        return self._recorder.state
+
+    def now_s(self) -> float:
+        """What time is it on the log's clock?"""
+        return self._recorder.now_s()
+
+    def subscribe(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` with every later event."""
+        self._recorder.subscribe(listener)
+
+    def models(self) -> tuple[str, ...]:
+        """Which models can be asked for?"""
+        served = {model for spec in self.state.pools for model in spec.llm_curves}
+        return tuple(sorted(served))
+
+    def ready(self) -> dict[str, int]:
+        """How many replicas of each pool are up?"""
+        return {spec.name: self.state.replicas_up(spec.name) for spec in self.state.pools}
+
+    def replica_changed(self, pool: str, replica: int, *, up: bool, reason: str) -> None:
+        """Record that a replica went down or came back; pools' watchers call this."""
+        event = ReplicaChanged(t_s=self.now_s(), pool=pool, replica=replica, up=up, reason=reason)
+        self._recorder.record(event)
+
+    # ------------------------------------------------------------------ tasks
+
+    def open_task(
+        self, task_id: str, agent: str, deadline_s: float | None, budget_usd: float | None
+    ) -> None:
+        """Record that a task has arrived; nothing happens when it is open already.
+
+        Args:
+            task_id: The task.
+            agent: Its agent.
+            deadline_s: Absolute deadline on the log's clock; None without one.
+            budget_usd: Budget; None without one.
+        """
+        if self._tasks.terms(task_id) is not None:
+            return
+        self._tasks.open(
+            task_id, TaskTerms(agent=agent, deadline_s=deadline_s, budget_usd=budget_usd)
+        )
+        self._recorder.record(
+            TaskSubmitted(
+                t_s=self.now_s(),
+                task_id=task_id,
+                agent=agent,
+                deadline_s=deadline_s,
+                budget_usd=budget_usd,
+            )
+        )
+
+    def close_task(
+        self,
+        task_id: str,
+        status: TaskStatus,
+        error: SteelyardError | None = None,
+        result: JsonValue = None,
+    ) -> None:
+        """Record that a task has ended."""
+        self._tasks.close(task_id)
+        self._recorder.record(
+            TaskFinished(
+                t_s=self.now_s(),
+                task_id=task_id,
+                status=status,
+                error_code="" if error is None else error.code,
+                error="" if error is None else str(error),
+                result=result,
+            )
+        )
+
+    def task_terms(self, task_id: str) -> TaskTerms | None:
+        """Agent, deadline and budget of an open task; None when it is not open."""
+        return self._tasks.terms(task_id)
+
+    def next_step_id(self, task_id: str) -> int:
+        """Which number does the task's next step get?"""
+        return self._tasks.next_step_id(task_id)
+
+    def frontier(self, task_id: str) -> tuple[int, ...]:
+        """Which finished steps would be the parents of a step submitted now?"""
+        return self._tasks.frontier(task_id)
+
+    # ------------------------------------------------------------------ steps
+
+    async def serve_llm(
+        self, step: Step, request: LlmRequest, *, journal: bool = False
+    ) -> AsyncGenerator[Decision | LlmChunk | Settlement, None]:
+        """Place and run an LLM step.
+
+        An attempt that fails before its first piece is retried, placed anew. Closing the iterator
+        cancels the work in the pool at once.
+
+        Args:
+            step: The step.
+            request: What to ask the model.
+            journal: Whether the answer is recorded with the cost.
+
+        Yields:
+            The decision when the step starts (again for every retry), the answer's chunks, the
+            settlement.
+
+        Raises:
+            NoFeasiblePoolError: The policy refused the step.
+            BudgetExceededError: The policy refused it for its cost.
+            PoolError: The last attempt's failure.
+        """
+        done = False
+        while not done:
+            given = False
+            try:
+                async with aclosing(self._attempt_llm(step, request, journal)) as items:
+                    async for item in items:
+                        given = given or isinstance(item, LlmChunk)
+                        yield item
+                done = True
+            except PoolError as error:
+                if given or not error.retryable or step.attempt + 1 >= _MAX_ATTEMPTS:
+                    raise
+                step = msgspec.structs.replace(step, attempt=step.attempt + 1)
+
+    async def serve_tool(
+        self, step: Step, request: ToolRequest
+    ) -> tuple[Decision, ToolOutcome, Settlement]:
+        """Place and run a tool step; its result is recorded with its cost.
+
+        Args:
+            step: The step.
+            request: The tool and its arguments.
+
+        Returns:
+            Where it ran, what it returned, what it cost.
+
+        Raises:
+            NoFeasiblePoolError: The policy refused the step.
+            BudgetExceededError: The policy refused it for its cost.
+            PoolError: The last attempt's failure.
+        """
+        while True:
+            try:
+                return await self._attempt_tool(step, request)
+            except PoolError as error:
+                if not error.retryable or step.attempt + 1 >= _MAX_ATTEMPTS:
+                    raise
+                step = msgspec.structs.replace(step, attempt=step.attempt + 1)
+
+    async def embed(
+        self, step: Step, texts: list[str], model: str
+    ) -> tuple[Decision, Embeddings, Settlement]:
+        """Place and run an embedding step, once.
+
+        Args:
+            step: The step; its call names the model and expects no output tokens.
+            texts: What to turn into vectors.
+            model: Name of the model.
+
+        Returns:
+            Where it ran, the vectors, what it cost.
+
+        Raises:
+            PlacementError: The policy refused the step.
+            PoolError: The pool failed, or offers no embeddings.
+        """
+        async with self._attempt(step) as (decision, meter):
+            backend = self._llm_pools[decision.pool]
+            vectors = await backend.embed(texts, model, decision.replica)
+            usage = LlmUsage(
+                input_tokens=vectors.input_tokens,
+                cached_tokens=0,
+                output_tokens=0,
+                cached_tokens_measured=True,
+            )
+            meter.piece(self.now_s(), usage, has_text=False)
+        return decision, vectors, await self._settle(meter)
+
+    async def _attempt_llm(
+        self, step: Step, request: LlmRequest, journal: bool
+    ) -> AsyncGenerator[Decision | LlmChunk | Settlement, None]:
+        transcript = Transcript()
+        async with self._attempt(step) as (decision, meter):
+            yield decision
+            backend = self._llm_pools[decision.pool]
+            async with aclosing(backend.complete(request, decision.replica)) as chunks:
+                async for chunk in chunks:
+                    has_text = bool(chunk.text or chunk.tool_calls)
+                    meter.piece(self.now_s(), chunk.usage, has_text=has_text)
+                    if journal:
+                        transcript.add(chunk)
+                    yield chunk
+            if journal:
+                meter.result = msgspec.to_builtins(transcript.finish())
+        yield await self._settle(meter)
+
+    async def _attempt_tool(
+        self, step: Step, request: ToolRequest
+    ) -> tuple[Decision, ToolOutcome, Settlement]:
+        async with self._attempt(step) as (decision, meter):
+            outcome = await self._tool_pools[decision.pool].run(request)
+            meter.tool_done(outcome)
+            meter.result = outcome.result
+        return decision, outcome, await self._settle(meter)
+
+    @asynccontextmanager
+    async def _attempt(self, step: Step) -> AsyncGenerator[tuple[Decision, AttemptMeter], None]:
+        """Place the step and hold a place on its replica while the block runs.
+
+        Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
+        shows the policy the fleet it saw. Whatever way the block is left, its end is recorded.
+        """
+        now_s = self.now_s()
+        decision = self._decide(step, now_s)
+        self._admission.check_room(decision)
+        self._admission.place(step, decision, now_s)
+        spec = self._spec(decision.pool)
+        cap = step_cap(spec, step)
+        meter = AttemptMeter(step, spec)
+        self._tasks.step_submitted(step.task_id, step.step_id, step.parents)
+        outcome: AttemptOutcome = "cancelled"
+        failure: PoolError | None = None
+        try:
+            await self._admission.enter(step, decision, cap)
+            meter.start(self.now_s())
+            yield decision, meter
+            outcome = "ok"
+        except PoolError as error:
+            outcome, failure = "failed", error
+            raise
+        finally:
+            self._admission.leave(meter.finish(self.now_s(), outcome, failure), decision, cap)
+            if outcome == "ok":
+                self._tasks.step_done(step.task_id, step.step_id)
+
+    def _decide(self, step: Step, now_s: float) -> Decision:
+        answer = self._policy(step, self.state.view(step, now_s))
+        if isinstance(answer, Decision):
+            return answer
+        self._recorder.record(StepRefused(t_s=now_s, step=step, refusal=answer))
+        raise _refusal_error(step, answer)
+
+    async def _settle(self, meter: AttemptMeter) -> Settlement:
+        await asyncio.wrap_future(self._recorder.log.durable())
+        event = meter.finished
+        return Settlement(usage=event.usage, cost_usd=event.cost_usd, attempt=event.attempt)
+
+    def _spec(self, pool: str) -> PoolSpec:
+        for spec in self.state.pools:
+            if spec.name == pool:
+                return spec
+        raise PoolUnavailableError(f"pool {pool} left the fleet; the step can be placed again")
+
+
+def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:
+    what = f"step {step.name} of task {step.task_id}"
+    if refusal.cause == "budget":
+        return BudgetExceededError(
+            f"{what} would exceed the task's budget of {step.budget_usd} USD in every pool "
+            f"({refusal.reason}); raise the budget or shorten the answer"
+        )
+    if refusal.cause == "deadline":
+        return NoFeasiblePoolError(
+            f"{what} would miss its deadline in every pool ({refusal.reason}); the earliest "
+            f"possible end is in {refusal.earliest_finish_s:.1f} s"
+        )
+    return NoFeasiblePoolError(
+        f"{what} cannot run in any pool ({refusal.reason}); add a pool that can, or wait for one"
+    )

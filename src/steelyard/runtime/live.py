@@ -1,0 +1,134 @@
+"""From settings to a running fleet: pools started, recorded, watched, and closed at the end."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+
+from steelyard.config.catalog_table import Catalog
+from steelyard.config.environment import secret
+from steelyard.config.pool_specs import pool_spec
+from steelyard.config.settings import (
+    EmbeddedPoolSettings,
+    EndpointPoolSettings,
+    PoolSettings,
+    Settings,
+    ToolPoolSettings,
+)
+from steelyard.domain.events import PoolAdded
+from steelyard.domain.pool import PoolSpec
+from steelyard.placement.policy import Policy
+from steelyard.pools.backend import LlmBackend, ReplicaWatcher, ToolBackend
+from steelyard.runtime.calibration import calibrate
+from steelyard.runtime.clock import WallClock
+from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.recorder import Recorder
+from steelyard.store.event_log import EventLog
+
+# Told what is being done, for progress displays.
+Progress = Callable[[str], None]
+
+
+@asynccontextmanager
+async def live_fleet(
+    settings: Settings,
+    catalog: Catalog,
+    policy: Policy,
+    log: EventLog,
+    progress: Progress = lambda _: None,
+) -> AsyncGenerator[Dispatcher, None]:
+    """Start all pools and dispatch to them while the block runs.
+
+    Embedded pools are calibrated when they are up, so that the first placement is made from
+    figures of this machine.
+
+    Args:
+        settings: What to run.
+        catalog: Prices and speeds.
+        policy: Places steps.
+        log: Where events are kept; it is not closed.
+        progress: Told what is being done.
+
+    Yields:
+        The dispatcher.
+
+    Raises:
+        ConfigError: A pool cannot be started as configured.
+        PoolUnavailableError: A pool died while starting.
+    """
+    recorder = Recorder(WallClock(), log)
+    llm_pools: dict[str, LlmBackend] = {}
+    tool_pools: dict[str, ToolBackend] = {}
+    async with AsyncExitStack() as stack:
+        watchers = _Watchers()
+        for name, pool in settings.pools.items():
+            spec = pool_spec(name, pool, catalog)
+            if isinstance(pool, ToolPoolSettings):
+                progress(f"starting {pool.slots} tool workers of pool {name}")
+                tools = _tool_backend(pool)
+                await tools.start()
+                stack.push_async_callback(tools.close)
+                tool_pools[name] = tools
+            else:
+                progress(f"starting pool {name}")
+                backend = _llm_backend(name, pool)
+                await backend.start(watchers.watcher(name))
+                stack.push_async_callback(backend.close)
+                llm_pools[name] = backend
+                if isinstance(pool, EmbeddedPoolSettings):
+                    progress(f"calibrating pool {name}")
+                    spec = await _calibrated(spec, pool.model, backend)
+            recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))
+        dispatcher = Dispatcher(recorder, policy, llm_pools, tool_pools)
+        watchers.dispatcher = dispatcher
+        try:
+            yield dispatcher
+        finally:
+            watchers.dispatcher = None
+
+
+class _Watchers:
+    """Tells the dispatcher of replicas that come and go, while there is one."""
+
+    def __init__(self) -> None:
+        self.dispatcher: Dispatcher | None = None
+
+    def watcher(self, pool: str) -> ReplicaWatcher:
+        async def watch(replica: int, up: bool) -> None:
+            if self.dispatcher is not None:
+                reason = "ready" if up else "its process or connection ended"
+                self.dispatcher.replica_changed(pool, replica, up=up, reason=reason)
+
+        return watch
+
+
+async def _calibrated(spec: PoolSpec, model: str, backend: LlmBackend) -> PoolSpec:
+    curve = await calibrate(backend, model, spec.llm_curves[model])
+    return msgspec.structs.replace(spec, llm_curves={model: curve})
+
+
+def _tool_backend(pool: ToolPoolSettings) -> ToolBackend:
+    from steelyard.pools.tools import ProcessToolPool  # noqa: PLC0415 - only when configured
+
+    return ProcessToolPool(slots=pool.slots)
+
+
+def _llm_backend(name: str, pool: PoolSettings) -> LlmBackend:
+    """Each kind of pool loads its own dependencies, and only when it is configured."""
+    if isinstance(pool, EndpointPoolSettings):
+        from steelyard.pools.endpoint import OpenAiEndpointPool  # noqa: PLC0415
+
+        key = ""
+        if pool.api_key_env is not None:
+            key = secret(pool.api_key_env, f"pools.{name}.api_key_env")
+        return OpenAiEndpointPool(pool.base_urls, pool.models, api_key=key)
+    from steelyard.pools.engine.adapter import EngineSettings  # noqa: PLC0415
+    from steelyard.pools.engine.pool import EmbeddedEnginePool  # noqa: PLC0415
+
+    if not isinstance(pool, EmbeddedPoolSettings):
+        raise TypeError(f"pool {name} serves no models")
+    return EmbeddedEnginePool(
+        replicas=pool.replicas,
+        model_path=pool.model_path,
+        settings=EngineSettings(model=pool.model, max_streams=pool.concurrency_cap),
+    )

@@ -1,0 +1,81 @@
+"""Which tasks are open, on what terms, and how far each one is."""
+
+from collections import OrderedDict
+
+import msgspec
+
+# Tasks that only requests name are never finished; the oldest ones are forgotten.
+_MAX_OPEN = 100_000
+
+
+class TaskTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task was promised.
+
+    Attributes:
+        agent: Its agent.
+        deadline_s: Absolute deadline on the log's clock; None without one.
+        budget_usd: Budget; None without one.
+    """
+
+    agent: str
+    deadline_s: float | None
+    budget_usd: float | None
+
+
+class _OpenTask(msgspec.Struct):
+    terms: TaskTerms
+    next_step_id: int = 0
+    parents: dict[int, tuple[int, ...]] = {}
+    frontier: set[int] = set()
+
+
+class OpenTasks:
+    """Step numbers and parents of every open task.
+
+    A step's parents are the finished steps on which no other finished step was built: whatever
+    the caller knew when it asked. Nobody has to declare a graph.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[str, _OpenTask] = OrderedDict()
+
+    def open(self, task_id: str, terms: TaskTerms) -> None:
+        """A task has arrived."""
+        self._tasks[task_id] = _OpenTask(terms=terms)
+        if len(self._tasks) > _MAX_OPEN:
+            self._tasks.popitem(last=False)
+
+    def close(self, task_id: str) -> None:
+        """A task has ended."""
+        self._tasks.pop(task_id, None)
+
+    def terms(self, task_id: str) -> TaskTerms | None:
+        """On what terms is the task open? None when it is not."""
+        task = self._tasks.get(task_id)
+        return None if task is None else task.terms
+
+    def next_step_id(self, task_id: str) -> int:
+        """Take the task's next free step number; 0 for a task that is not open."""
+        task = self._tasks.get(task_id)
+        if task is None:
+            return 0
+        task.next_step_id += 1
+        return task.next_step_id - 1
+
+    def frontier(self, task_id: str) -> tuple[int, ...]:
+        """Which finished steps would be the parents of a step submitted now?"""
+        task = self._tasks.get(task_id)
+        return () if task is None else tuple(sorted(task.frontier))
+
+    def step_submitted(self, task_id: str, step_id: int, parents: tuple[int, ...]) -> None:
+        """A step was submitted with these parents."""
+        task = self._tasks.get(task_id)
+        if task is not None:
+            task.parents[step_id] = parents
+
+    def step_done(self, task_id: str, step_id: int) -> None:
+        """A step has finished well: it covers its parents in the frontier."""
+        task = self._tasks.get(task_id)
+        if task is not None:
+            task.frontier.difference_update(task.parents.pop(step_id, ()))
+            task.frontier.add(step_id)

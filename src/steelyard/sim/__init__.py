@@ -1,0 +1,26 @@
+"""The virtual driver: workloads run through simulated fleets with the live policy and state."""
+
+from steelyard.sim.conditions import Conditions, Outage
+from steelyard.sim.simulate import Progress, Simulation, simulate
+from steelyard.sim.synth import (
+    ArrivalProcess,
+    StepClass,
+    TaskClass,
+    recorded_rate_per_s,
+    scale_workload,
+    synthesize,
+)
+
+__all__ = [
+    "ArrivalProcess",
+    "Conditions",
+    "Outage",
+    "Progress",
+    "Simulation",
+    "StepClass",
+    "TaskClass",
+    "recorded_rate_per_s",
+    "scale_workload",
+    "simulate",
+    "synthesize",
+]

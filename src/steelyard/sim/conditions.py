@@ -1,0 +1,92 @@
+"""What the simulated world is like, beside workload and fleet."""
+
+import difflib
+
+import msgspec
+
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import OnMiss
+from steelyard.errors import ConfigError
+
+
+class Outage(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool, or everything a provider sells, is gone for a while.
+
+    Attributes:
+        start_s: Simulated time at which it begins.
+        duration_s: Seconds until everything is back, with empty caches.
+        pool: Name of the pool that is lost; empty when a whole provider is.
+        provider: Name of the provider that is lost; empty when a single pool is.
+    """
+
+    start_s: float
+    duration_s: float
+    pool: str = ""
+    provider: str = ""
+
+    def hits(self, spec: PoolSpec) -> bool:
+        """Does the outage take this pool down?"""
+        return spec.name == self.pool or spec.provider == self.provider
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the simulated world is like.
+
+    Attributes:
+        bids_usd_per_hour: Bid price of a replica-hour per pool, from the plan; pools that are not
+            named bid their rent.
+        outages: What is lost, and when.
+        service_factor: Factor on every service time: 1.2 for machines 20 % slower than figures say.
+        noise_sigma: Spread of a lognormal factor with mean 1 on each step's service time, drawn
+            by the seed in order of arrival, so that policies are compared on the same draws.
+        max_attempts: Attempts after which a step, and with it the task, fails.
+        max_output_tokens: Limit of an answer where the workload has none; an answer that is
+            recorded as longer gets a limit of its own length.
+        on_miss: What steps do when no pool meets their deadline.
+    """
+
+    bids_usd_per_hour: dict[str, float] = {}
+    outages: tuple[Outage, ...] = ()
+    service_factor: float = 1.0
+    noise_sigma: float = 0.0
+    max_attempts: int = 3
+    max_output_tokens: int = 1024
+    on_miss: OnMiss = "run_late"
+
+    def check(self, pools: tuple[PoolSpec, ...]) -> None:
+        """Refuse what makes no sense for this fleet.
+
+        Args:
+            pools: The fleet.
+
+        Raises:
+            ConfigError: An unknown pool or provider, a duration or factor below zero.
+        """
+        names = sorted(spec.name for spec in pools)
+        providers = sorted({spec.provider for spec in pools})
+        for bid in self.bids_usd_per_hour:
+            _require_known("bid: pool", bid, names)
+        for outage in self.outages:
+            if bool(outage.pool) == bool(outage.provider):
+                raise ConfigError(f"outage at {outage.start_s:g} s: name one pool or one provider")
+            if outage.pool:
+                _require_known("outage: pool", outage.pool, names)
+            else:
+                _require_known("outage: provider", outage.provider, providers)
+            if outage.start_s < 0.0 or outage.duration_s <= 0.0:
+                raise ConfigError(
+                    f"outage of {outage.pool or outage.provider}: start_s {outage.start_s:g} must "
+                    f"not be negative and duration_s {outage.duration_s:g} must be above zero"
+                )
+        if self.service_factor <= 0.0 or self.noise_sigma < 0.0 or self.max_attempts < 1:
+            raise ConfigError(
+                f"service_factor {self.service_factor:g} must be above zero, noise_sigma "
+                f"{self.noise_sigma:g} not negative, max_attempts {self.max_attempts} at least 1"
+            )
+
+
+def _require_known(what: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        cure = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"{what} {name!r} is not in the fleet; {cure}")

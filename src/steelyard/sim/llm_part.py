@@ -1,0 +1,125 @@
+"""Continuous batching on one replica, as shared progress."""
+
+import heapq
+import math
+from collections import deque
+
+from steelyard.domain.pool import LlmCurve
+from steelyard.perf.predict import itl_s
+from steelyard.sim.attempts import SimAttempt
+from steelyard.sim.sharing import SharedProgress
+
+# An infinite pace would make 0 * inf of a stream that ends at once.
+_SHORTEST_GAP_S = 1e-12
+
+
+class LlmPart:
+    """The streams that one replica serves at once.
+
+    A stream goes through three phases. Its floor (`ttft_floor_s`) stalls nobody. Its prefill has
+    the replica for itself and stalls every decode, first come first served. Then it decodes at
+    `1 / itl(c)` tokens per second, where c counts every stream that has a place on the replica, in
+    whatever phase. On a full replica the seconds so used add up to `steelyard.perf.cost`.
+
+    Thin: prefill is not cut into chunks, and key-value memory is bounded by the concurrency cap
+    alone. Models that share a replica share its places and its prefill, each at its own pace.
+    """
+
+    def __init__(self, curves: dict[str, LlmCurve]) -> None:
+        self._curves = curves
+        self._floors: list[tuple[float, int, SimAttempt]] = []
+        self._started = 0
+        self._prefills: deque[SimAttempt] = deque()
+        self._prefilling: SimAttempt | None = None
+        self._prefill_end_s = math.inf
+        self._decodes: dict[str, SharedProgress[SimAttempt]] = {
+            model: SharedProgress() for model in curves
+        }
+        self._streams = 0
+
+    def start(self, now_s: float, attempt: SimAttempt) -> None:
+        """Give a stream a place.
+
+        Args:
+            now_s: Simulated time.
+            attempt: The stream, with its cached tokens known.
+        """
+        curve = self._curves[attempt.truth.model]
+        attempt.work_left = attempt.truth.output_tokens * attempt.slowness
+        floor_end_s = now_s + curve.ttft_floor_s * attempt.slowness
+        heapq.heappush(self._floors, (floor_end_s, self._started, attempt))
+        self._started += 1
+        self._streams += 1
+
+    def next_s(self) -> float:
+        """When does a phase end next? Infinite when nothing runs."""
+        soonest_s = self._prefill_end_s
+        if self._floors:
+            soonest_s = min(soonest_s, self._floors[0][0])
+        for shared in self._decodes.values():
+            soonest_s = min(soonest_s, shared.next_s())
+        return soonest_s
+
+    def advance(self, now_s: float) -> list[SimAttempt]:
+        """Let phases end that end by now.
+
+        Args:
+            now_s: Simulated time.
+
+        Returns:
+            Streams that have ended, in order.
+        """
+        ended = self._end_decodes(now_s)
+        while self._floors and self._floors[0][0] <= now_s:
+            self._prefills.append(heapq.heappop(self._floors)[2])
+        while True:
+            if self._prefilling is None and self._prefills:
+                self._begin_prefill(now_s, self._prefills.popleft())
+            if self._prefilling is None or self._prefill_end_s > now_s:
+                break
+            self._end_prefill(now_s, self._prefilling)
+        ended.extend(self._end_decodes(now_s))
+        self._streams -= len(ended)
+        self._set_pace(now_s)
+        return ended
+
+    def drain(self, now_s: float) -> list[SimAttempt]:
+        """Take out everything that runs, as the loss of the machine does."""
+        lost = [attempt for _, _, attempt in sorted(self._floors, key=lambda entry: entry[1])]
+        lost.extend(self._prefills)
+        if self._prefilling is not None:
+            lost.append(self._prefilling)
+        for shared in self._decodes.values():
+            for attempt, left in shared.drain(now_s):
+                attempt.work_left = left
+                lost.append(attempt)
+        self._floors.clear()
+        self._prefills.clear()
+        self._prefilling, self._prefill_end_s, self._streams = None, math.inf, 0
+        return lost
+
+    def _begin_prefill(self, now_s: float, attempt: SimAttempt) -> None:
+        curve = self._curves[attempt.truth.model]
+        uncached = max(0, attempt.truth.prompt_tokens - attempt.cached_tokens)
+        self._prefilling = attempt
+        self._prefill_end_s = now_s + uncached * curve.prefill_s_per_token * attempt.slowness
+
+    def _end_prefill(self, now_s: float, attempt: SimAttempt) -> None:
+        attempt.first_token_s = now_s
+        self._decodes[attempt.truth.model].join(now_s, attempt, attempt.work_left)
+        self._prefilling, self._prefill_end_s = None, math.inf
+
+    def _end_decodes(self, now_s: float) -> list[SimAttempt]:
+        ended: list[SimAttempt] = []
+        for shared in self._decodes.values():
+            ended.extend(shared.pop_due(now_s))
+        for attempt in ended:
+            attempt.work_left = 0.0
+        return ended
+
+    def _set_pace(self, now_s: float) -> None:
+        for model, shared in self._decodes.items():
+            curve = self._curves[model]
+            gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(self._streams))
+            stalled = self._prefilling is not None
+            shared.set_rate(now_s, 0.0 if stalled else 1.0 / max(gap_s, _SHORTEST_GAP_S))

@@ -1,0 +1,109 @@
+"""One simulated replica: what runs on it, and the queue in front."""
+
+import math
+
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import LlmCall, Step
+from steelyard.placement.queue import StepQueue
+from steelyard.sim.attempts import SimAttempt
+from steelyard.sim.llm_part import LlmPart
+from steelyard.sim.tool_part import ToolPart
+
+
+class SimReplica:
+    """A replica that takes up steps in the order of its queue, as far as it has room.
+
+    The step at the head of the queue is never passed over: one that needs much memory waits for
+    it, and those behind wait, too. Thin: a pool with both models and tools counts them together
+    against either cap, as the policy does, but they do not slow one another down.
+
+    Attributes:
+        spec: The pool it belongs to.
+        index: Its number in the pool.
+        down: How many outages hold it down.
+        alarm_s: When it is to be woken next; infinite when nothing runs.
+    """
+
+    def __init__(self, spec: PoolSpec, index: int) -> None:
+        self.spec = spec
+        self.index = index
+        self.down = 0
+        self.alarm_s = math.inf
+        self._queue = StepQueue()
+        self._waiting: dict[tuple[str, int], SimAttempt] = {}
+        self._running = 0
+        self._llm = LlmPart(spec.llm_curves)
+        self._tools = None if spec.tool_curve is None else ToolPart(spec.tool_curve)
+
+    def push(self, now_s: float, attempt: SimAttempt) -> None:
+        """Let an attempt wait here for its turn.
+
+        Args:
+            now_s: Simulated time.
+            attempt: The attempt.
+        """
+        self._waiting[attempt.step.key] = attempt
+        self._queue.push(attempt.step, now_s, attempt.decision.slack_at_start_s)
+
+    def pop_ready(self) -> SimAttempt | None:
+        """Take the most urgent attempt out if there is room for it now."""
+        if not self._waiting or not self._has_room(self._queue.peek()):
+            return None
+        return self._waiting.pop(self._queue.pop().key)
+
+    def start(self, now_s: float, attempt: SimAttempt) -> None:
+        """Take an attempt up.
+
+        Args:
+            now_s: Simulated time.
+            attempt: The attempt, with its cached tokens known.
+        """
+        attempt.started_s = now_s
+        self._running += 1
+        if self._tools is not None and attempt.step.kind == "tool":
+            self._tools.start(now_s, attempt)
+        else:
+            self._llm.start(now_s, attempt)
+
+    def next_s(self) -> float:
+        """When does something happen here next? Infinite when nothing runs."""
+        soonest_s = self._llm.next_s()
+        return soonest_s if self._tools is None else min(soonest_s, self._tools.next_s())
+
+    def advance(self, now_s: float) -> list[SimAttempt]:
+        """Let time pass up to now.
+
+        Args:
+            now_s: Simulated time, not beyond `next_s`.
+
+        Returns:
+            Attempts that have ended, in order.
+        """
+        ended = self._llm.advance(now_s)
+        if self._tools is not None:
+            ended.extend(self._tools.advance(now_s))
+        self._running -= len(ended)
+        return ended
+
+    def drain(self, now_s: float) -> list[SimAttempt]:
+        """Take out everything that runs or waits, as the loss of the machine does.
+
+        Args:
+            now_s: Simulated time.
+        """
+        lost = self._llm.drain(now_s)
+        if self._tools is not None:
+            lost.extend(self._tools.drain(now_s))
+        while len(self._queue):
+            lost.append(self._waiting.pop(self._queue.pop().key))
+        self._running = 0
+        return lost
+
+    def _has_room(self, step: Step) -> bool:
+        call = step.call
+        if isinstance(call, LlmCall):
+            return self._running < self.spec.llm_curves[call.model].concurrency_cap
+        curve = self.spec.tool_curve
+        if curve is None or self._tools is None:
+            return False
+        return self._running < curve.slots and self._tools.has_memory(call.memory_bytes)

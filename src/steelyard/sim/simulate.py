@@ -1,0 +1,311 @@
+"""Run a workload through a fleet on a virtual clock, with the live policy and bookkeeping."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from steelyard.domain.decision import Refusal
+from steelyard.domain.events import (
+    AttemptFinished,
+    AttemptStarted,
+    BidChanged,
+    Event,
+    PoolAdded,
+    ReplicaChanged,
+    StepPlaced,
+    StepRefused,
+    TaskFinished,
+    TaskSubmitted,
+)
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import LlmCall, Step
+from steelyard.domain.workload import Workload, WorkloadTask
+from steelyard.errors import PoolUnavailableError, SteelyardBugError, StepFailedError
+from steelyard.fleet.state import FleetState
+from steelyard.perf.cost import attempt_usd
+from steelyard.placement.policy import Policy
+from steelyard.sim.agenda import Agenda
+from steelyard.sim.attempts import SimAttempt
+from steelyard.sim.conditions import Conditions, Outage
+from steelyard.sim.replica import SimReplica
+from steelyard.sim.steps import retried, to_steps
+from steelyard.sim.tasks import SimTask
+
+# (simulated seconds, events so far)
+Progress = Callable[[float, int], None]
+
+# Events between two calls of the progress callback.
+_PROGRESS_EVERY = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What happened in a simulation.
+
+    Attributes:
+        events: The log, as a live system would have written it; time starts at 0.
+        steps: Attempts that were placed.
+        end_s: Simulated time at which the last event happened.
+    """
+
+    events: tuple[Event, ...]
+    steps: int
+    end_s: float
+
+
+def simulate(
+    workload: Workload,
+    pools: tuple[PoolSpec, ...],
+    policy: Policy,
+    seed: int,
+    conditions: Conditions | None = None,
+    progress: Progress | None = None,
+) -> Simulation:
+    """What happens when this workload meets this fleet under this policy?
+
+    State, policy, queue and cost are those of the live system; only clock and hardware are
+    simulated. This is the reference path: every event is kept, so memory grows with the workload.
+    A deadline that passes does not stop a running step, it only counts against the SLO. Thin: no
+    cold starts, no spot preemption with notice, no autoscaling.
+
+    Args:
+        workload: Tasks to arrive.
+        pools: The fleet.
+        policy: Who places the steps.
+        seed: Of the noise; without noise nothing is drawn.
+        conditions: The world beside workload and fleet; the usual one when left out.
+        progress: Told the simulated time and the number of events now and then.
+
+    Returns:
+        The log of events; the same for the same arguments.
+
+    Raises:
+        ConfigError: The conditions do not fit the fleet.
+        WorkloadError: A task's steps are not in order.
+    """
+    run = _Run(pools, policy, seed, Conditions() if conditions is None else conditions)
+    run.schedule(workload)
+    reported = 0
+    while run.agenda:
+        run.agenda.run_next()
+        if progress is not None and len(run.events) - reported >= _PROGRESS_EVERY:
+            reported = len(run.events)
+            progress(run.agenda.now_s, reported)
+    end_s = run.events[-1].t_s if run.events else 0.0
+    if progress is not None:
+        progress(end_s, len(run.events))
+    return Simulation(tuple(run.events), run.placed, end_s)
+
+
+class _Run:
+    """One simulation while it goes on."""
+
+    def __init__(
+        self, pools: tuple[PoolSpec, ...], policy: Policy, seed: int, conditions: Conditions
+    ) -> None:
+        conditions.check(pools)
+        self.agenda = Agenda()
+        self.events: list[Event] = []
+        self.placed = 0
+        self._policy = policy
+        self._conditions = conditions
+        self._random = np.random.default_rng(seed)
+        self._state = FleetState()
+        self._replicas = {
+            spec.name: [SimReplica(spec, index) for index in range(spec.replicas)] for spec in pools
+        }
+        for spec in pools:
+            self._emit(PoolAdded(t_s=0.0, spec=spec))
+        for pool, bid in sorted(conditions.bids_usd_per_hour.items()):
+            self._emit(BidChanged(t_s=0.0, pool=pool, bid_usd_per_hour=bid))
+
+    def schedule(self, workload: Workload) -> None:
+        """Enter all arrivals and outages."""
+        for outage in self._conditions.outages:
+            self.agenda.at(outage.start_s, partial(self._begin_outage, outage))
+            end_s = outage.start_s + outage.duration_s
+            self.agenda.at(end_s, partial(self._end_outage, outage))
+        for task in workload.tasks:
+            self.agenda.at(task.arrival_s, partial(self._submit, task))
+
+    def _emit(self, event: Event) -> None:
+        self.events.append(event)
+        self._state.apply(event)
+
+    def _submit(self, task: WorkloadTask, now_s: float) -> None:
+        deadline_s = None if task.deadline_after_s is None else now_s + task.deadline_after_s
+        self._emit(
+            TaskSubmitted(
+                t_s=now_s,
+                task_id=task.task_id,
+                agent=task.agent,
+                deadline_s=deadline_s,
+                budget_usd=task.budget_usd,
+            )
+        )
+        run = SimTask(task, to_steps(task, self._conditions), self._slowness(len(task.steps)))
+        for at in run.begin():
+            self._begin_step(run, at, now_s)
+        self._close_if_finished(run, now_s)
+
+    def _slowness(self, steps: int) -> list[float]:
+        factor, sigma = self._conditions.service_factor, self._conditions.noise_sigma
+        if sigma == 0.0:
+            return [factor] * steps
+        draws = self._random.standard_normal(steps)
+        # The shift gives the lognormal factor a mean of 1.
+        return [factor * math.exp(sigma * float(draw) - sigma * sigma / 2.0) for draw in draws]
+
+    def _begin_step(self, run: SimTask, at: int, now_s: float) -> None:
+        step = run.steps[at]
+        if step is None:
+            gap_s = run.task.steps[at].think_or_tool_s
+            self.agenda.at(now_s + gap_s, partial(self._go_on, run, at))
+        else:
+            self._place(run, at, step, now_s)
+
+    def _place(self, run: SimTask, at: int, step: Step, now_s: float) -> None:
+        decision = self._policy(step, self._state.view(step, now_s))
+        if isinstance(decision, Refusal):
+            self._emit(StepRefused(t_s=now_s, step=step, refusal=decision))
+            run.fail_step(decision.error_code, decision.reason)
+            return
+        self._emit(StepPlaced(t_s=now_s, step=step, decision=decision))
+        self.placed += 1
+        replica = self._replicas[decision.pool][decision.replica]
+        if replica.down:
+            raise SteelyardBugError(
+                f"policy {self._policy.name} placed step {step.key} on replica {decision.replica} "
+                f"of pool {decision.pool}, which is down"
+            )
+        attempt = SimAttempt(run, at, step, run.task.steps[at], decision, run.slowness[at])
+        replica.push(now_s, attempt)
+        self._settle(replica, now_s)
+
+    def _settle(self, replica: SimReplica, now_s: float) -> None:
+        """Let everything happen on a replica that happens by now, and set its alarm."""
+        busy = True
+        while busy:
+            ended = replica.advance(now_s)
+            for attempt in ended:
+                self._end_attempt(replica, attempt, now_s)
+            busy = bool(ended)
+            while (attempt_or_none := replica.pop_ready()) is not None:
+                self._start(replica, attempt_or_none, now_s)
+                busy = True
+        next_s = replica.next_s()
+        if next_s != replica.alarm_s:
+            replica.alarm_s = next_s
+            if next_s < math.inf:
+                self.agenda.at(max(now_s, next_s), partial(self._wake, replica, next_s))
+
+    def _wake(self, replica: SimReplica, alarm_s: float, now_s: float) -> None:
+        # Alarms are not taken off the agenda when plans change; the replica knows the valid one.
+        if alarm_s == replica.alarm_s:
+            replica.alarm_s = math.inf
+            self._settle(replica, now_s)
+
+    def _start(self, replica: SimReplica, attempt: SimAttempt, now_s: float) -> None:
+        step = attempt.step
+        if isinstance(step.call, LlmCall):
+            attempt.cached_tokens = self._state.cached_tokens_on(
+                replica.spec.name, replica.index, step.call
+            )
+        self._emit(
+            AttemptStarted(
+                t_s=now_s, task_id=step.task_id, step_id=step.step_id, attempt=step.attempt
+            )
+        )
+        replica.start(now_s, attempt)
+
+    def _end_attempt(
+        self, replica: SimReplica, attempt: SimAttempt, now_s: float, error: str = ""
+    ) -> None:
+        step, spec = attempt.step, replica.spec
+        curve = spec.tool_curve
+        usage = attempt.usage(now_s, 1.0 if curve is None else curve.relative_speed)
+        self._emit(
+            AttemptFinished(
+                t_s=now_s,
+                task_id=step.task_id,
+                step_id=step.step_id,
+                attempt=step.attempt,
+                outcome="failed" if error else "ok",
+                usage=usage,
+                cost_usd=attempt_usd(spec, step, usage),
+                error_code=PoolUnavailableError.code if error else "",
+                error=error,
+            )
+        )
+        # Entered, not called: the replica settles first, and the next step meets it settled.
+        action = self._retry if error else self._end_step
+        self.agenda.at(now_s, partial(action, attempt))
+
+    def _end_step(self, attempt: SimAttempt, now_s: float) -> None:
+        self._go_on(attempt.task, attempt.at, now_s)
+
+    def _go_on(self, run: SimTask, at: int, now_s: float) -> None:
+        for child in run.end_step(at):
+            self._begin_step(run, child, now_s)
+        self._close_if_finished(run, now_s)
+
+    def _retry(self, attempt: SimAttempt, now_s: float) -> None:
+        run, step = attempt.task, attempt.step
+        if step.attempt + 1 < self._conditions.max_attempts:
+            self._place(run, attempt.at, retried(step), now_s)
+        else:
+            told = f"step {step.step_id}: {step.attempt + 1} attempts failed"
+            run.fail_step(StepFailedError.code, told)
+        self._close_if_finished(run, now_s)
+
+    def _close_if_finished(self, run: SimTask, now_s: float) -> None:
+        if run.finished and not run.closed:
+            run.closed = True
+            self._emit(
+                TaskFinished(
+                    t_s=now_s,
+                    task_id=run.task.task_id,
+                    status="failed" if run.error_code else "succeeded",
+                    error_code=run.error_code,
+                    error=run.error,
+                )
+            )
+
+    def _begin_outage(self, outage: Outage, now_s: float) -> None:
+        lost: list[tuple[SimReplica, SimAttempt]] = []
+        for replica in self._hit_by(outage):
+            replica.down += 1
+            if replica.down == 1:
+                lost.extend((replica, attempt) for attempt in replica.drain(now_s))
+                replica.alarm_s = math.inf
+                self._emit_change(replica, now_s, "outage begins")
+        for replica, attempt in lost:
+            self._end_attempt(replica, attempt, now_s, error="the replica was lost in an outage")
+
+    def _end_outage(self, outage: Outage, now_s: float) -> None:
+        for replica in self._hit_by(outage):
+            replica.down -= 1
+            if replica.down == 0:
+                self._emit_change(replica, now_s, "outage over")
+
+    def _hit_by(self, outage: Outage) -> list[SimReplica]:
+        return [
+            replica
+            for replicas in self._replicas.values()
+            for replica in replicas
+            if outage.hits(replica.spec)
+        ]
+
+    def _emit_change(self, replica: SimReplica, now_s: float, reason: str) -> None:
+        self._emit(
+            ReplicaChanged(
+                t_s=now_s,
+                pool=replica.spec.name,
+                replica=replica.index,
+                up=replica.down == 0,
+                reason=reason,
+            )
+        )

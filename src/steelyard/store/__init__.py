@@ -1,0 +1,1 @@
+"""What lies on disk: the event log, and workload files."""

@@ -1,0 +1,207 @@
+"""Small problems against exhaustive enumeration, which shares no code with the planner."""
+
+import itertools
+import math
+from typing import Any
+
+import highspy
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steelyard.errors import InfeasiblePlanError
+from steelyard.planner.binary_slices import plan_with_binary_slices
+from steelyard.planner.demand import Bucket, Constraints, Demand, FloatArray, Offer
+from steelyard.planner.search import SearchLimits
+from steelyard.planner.solve import Solution, solve
+
+EXACT = SearchLimits(gap_frac=1e-9)
+RULES = [
+    Constraints(),
+    Constraints(provider_share_cap=0.6),
+    Constraints(survive_provider_loss_frac=0.5),
+    Constraints(provider_share_cap=0.7, survive_provider_loss_frac=0.8),
+]
+
+
+def random_demand(seed: int, offers: int, buckets: int, constraints: Constraints) -> Demand:
+    """Offers of two providers with prices of 0.5 to 3, a tenth of the cells impossible."""
+    rng = np.random.default_rng(seed)
+    usd = rng.uniform(0.5, 3.0, offers)
+    capacity = usd[:, None] * rng.uniform(0.5, 2.0, (offers, buckets))
+    able = rng.random((offers, buckets)) > 0.1
+    able[:2] = True
+    return Demand(
+        offers=tuple(
+            Offer(name=f"o{o}", provider=("aws", "gcp")[o % 2], usd_per_hour=float(usd[o]))
+            for o in range(offers)
+        ),
+        buckets=tuple(
+            Bucket(name=f"b{b}", rate_per_s=float(rng.uniform(0.2, 2.0))) for b in range(buckets)
+        ),
+        capacity_per_s=tuple(
+            tuple(float(c) if ok else None for c, ok in zip(row, row_ok, strict=True))
+            for row, row_ok in zip(capacity, able, strict=True)
+        ),
+        constraints=constraints,
+    )
+
+
+def servable_frac(load: FloatArray, machines: tuple[int, ...]) -> float:
+    """Largest g for which the machines serve g times every bucket: a plain linear program."""
+    offers, buckets = load.shape
+    solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+    solver.setOptionValue("output_flag", False)
+    growth = solver.addVariable(lb=0.0, ub=1e6)
+    cell = {
+        (o, b): solver.addVariable(lb=0.0)
+        for o in range(offers)
+        for b in range(buckets)
+        if math.isfinite(load[o, b])
+    }
+    for b in range(buckets):
+        solver.addConstr(sum(v for (_, k), v in cell.items() if k == b) - growth == 0)
+    for o in range(offers):
+        used = [float(load[o, b]) * v for (k, b), v in cell.items() if k == o]
+        if used:
+            solver.addConstr(sum(used) <= machines[o])
+    solver.maximize(growth)
+    return float(solver.val(growth))
+
+
+def keeps_rules(demand: Demand, machines: tuple[int, ...]) -> bool:
+    """Does this fleet serve the demand and keep caps and provider loss?"""
+    load, usd = demand.load(), demand.prices()
+    if servable_frac(load, machines) < 1.0 - 1e-9:
+        return False
+    rules = demand.constraints
+    total = float(np.array(machines) @ usd)
+    names = np.array([o.provider for o in demand.offers])
+    for provider in sorted(set(names.tolist())):
+        mine = names == provider
+        share = float((np.array(machines) * usd)[mine].sum())
+        if rules.provider_share_cap and share > rules.provider_share_cap * total + 1e-9:
+            return False
+        if rules.survive_provider_loss_frac:
+            left = tuple(0 if gone else n for n, gone in zip(machines, mine, strict=True))
+            if servable_frac(load, left) < rules.survive_provider_loss_frac - 1e-9:
+                return False
+    return True
+
+
+def cheapest_by_enumeration(demand: Demand, at_most_usd: float) -> float:
+    """The least cost of any fleet not dearer than `at_most_usd`, by trying all of them."""
+    usd = demand.prices()
+    ranges = [range(int(at_most_usd / price + 1e-9) + 1) for price in usd]
+    fleets = sorted(
+        (float(np.array(fleet) @ usd), fleet)
+        for fleet in itertools.product(*ranges)
+        if float(np.array(fleet) @ usd) <= at_most_usd + 1e-9
+    )
+    return next((cost for cost, fleet in fleets if keeps_rules(demand, fleet)), math.inf)
+
+
+def machines(demand: Demand, found: Solution) -> tuple[int, ...]:
+    return tuple(found.fleet.get(o.name, 0) for o in demand.offers)
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("seed", range(4))
+def test_finds_what_exhaustive_enumeration_finds(seed: int, rules: Constraints) -> None:
+    demand = random_demand(seed, 3, 3, rules)
+    found = solve(demand, EXACT)
+    assert keeps_rules(demand, machines(demand, found))
+    assert found.usd_per_hour == pytest.approx(
+        cheapest_by_enumeration(demand, found.usd_per_hour), rel=1e-9
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    offers=st.integers(2, 6),
+    buckets=st.integers(1, 8),
+    rules=st.sampled_from(RULES),
+)
+def test_every_plan_serves_all_and_proves_its_cost(
+    seed: int, offers: int, buckets: int, rules: Constraints
+) -> None:
+    demand = random_demand(seed, offers, buckets, rules)
+    found = solve(demand)
+    counts = np.array(machines(demand, found))
+    shares, load = np.array(found.shares), demand.load()
+    used = np.where(shares > 0.0, shares * np.where(np.isfinite(load), load, 0.0), 0.0)
+    assert np.isfinite(load[shares > 0.0]).all()
+    assert shares.sum(axis=0) == pytest.approx(1.0)
+    assert (used.sum(axis=1) <= counts + 1e-6).all()
+    assert keeps_rules(demand, tuple(counts.tolist()))
+    assert found.closed_form_usd_per_hour <= found.relaxed_usd_per_hour * (1 + 1e-9)
+    assert found.relaxed_usd_per_hour <= found.lower_bound_usd_per_hour * (1 + 1e-6)
+    assert found.lower_bound_usd_per_hour <= found.usd_per_hour
+    assert found.growth >= 1.0 - 1e-6
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_is_never_dearer_than_binary_slices(seed: int) -> None:
+    demand = random_demand(seed, 3, 4, Constraints())
+    sliced = plan_with_binary_slices(demand, slices=2, time_limit_s=5.0)
+    assert solve(demand, EXACT).usd_per_hour <= sliced.usd_per_hour * (1 + 1e-9)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_one_more_offer_never_makes_the_plan_dearer(seed: int) -> None:
+    demand = random_demand(seed, 4, 5, Constraints())
+    fewer = msgspec.structs.replace(
+        demand, offers=demand.offers[:3], capacity_per_s=demand.capacity_per_s[:3]
+    )
+    assert solve(demand, EXACT).usd_per_hour <= solve(fewer, EXACT).usd_per_hour * (1 + 1e-9)
+
+
+def test_the_same_demand_gives_the_same_plan_byte_for_byte() -> None:
+    demand = random_demand(5, 12, 20, Constraints(provider_share_cap=0.6))
+    one, two = (msgspec.structs.replace(solve(demand), solve_s=0.0) for _ in range(2))
+    assert msgspec.json.encode(one) == msgspec.json.encode(two)
+
+
+def single(stock: int | None = None) -> Demand:
+    return Demand(
+        offers=(Offer(name="arm", provider="aws", usd_per_hour=0.5, stock=stock),),
+        buckets=(
+            Bucket(name="chat", rate_per_s=3.0),
+            Bucket(name="idle", rate_per_s=0.0),
+        ),
+        capacity_per_s=((2.0, None),),
+    )
+
+
+def test_a_machine_splits_its_time_and_idle_buckets_cost_nothing() -> None:
+    found = solve(single())
+    assert found.fleet == {"arm": 2}
+    assert found.shares == ((1.0, 0.0),)
+    assert found.growth == pytest.approx(4.0 / 3.0)
+
+
+def test_bids_at_full_load_add_up_to_the_rent() -> None:
+    demand = random_demand(7, 5, 6, Constraints())
+    found = solve(demand)
+    earned = math.fsum(found.bid_usd_per_hour[name] * n for name, n in found.fleet.items())
+    assert earned == pytest.approx(found.usd_per_hour)
+    assert math.fsum(found.bucket_usd_per_hour) * found.growth == pytest.approx(
+        found.usd_per_hour, rel=1e-6
+    )
+
+
+def test_too_little_stock_is_named() -> None:
+    with pytest.raises(InfeasiblePlanError, match="stock"):
+        solve(single(stock=1))
+
+
+def test_no_demand_needs_no_fleet() -> None:
+    nothing = msgspec.structs.replace(
+        single(), buckets=(Bucket(name="a", rate_per_s=0.0), Bucket(name="b", rate_per_s=0.0))
+    )
+    assert solve(nothing).usd_per_hour == 0.0
