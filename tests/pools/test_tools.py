@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,28 @@ async def test_cancelling_the_caller_kills_the_call(pool: ProcessToolPool) -> No
     with pytest.raises(asyncio.CancelledError):
         await call
     assert (await run(pool, "pid")).result in {worker, *pool.pids()}
+
+
+async def test_workers_die_with_a_caller_that_is_killed() -> None:
+    program = (
+        "import asyncio\n"
+        "from steelyard.pools.tools import ProcessToolPool\n"
+        "async def main():\n"
+        "    pool = ProcessToolPool(slots=1)\n"
+        "    await pool.start()\n"
+        "    print(pool.pids()[0], flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    caller = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+    )
+    assert caller.stdout is not None
+    worker = int(await caller.stdout.readline())
+    assert is_alive(worker)
+    caller.kill()
+    await caller.wait()
+    await gone(worker)
 
 
 async def test_stray_prints_do_not_reach_the_pipe(pool: ProcessToolPool) -> None:

@@ -207,11 +207,15 @@ class ReplicaSupervisor:
 
     async def _run_child(self) -> str:
         """Run one child to its end. Returns why it ended."""
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            # Out of processes or memory for now: the next attempt may do.
+            return f"cannot be started ({error.strerror})"
         self._process = process
         try:
             return await self._read_frames(process)
