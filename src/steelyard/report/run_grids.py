@@ -206,5 +206,8 @@ def prediction_grid(ledger: Ledger) -> Grid:
             Column("error, median", True),
         ),
         rows=tuple(rows),
-        note="Steps of a kind that was never seen before are predicted from the caller's limits.",
+        note=(
+            "A model's step of a kind never seen before is predicted from the caller's limits; a "
+            "tool never seen before is predicted to take no time, and is left out here."
+        ),
     )
