@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from steelyard.report.format import NONE, count, name, per_second, percent, ratio, seconds, usd
+from steelyard.report.format import (
+    NONE,
+    count,
+    name,
+    per_second,
+    percent,
+    ratio,
+    seconds,
+    short_offering,
+    usd,
+)
 from steelyard.report.grid import Grid, columns
 from steelyard.report.inputs import (
     FleetOption,
@@ -27,8 +37,9 @@ def fleet_grid(plan: PlanInputs) -> Grid:
         title="The plan beside its baselines",
         origin="planned",
         columns=columns(
-            ("fleet", "machines"),
+            ("fleet",),
             ("per 1,000 tasks", "per hour", "against the plan", "gap at most"),
+            ("machines",),
         ),
         rows=tuple(_fleet_row(one, base_usd) for one in (plan.plan, *plan.baselines)),
         note=(
@@ -40,19 +51,20 @@ def fleet_grid(plan: PlanInputs) -> Grid:
 
 def _fleet_row(fleet: FleetOption, base_usd: float | None) -> tuple[str, ...]:
     if fleet.usd_per_1000_tasks is None:
-        return (name(fleet.label), f"infeasible: {name(fleet.infeasible, 300)}", *(NONE,) * 4)
-    bought = ", ".join(
-        f"{count(pool.machines)} x {name(pool.offering)}" if pool.machines else name(pool.offering)
+        return (name(fleet.label), *(NONE,) * 4, f"infeasible: {name(fleet.infeasible, 300)}")
+    bought = [
+        f"{count(pool.machines)} x {short_offering(pool.offering)}"
         for pool in fleet.pools
-    )
+        if pool.machines
+    ]
     against = fleet.usd_per_1000_tasks / base_usd if base_usd else None
     return (
         name(fleet.label),
-        bought or "none",
         usd(fleet.usd_per_1000_tasks),
         usd(fleet.usd_per_hour),
         ratio(against),
         percent(fleet.gap_frac),
+        ", ".join(bought) or "none",
     )
 
 
@@ -99,26 +111,27 @@ def choice_grid(plan: PlanInputs) -> Grid:
         title="Which steps go to which hardware, and why",
         origin="planned",
         columns=columns(
-            ("step", "agent", "goes to", "runner-up", "why the runner-up lost"),
+            ("step", "agent", "goes to", "runner-up"),
             ("share of steps", "per 1,000 steps", "runner-up, per 1,000"),
+            ("why the runner-up lost",),
         ),
         rows=tuple(_choice_row(one) for one in plan.choices),
     )
 
 
 def _choice_row(choice: StepChoice) -> tuple[str, ...]:
-    runner_up = "none"
+    runner_up = NONE
     if choice.runner_up:
-        runner_up = f"{name(choice.runner_up)} ({choice.runner_up_hardware})"
+        runner_up = f"{choice.runner_up_hardware}: {short_offering(choice.runner_up)}"
     return (
         name(choice.step),
         name(choice.agent),
-        f"{name(choice.offering)} ({choice.hardware})",
+        f"{choice.hardware}: {short_offering(choice.offering)}",
         runner_up,
-        name(choice.why, 300) or "no other offering can run the step",
         percent(choice.share_frac),
         usd(choice.usd_per_1000_steps),
         usd(choice.runner_up_usd_per_1000_steps),
+        name(choice.why, 300) or "no other offering can run the step",
     )
 
 
@@ -180,6 +193,6 @@ def provenance_grid(provenance: tuple[Provenance, ...]) -> Grid:
     return Grid(
         title="Where the figures come from",
         origin=None,
-        columns=columns(("figure", "value", "origin", "source", "produced by"), ()),
+        columns=columns(("figure", "value", "origin"), (), ("source", "produced by")),
         rows=tuple(rows),
     )

@@ -3,6 +3,7 @@
 """Plots of a plan: its cost beside the baselines', and what the simulation made of it."""
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from steelyard.report.canvas import HARDWARE_HUES, HUES, axes, drawing
 from steelyard.report.format import name, percent, usd
@@ -79,6 +80,7 @@ def simulation_plot(plan: PlanInputs, simulation: SimulationInputs) -> str:
             simulation.usd_per_1000_tasks,
         )
         _pair(cost, (planned_usd, simulated_usd), (usd(planned_usd), usd(simulated_usd)))
+        cost.xaxis.set_major_locator(MaxNLocator(4))
         cost.set_xlabel("USD per 1,000 tasks")
         told = (f"at least {percent(plan.slo_attainment_frac)}", percent(attained))
         _pair(slo, (plan.slo_attainment_frac * 100.0, attained * 100.0), told)

@@ -152,15 +152,15 @@ def refusal_grid(ledger: Ledger) -> Grid:
             name(one.step.name),
             name(one.step.task_id, 40),
             one.refusal.cause.replace("_", " "),
-            name(one.refusal.reason, 200),
             seconds(one.refusal.earliest_finish_s),
+            name(one.refusal.reason, 200),
         )
         for one in ledger.refused
     ]
     return Grid(
         title="Refused steps",
         origin="measured",
-        columns=(*columns(("step", "task", "cause", "per pool"), ("earliest finish in",)),),
+        columns=columns(("step", "task", "cause"), ("earliest finish in",), ("per pool",)),
         rows=tuple(rows),
     )
 
