@@ -92,6 +92,9 @@ class SqliteEventLog:
             A future that is done then; it fails with StoreError when the commit fails.
         """
         waiter: Future[None] = Future()
+        # Whoever waits may give up (asyncio.wrap_future cancels what it wraps); the writer's
+        # thread must not trip over that.
+        waiter.set_running_or_notify_cancel()
         with self._changed:
             if self._failure is not None:
                 waiter.set_exception(self._failure)
