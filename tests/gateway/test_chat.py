@@ -120,7 +120,7 @@ async def test_every_parameter_reaches_the_pool_and_unknown_ones_stay_in_the_raw
     start: Start,
 ) -> None:
     pool = ScriptedLlmPool()
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    schema: Any = {"type": "object", "properties": {"a": {"type": "integer"}}}
     async with start(pool) as rig:
         await rig.openai.chat.completions.create(
             model="scripted",

@@ -1,10 +1,14 @@
 """Completions, embeddings and models through the unmodified openai client."""
 
+import asyncio
+
 import openai
 import pytest
 from tests.gateway.conftest import Start
 
 from steelyard.domain.events import TaskFinished, TaskSubmitted
+from steelyard.errors import PoolOverloadedError
+from steelyard.pools.endpoint import OpenAiEndpointPool
 from steelyard.pools.scripted import ScriptedAnswer, ScriptedLlmPool
 
 
@@ -87,3 +91,45 @@ async def test_an_estimate_just_over_the_context_is_left_to_the_pool(start: Star
     async with start() as rig:
         answer = await rig.openai.completions.create(model="scripted", prompt="x" * 4 * 9000)
         assert answer.choices[0].text == "Hello world"
+
+
+async def test_a_gateway_in_front_of_a_gateway_gives_the_same_answers(start: Start) -> None:
+    overload = ScriptedAnswer(error=PoolOverloadedError("full", retry_after_s=3.0))
+    script = (ScriptedAnswer(), ScriptedAnswer(), overload)
+    async with start(ScriptedLlmPool(script)) as upstream:
+        pool = OpenAiEndpointPool([upstream.server.base_url])
+        await pool.start()
+        async with start(pool) as rig:
+            answer = await rig.openai.chat.completions.create(
+                model="scripted",
+                messages=[{"role": "user", "content": "Hi"}],
+                n=2,
+                logprobs=True,
+            )
+            assert [choice.message.content for choice in answer.choices] == ["Hello world"] * 2
+            for choice in answer.choices:
+                assert choice.logprobs is not None
+                assert [one.logprob for one in choice.logprobs.content or []] == [-0.5, -0.5]
+            assert answer.usage is not None
+            assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (7, 4)
+            stream = await rig.openai.completions.create(model="scripted", prompt="x", stream=True)
+            assert "".join([chunk.choices[0].text async for chunk in stream]) == "Hello world"
+            with pytest.raises(openai.RateLimitError, match="full"):
+                await rig.openai.completions.create(model="scripted", prompt="x")
+        await pool.close()
+
+
+async def test_leaving_frees_the_place_behind_two_gateways(start: Start) -> None:
+    scripted = ScriptedLlmPool((ScriptedAnswer(before_first=asyncio.Event()),))
+    async with start(scripted) as upstream:
+        pool = OpenAiEndpointPool([upstream.server.base_url])
+        await pool.start()
+        async with start(pool) as rig:
+            asking = asyncio.create_task(
+                rig.openai.completions.create(model="scripted", prompt="x")
+            )
+            await scripted.wait_in_flight(1)
+            asking.cancel()
+            async with asyncio.timeout(5.0):
+                await scripted.wait_in_flight(0)
+        await pool.close()

@@ -86,7 +86,7 @@ async def test_a_completion_with_logprobs(start: Start, engine: EmbeddedEnginePo
 
 
 async def test_a_json_schema_is_followed(start: Start, engine: EmbeddedEnginePool) -> None:
-    schema = {
+    schema: Any = {
         "type": "object",
         "properties": {"kind": {"enum": ["red", "green"]}},
         "required": ["kind"],

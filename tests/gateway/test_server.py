@@ -3,15 +3,19 @@
 import asyncio
 import json
 import logging
+import random
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+import uvloop
 from tests.gateway.conftest import Rig, Start
 
 from steelyard.domain.events import ReplicaChanged
 from steelyard.errors import ConfigError
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
+from steelyard.pools.backend import LlmChunk, LlmRequest
 from steelyard.pools.scripted import ScriptedAnswer, ScriptedLlmPool
 
 BODY: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
@@ -68,7 +72,7 @@ async def test_unknown_paths_and_methods_have_openais_error_shape(start: Start) 
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_the_limit_is_413(start: Start, chunked: bool) -> None:
-    async def parts() -> Any:  # noqa: ANN401
+    async def parts() -> Any:
         for _ in range(40):
             yield b" " * 1000
 
@@ -156,7 +160,7 @@ async def test_a_stopping_server_lets_answers_finish(start: Start) -> None:
 
 async def test_a_stopping_server_ends_what_takes_too_long(start: Start) -> None:
     pool = ScriptedLlmPool((ScriptedAnswer(before_first=asyncio.Event()),))
-    limits = GatewayLimits(shutdown_timeout_s=0.0)
+    limits = GatewayLimits(shutdown_timeout_s=0)
     async with start(pool) as rig:
         settings = GatewaySettings(port=0, limits=limits)
         async with serve(settings, rig.dispatcher) as second:
@@ -176,7 +180,7 @@ async def test_a_bug_is_500_without_its_details(
         def models(self) -> tuple[str, ...]:
             return ("scripted",)
 
-        async def embed(self, texts: list[str], model: str, replica: int) -> Any:  # noqa: ANN401
+        async def embed(self, texts: list[str], model: str, replica: int) -> Any:
             raise ZeroDivisionError("internal detail")
 
     async with start(Broken()) as rig:
@@ -206,3 +210,72 @@ async def test_the_access_log_is_one_line_of_json_per_request(
 def test_settings_are_shown_without_keys() -> None:
     settings = GatewaySettings(api_keys=("very-secret",))
     assert "very-secret" not in repr(settings)
+
+
+async def test_a_client_that_does_not_read_holds_the_pool_back(start: Start) -> None:
+    sent: list[int] = []
+
+    class Counting(ScriptedLlmPool):
+        async def complete(
+            self, request: LlmRequest, replica: int
+        ) -> AsyncGenerator[LlmChunk, None]:
+            for number in range(4000):
+                sent.append(number)
+                yield LlmChunk(text="x" * 8192)
+            yield LlmChunk(finish_reason="stop")
+
+    async with start(Counting()) as rig:
+        body = json.dumps({**BODY, "stream": True}).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        reader, writer = await asyncio.open_connection(rig.server.host, rig.server.port, limit=1024)
+        writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        before = -1
+        while not sent or len(sent) > before:
+            before = len(sent)
+            # By the time this is answered, the stream has gone as far as it can.
+            async with rig.http.get("/healthz") as response:
+                assert response.status == 200
+        assert len(sent) < 3000
+        received = await reader.read(-1)
+        assert received.count(b"data: {") == 4001
+        assert b"data: [DONE]" in received
+        writer.close()
+
+
+async def test_garbage_on_the_wire_breaks_nothing(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(7)  # noqa: S311
+    body = json.dumps(BODY).encode()
+    whole = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    whole += b"Content-Length: %d\r\n\r\n" % len(body) + body
+    limits = GatewayLimits(head_timeout_s=0.1, body_timeout_s=0.1, idle_timeout_s=0)
+    async with start(settings=GatewaySettings(limits=limits)) as rig:
+        for _ in range(20):
+            broken = [bytearray(whole) for _ in range(10)]
+            for one in broken:
+                for _ in range(chance.randrange(1, 6)):
+                    one[chance.randrange(len(one))] = chance.randrange(256)
+            answers = await asyncio.gather(*(_raw(rig, bytes(one)) for one in broken))
+            assert all(not answer or answer.startswith(b"HTTP/1.1 ") for answer in answers)
+            assert not any(answer.startswith(b"HTTP/1.1 500") for answer in answers)
+        async with rig.http.post("/v1/chat/completions", json=BODY) as response:
+            assert response.status == 200
+    assert "Exception" not in caplog.text
+
+
+def test_the_gateway_runs_on_uvloop_and_frees_the_place_of_a_client_that_left(
+    start: Start,
+) -> None:
+    async def leave() -> None:
+        pool = ScriptedLlmPool((ScriptedAnswer(before_first=asyncio.Event()),))
+        async with start(pool) as rig:
+            request = asyncio.ensure_future(rig.http.post("/v1/chat/completions", json=BODY))
+            await pool.wait_in_flight(1)
+            request.cancel()
+            async with asyncio.timeout(5.0):
+                await pool.wait_in_flight(0)
+            assert pool.cancelled == 1
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(leave())
