@@ -53,9 +53,9 @@ def plan_with_binary_slices(demand: Demand, slices: int, time_limit_s: float) ->
     able: IntArray = np.argwhere(np.isfinite(load)).T
     offer, bucket = np.tile(able, slices)
     count = int(offer.size)
-    cell = np.repeat(np.arange(slices), count // slices) * buckets + bucket
-    first: IntArray = np.arange(offers)
-    starts: IntArray = offers + 2 * np.arange(count + 1)
+    cell = np.repeat(np.arange(slices, dtype=np.int64), count // slices) * buckets + bucket
+    first: IntArray = np.arange(offers, dtype=np.int64)
+    starts: IntArray = offers + 2 * np.arange(count + 1, dtype=np.int64)
     rows: IntArray = np.stack([offer, offers + cell], axis=1).ravel()
     values: FloatArray = np.stack([-load[offer, bucket] / slices, np.ones(count)], axis=1).ravel()
     model = highspy.HighsLp()

@@ -60,5 +60,6 @@ def solve_exactly(master: Master, gap_frac: float, time_limit_s: float) -> Exact
     feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     machines: FloatArray | None = None
     if feasible:
-        machines = np.round(np.array(solver.getSolution().col_value)[:offers])
+        values: FloatArray = np.array(solver.getSolution().col_value, dtype=np.float64)
+        machines = np.round(values[:offers])
     return ExactResult(machines=machines, lower_bound_usd_per_hour=float(info.mip_dual_bound))
