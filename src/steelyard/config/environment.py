@@ -65,6 +65,12 @@ def machine_arch() -> Arch:
     raise ConfigError(f"this machine is {machine}; Steelyard knows x86_64 and arm64")
 
 
+def tool_environment() -> dict[str, str]:
+    """Which variables may a tool see? What Python needs to run, and no secret."""
+    allowed = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH")
+    return {name: os.environ[name] for name in allowed if name in os.environ}
+
+
 def usable_cores() -> int:
     """How many cores may this process use?"""
     if hasattr(os, "sched_getaffinity"):

@@ -203,7 +203,7 @@ class Dispatcher:
             try:
                 async with aclosing(self._attempt_llm(step, request, journal)) as items:
                     async for item in items:
-                        given = given or isinstance(item, LlmChunk)
+                        given = given or (isinstance(item, LlmChunk) and _says_something(item))
                         yield item
                 done = True
             except PoolError as error:
@@ -339,6 +339,11 @@ class Dispatcher:
             if spec.name == pool:
                 return spec
         raise PoolUnavailableError(f"pool {pool} left the fleet; the step can be placed again")
+
+
+def _says_something(chunk: LlmChunk) -> bool:
+    """An endpoint's first chunk holds headers alone; after it a retry still goes unnoticed."""
+    return bool(chunk.text or chunk.tool_calls or chunk.finish_reason)
 
 
 def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:
