@@ -71,3 +71,59 @@ def _less_loaded(load: FloatArray, up: IntArray, drawn: int) -> int:
     second = (first + 1 + (drawn >> 20) % max(1, len(up) - 1)) % len(up)
     one, other = int(up[first]), int(up[second])
     return min((float(load[one]), one), (float(load[other]), other))[1]
+
+
+def least_loaded(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
+    """Take the replica with the fewest steps; ties by index.
+
+    A `CandidateRule`, as `cached_then_two_choices` is.
+    """
+    del step, cap
+    chosen = np.full(len(view.pools), -1, dtype=np.int64)
+    load = np.where(view.up, view.running + view.waiting, np.inf)
+    for pool in np.flatnonzero(view.arrays.serves):
+        first, end = int(view.offsets[pool]), int(view.offsets[pool + 1])
+        if bool(view.up[first:end].any()):
+            chosen[pool] = np.argmin(load[first:end])
+    return chosen
+
+
+def drawn_replicas(step: Step, view: FleetView) -> IntArray:
+    """Two replicas of the fleet, drawn by a hash of the step; each has the same chance.
+
+    Args:
+        step: The step to be placed.
+        view: The fleet as the step sees it.
+
+    Returns:
+        Places in the arrays of shape [replicas] of two that are up, serve the step and have a
+        closed breaker: shape [2], or [1] or [0] where there are not two.
+    """
+    pool_ok = view.arrays.serves & view.closed
+    eligible = np.flatnonzero(view.up & np.repeat(pool_ok, np.diff(view.offsets)))
+    if len(eligible) < 2:
+        return eligible
+    drawn = spread(step.task_id, step.step_id * 64 + step.attempt)
+    first = drawn % len(eligible)
+    second = (first + 1 + (drawn >> 20) % (len(eligible) - 1)) % len(eligible)
+    return eligible[[first, second]]
+
+
+def one_drawn(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
+    """Take the replica that `drawn_replicas` draws first; in other pools the least loaded one."""
+    return _drawn_first(view, drawn_replicas(step, view)[:1], least_loaded(step, view, cap))
+
+
+def two_drawn(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
+    """Take the replicas that `drawn_replicas` draws; in other pools the least loaded one."""
+    return _drawn_first(view, drawn_replicas(step, view), least_loaded(step, view, cap))
+
+
+def _drawn_first(view: FleetView, drawn: IntArray, otherwise: IntArray) -> IntArray:
+    places: list[int] = drawn.tolist()
+    load = view.running + view.waiting
+    # The less loaded one is written last, so it stays where both are in one pool.
+    for place in sorted(places, key=lambda one: (-float(load[one]), -one)):
+        pool = int(np.searchsorted(view.offsets, place, side="right")) - 1
+        otherwise[pool] = place - int(view.offsets[pool])
+    return otherwise

@@ -13,7 +13,9 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Stands for the page's own text colour and is replaced by `currentColor` in the SVG.
 INK = "#010203"
@@ -90,6 +92,19 @@ def axes(drawn: Drawing) -> Axes:
     made = drawn.figure.add_subplot()
     made.grid(visible=True, axis="x", color=GRID, linewidth=0.8)
     return made
+
+
+def plain_log_ticks(axis: Axis) -> None:
+    """Write the ticks of a logarithmic axis as plain numbers, not as powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float, position: int | None) -> str:
+    """Matplotlib's own formatter writes powers as formulas, which `parse_math` turns off."""
+    del position
+    return f"{value:g}"
 
 
 def hue(index: int) -> str:

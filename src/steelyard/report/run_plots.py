@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from steelyard.ledger.ledger import AttemptRecord, Ledger
-from steelyard.report.canvas import GRID, INK, axes, drawing, hue
+from steelyard.report.canvas import GRID, INK, axes, drawing, hue, plain_log_ticks
 from steelyard.report.format import name
 
 _MAX_POINTS = 300
@@ -97,6 +97,7 @@ def _scale(plot: Axes, values_s: list[float]) -> None:
     low, high = min(values_s), max(values_s)
     if low > 0.0 and high > _LOG_ABOVE * low:
         plot.set_xscale("log")
+        plain_log_ticks(plot.xaxis)
         plot.set_xlim(low * 0.7, high * 1.4)
     else:
         plot.set_xlim(0.0, (high or 1.0) * 1.08)
@@ -191,6 +192,8 @@ def prediction_plot(ledger: Ledger) -> str:
             )
         plot.set_xscale("log")
         plot.set_yscale("log")
+        plain_log_ticks(plot.xaxis)
+        plain_log_ticks(plot.yaxis)
         plot.set_xlim(low, high)
         plot.set_ylim(low, high)
         plot.set_xlabel("predicted at placement, s")

@@ -61,8 +61,18 @@ class Admission:
                 retry_after_s=decision.predicted_wait_s,
             )
 
+    def place(self, step: Step, decision: Decision, now_s: float) -> None:
+        """Record where a step was placed.
+
+        Args:
+            step: The step.
+            decision: Where it goes.
+            now_s: Time at which the policy saw the fleet; a replay shows it the same fleet.
+        """
+        self._recorder.record(StepPlaced(t_s=now_s, step=step, decision=decision))
+
     async def enter(self, step: Step, decision: Decision, cap: int) -> None:
-        """Record the placement and wait until the attempt may start.
+        """Wait until a placed step may start, and record its start.
 
         When this is cancelled the step leaves the queue; the caller then records its end.
 
@@ -73,14 +83,12 @@ class Admission:
         """
         replica = (decision.pool, decision.replica)
         queue = self._queues.setdefault(replica, StepQueue())
-        now_s = self._recorder.now_s()
-        self._recorder.record(StepPlaced(t_s=now_s, step=step, decision=decision))
         if len(queue) == 0 and self._recorder.state.running_on(*replica) < cap:
             self._record_start(step)
             return
         may_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[(step.task_id, step.step_id, step.attempt)] = may_start
-        queue.push(step, now_s, decision.slack_s)
+        queue.push(step, self._recorder.now_s(), decision.slack_at_start_s)
         try:
             await may_start
         except asyncio.CancelledError:
@@ -98,7 +106,7 @@ class Admission:
         """
         self._recorder.record(event)
         replica = (decision.pool, decision.replica)
-        queue = self._queues[replica]
+        queue = self._queues.setdefault(replica, StepQueue())
         while len(queue) > 0 and self._recorder.state.running_on(*replica) < cap:
             step = queue.pop()
             may_start = self._waiting.pop((step.task_id, step.step_id, step.attempt))

@@ -5,13 +5,12 @@ Light on purpose: tool workers import the user's module, and this with it.
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from steelyard.errors import ConfigError
 
-if TYPE_CHECKING:
-    from steelyard.runtime.context import TaskContext
-
+# The context that a task is handed; TaskContext, which this light module must not import.
+C = TypeVar("C")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -53,7 +52,7 @@ class Tool(Generic[P, R]):
         return dict(bound.arguments)
 
 
-class AgentTask(Generic[P, R]):
+class AgentTask(Generic[C, P, R]):
     """An agent: an async function whose LLM calls and tools are steps.
 
     Args:
@@ -61,9 +60,7 @@ class AgentTask(Generic[P, R]):
         name: Name of the agent in the log and in reports.
     """
 
-    def __init__(
-        self, function: "Callable[Concatenate[TaskContext, P], Awaitable[R]]", name: str
-    ) -> None:
+    def __init__(self, function: Callable[Concatenate[C, P], Awaitable[R]], name: str) -> None:
         self.function = function
         self.name = name
         self.__doc__ = function.__doc__
@@ -90,7 +87,7 @@ def tool(
 
 def task(
     *, name: str | None = None
-) -> "Callable[[Callable[Concatenate[TaskContext, P], Awaitable[R]]], AgentTask[P, R]]":
+) -> Callable[[Callable[Concatenate[C, P], Awaitable[R]]], AgentTask[C, P, R]]:
     """Make an async function an agent.
 
     Args:
@@ -101,8 +98,8 @@ def task(
     """
 
     def decorate(
-        function: "Callable[Concatenate[TaskContext, P], Awaitable[R]]",
-    ) -> AgentTask[P, R]:
+        function: Callable[Concatenate[C, P], Awaitable[R]],
+    ) -> AgentTask[C, P, R]:
         return AgentTask(function, name or str(getattr(function, "__name__", "agent")))
 
     return decorate

@@ -189,7 +189,8 @@ class Dispatcher:
             journal: Whether the answer is recorded with the cost.
 
         Yields:
-            The decision (again for every retry), the answer's chunks, the settlement.
+            The decision when the step starts (again for every retry), the answer's chunks, the
+            settlement.
 
         Raises:
             NoFeasiblePoolError: The policy refused the step.
@@ -198,13 +199,11 @@ class Dispatcher:
         """
         done = False
         while not done:
-            decision = self._place(step)
-            yield decision
             given = False
             try:
-                async with aclosing(self._attempt_llm(step, decision, request, journal)) as items:
+                async with aclosing(self._attempt_llm(step, request, journal)) as items:
                     async for item in items:
-                        given = given or isinstance(item, LlmChunk)
+                        given = given or (isinstance(item, LlmChunk) and _says_something(item))
                         yield item
                 done = True
             except PoolError as error:
@@ -230,15 +229,12 @@ class Dispatcher:
             PoolError: The last attempt's failure.
         """
         while True:
-            decision = self._place(step)
             try:
-                outcome, settlement = await self._attempt_tool(step, decision, request)
+                return await self._attempt_tool(step, request)
             except PoolError as error:
                 if not error.retryable or step.attempt + 1 >= _MAX_ATTEMPTS:
                     raise
                 step = msgspec.structs.replace(step, attempt=step.attempt + 1)
-            else:
-                return decision, outcome, settlement
 
     async def embed(
         self, step: Step, texts: list[str], model: str
@@ -257,9 +253,8 @@ class Dispatcher:
             PlacementError: The policy refused the step.
             PoolError: The pool failed, or offers no embeddings.
         """
-        decision = self._place(step)
-        backend = self._llm_pools[decision.pool]
-        async with self._attempt(step, decision) as meter:
+        async with self._attempt(step) as (decision, meter):
+            backend = self._llm_pools[decision.pool]
             vectors = await backend.embed(texts, model, decision.replica)
             usage = LlmUsage(
                 input_tokens=vectors.input_tokens,
@@ -270,57 +265,54 @@ class Dispatcher:
             meter.piece(self.now_s(), usage, has_text=False)
         return decision, vectors, await self._settle(meter)
 
-    def _place(self, step: Step) -> Decision:
-        now_s = self.now_s()
-        answer = self._policy(step, self.state.view(step, now_s))
-        if isinstance(answer, Decision):
-            return answer
-        self._recorder.record(StepRefused(t_s=now_s, step=step, refusal=answer))
-        raise _refusal_error(step, answer)
-
     async def _attempt_llm(
-        self, step: Step, decision: Decision, request: LlmRequest, journal: bool
-    ) -> AsyncGenerator[LlmChunk | Settlement, None]:
-        backend = self._llm_pools[decision.pool]
+        self, step: Step, request: LlmRequest, journal: bool
+    ) -> AsyncGenerator[Decision | LlmChunk | Settlement, None]:
         transcript = Transcript()
-        async with (
-            self._attempt(step, decision) as meter,
-            aclosing(backend.complete(request, decision.replica)) as chunks,
-        ):
-            async for chunk in chunks:
-                has_text = bool(chunk.text or chunk.tool_calls)
-                meter.piece(self.now_s(), chunk.usage, has_text=has_text)
-                if journal:
-                    transcript.add(chunk)
-                yield chunk
+        async with self._attempt(step) as (decision, meter):
+            yield decision
+            backend = self._llm_pools[decision.pool]
+            async with aclosing(backend.complete(request, decision.replica)) as chunks:
+                async for chunk in chunks:
+                    has_text = bool(chunk.text or chunk.tool_calls)
+                    meter.piece(self.now_s(), chunk.usage, has_text=has_text)
+                    if journal:
+                        transcript.add(chunk)
+                    yield chunk
             if journal:
                 meter.result = msgspec.to_builtins(transcript.finish())
         yield await self._settle(meter)
 
     async def _attempt_tool(
-        self, step: Step, decision: Decision, request: ToolRequest
-    ) -> tuple[ToolOutcome, Settlement]:
-        backend = self._tool_pools[decision.pool]
-        async with self._attempt(step, decision) as meter:
-            outcome = await backend.run(request)
+        self, step: Step, request: ToolRequest
+    ) -> tuple[Decision, ToolOutcome, Settlement]:
+        async with self._attempt(step) as (decision, meter):
+            outcome = await self._tool_pools[decision.pool].run(request)
             meter.tool_done(outcome)
             meter.result = outcome.result
-        return outcome, await self._settle(meter)
+        return decision, outcome, await self._settle(meter)
 
     @asynccontextmanager
-    async def _attempt(self, step: Step, decision: Decision) -> AsyncGenerator[AttemptMeter, None]:
-        """Hold a place on the replica; whatever way the block is left, its end is recorded."""
+    async def _attempt(self, step: Step) -> AsyncGenerator[tuple[Decision, AttemptMeter], None]:
+        """Place the step and hold a place on its replica while the block runs.
+
+        Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
+        shows the policy the fleet it saw. Whatever way the block is left, its end is recorded.
+        """
+        now_s = self.now_s()
+        decision = self._decide(step, now_s)
+        self._admission.check_room(decision)
+        self._admission.place(step, decision, now_s)
         spec = self._spec(decision.pool)
         cap = step_cap(spec, step)
         meter = AttemptMeter(step, spec)
         self._tasks.step_submitted(step.task_id, step.step_id, step.parents)
         outcome: AttemptOutcome = "cancelled"
         failure: PoolError | None = None
-        self._admission.check_room(decision)
         try:
             await self._admission.enter(step, decision, cap)
             meter.start(self.now_s())
-            yield meter
+            yield decision, meter
             outcome = "ok"
         except PoolError as error:
             outcome, failure = "failed", error
@@ -329,6 +321,13 @@ class Dispatcher:
             self._admission.leave(meter.finish(self.now_s(), outcome, failure), decision, cap)
             if outcome == "ok":
                 self._tasks.step_done(step.task_id, step.step_id)
+
+    def _decide(self, step: Step, now_s: float) -> Decision:
+        answer = self._policy(step, self.state.view(step, now_s))
+        if isinstance(answer, Decision):
+            return answer
+        self._recorder.record(StepRefused(t_s=now_s, step=step, refusal=answer))
+        raise _refusal_error(step, answer)
 
     async def _settle(self, meter: AttemptMeter) -> Settlement:
         await asyncio.wrap_future(self._recorder.log.durable())
@@ -340,6 +339,11 @@ class Dispatcher:
             if spec.name == pool:
                 return spec
         raise PoolUnavailableError(f"pool {pool} left the fleet; the step can be placed again")
+
+
+def _says_something(chunk: LlmChunk) -> bool:
+    """An endpoint's first chunk holds headers alone; after it a retry still goes unnoticed."""
+    return bool(chunk.text or chunk.tool_calls or chunk.finish_reason)
 
 
 def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:

@@ -60,7 +60,7 @@ class TaskRunner:
 
     async def run(
         self,
-        agent: AgentTask[P, R],
+        agent: AgentTask[TaskContext, P, R],
         task_id: str,
         limits: TaskLimits,
         *args: P.args,

@@ -2,5 +2,25 @@
 
 from steelyard.sim.conditions import Conditions, Outage
 from steelyard.sim.simulate import Progress, Simulation, simulate
+from steelyard.sim.synth import (
+    ArrivalProcess,
+    StepClass,
+    TaskClass,
+    recorded_rate_per_s,
+    scale_workload,
+    synthesize,
+)
 
-__all__ = ["Conditions", "Outage", "Progress", "Simulation", "simulate"]
+__all__ = [
+    "ArrivalProcess",
+    "Conditions",
+    "Outage",
+    "Progress",
+    "Simulation",
+    "StepClass",
+    "TaskClass",
+    "recorded_rate_per_s",
+    "scale_workload",
+    "simulate",
+    "synthesize",
+]

@@ -4,13 +4,16 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import msgspec
 
 from steelyard.domain.events import Event
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
+from steelyard.store.writer_lock import WriterLock
 
 _SCHEMA_VERSION = 1
 # "SYLD": tells our files from any other SQLite file.
@@ -42,12 +45,18 @@ class SqliteEventLog:
 
     Raises:
         SchemaMismatchError: The file is no event log, or one of another version.
+        StoreBusyError: Another log object, here or in another process, writes to the file.
         StoreError: The file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = _open(path)
+        self._lock = WriterLock(path)
+        try:
+            self._connection = _open_to_write(path)
+        except StoreError:
+            self._lock.release()
+            raise
         row = self._connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
         self._next_seq = int(row[0]) + 1
         self._pending: list[tuple[int, float, str, str | None, bytes]] = []
@@ -92,6 +101,9 @@ class SqliteEventLog:
             A future that is done then; it fails with StoreError when the commit fails.
         """
         waiter: Future[None] = Future()
+        # Whoever waits may give up (asyncio.wrap_future cancels what it wraps); the writer's
+        # thread must not trip over that.
+        waiter.set_running_or_notify_cancel()
         with self._changed:
             if self._failure is not None:
                 waiter.set_exception(self._failure)
@@ -109,6 +121,7 @@ class SqliteEventLog:
             self._changed.notify()
         self._writer.join()
         self._connection.close()
+        self._lock.release()
         if self._failure is not None:
             raise self._failure
 
@@ -179,16 +192,18 @@ def read_events(path: Path) -> Iterator[Event]:
     """
     if not path.is_file():
         raise StoreError(f"event log {path} does not exist; give the path of a recorded log")
-    connection = _open(path)
-    try:
-        for (body,) in connection.execute("SELECT body FROM events ORDER BY seq"):
-            yield _decoder.decode(body)
-    except msgspec.DecodeError as error:
-        raise SchemaMismatchError(
-            f"event log {path} holds an event this version cannot read: {error}"
-        ) from error
-    finally:
-        connection.close()
+    with closing(_connect(path, "rw")) as connection:
+        if not _is_log(path, connection):
+            raise SchemaMismatchError(f"{path} is empty; give the path of a recorded event log")
+        try:
+            for (body,) in connection.execute("SELECT body FROM events ORDER BY seq"):
+                yield _decoder.decode(body)
+        except msgspec.DecodeError as error:
+            raise SchemaMismatchError(
+                f"event log {path} holds an event this version cannot read: {error}"
+            ) from error
+        except sqlite3.Error as error:
+            raise _told(path, error) from error
 
 
 def _task_id(event: Event) -> str | None:
@@ -197,33 +212,65 @@ def _task_id(event: Event) -> str | None:
     return None if found is None else str(found)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(
-            path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
         )
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+    except sqlite3.Error as error:
+        raise _told(path, error) from error
+
+
+def _is_log(path: Path, connection: sqlite3.Connection) -> bool:
+    """Is the file a log that this version reads? False when it is empty; nothing is written."""
+    try:
         application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-        if tables == 0:
+    except sqlite3.Error as error:
+        raise _told(path, error) from error
+    if (application_id, version, tables) == (0, 0, 0):
+        return False
+    if (application_id, version) != (_APPLICATION_ID, _SCHEMA_VERSION):
+        raise SchemaMismatchError(
+            f"{path} is not a Steelyard event log of version {_SCHEMA_VERSION} "
+            f"(application id {application_id:#x}, version {version}); give another path"
+        )
+    return True
+
+
+def _open_to_write(path: Path) -> sqlite3.Connection:
+    connection = _connect(path, "rwc")
+    try:
+        # Another program's file is told apart before the first change is made to it.
+        is_log = _is_log(path, connection)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        if not is_log:
             connection.executescript(
                 f"BEGIN;{_SCHEMA}PRAGMA application_id={_APPLICATION_ID};"
                 f"PRAGMA user_version={_SCHEMA_VERSION};COMMIT;"
             )
-        elif (application_id, version) != (_APPLICATION_ID, _SCHEMA_VERSION):
-            connection.close()
-            raise SchemaMismatchError(
-                f"{path} is not a Steelyard event log of version {_SCHEMA_VERSION} "
-                f"(application id {application_id:#x}, version {version}); give another path"
-            )
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise StoreBusyError(
-                f"event log {path} is held by another process; stop it or give another path"
-            ) from error
-        raise StoreError(f"event log {path} cannot be opened: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise SchemaMismatchError(f"{path} is not a SQLite file: {error}") from error
+    except sqlite3.Error as error:
+        connection.close()
+        raise _told(path, error) from error
+    except StoreError:
+        connection.close()
+        raise
     return connection
+
+
+def _told(path: Path, error: sqlite3.Error) -> StoreError:
+    if isinstance(error, sqlite3.OperationalError):
+        if "locked" in str(error):
+            return StoreBusyError(
+                f"event log {path} is held by another process; stop it or give another path"
+            )
+        return StoreError(
+            f"event log {path} cannot be opened: {error}; check the file and its folder"
+        )
+    return SchemaMismatchError(f"{path} is no SQLite file ({error}); give another path")

@@ -39,7 +39,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How tokens are chosen for one sequence; `temperature` 0 takes the likeliest."""
+    """How tokens are chosen for one sequence; `temperature` 0 takes the likeliest.
+
+    The answer follows `grammar` (EBNF) or `json_schema`, whichever is set; never both are.
+    """
 
     max_output_tokens: int
     temperature: float
@@ -50,7 +53,13 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logprobs: bool = False
+    grammar: str | None = None
     json_schema: str | None = None
+
+    @property
+    def is_constrained(self) -> bool:
+        """Does the engine have to compile a grammar for it?"""
+        return self.grammar is not None or self.json_schema is not None
 
 
 class EngineDelta(msgspec.Struct, frozen=True):

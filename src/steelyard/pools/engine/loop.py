@@ -172,7 +172,7 @@ class EngineLoop:
         # The engine raises for ever after a grammar that it cannot read. The requests that bring a
         # new one are to blame; the next step shows whether the engine survived.
         for answer in list(self._running):
-            if answer.sampling.json_schema is not None and not answer.started:
+            if answer.sampling.is_constrained and not answer.started:
                 self.cancel(answer.call.request_id)
                 reason = f"The engine cannot follow the JSON schema: {_one_line(error)}"
                 self._send(Rejected(answer.call.request_id, reason))

@@ -109,7 +109,11 @@ class OpenVinoAdapter:
             config.rng_seed = sampling.seed
             if sampling.top_k is not None:
                 config.top_k = sampling.top_k
-        if sampling.json_schema is not None:
+        if sampling.grammar is not None:
+            config.structured_output_config = self._genai.StructuredOutputConfig(
+                grammar=sampling.grammar
+            )
+        elif sampling.json_schema is not None:
             config.structured_output_config = self._genai.StructuredOutputConfig(
                 json_schema=sampling.json_schema
             )

@@ -9,6 +9,7 @@ import msgspec
 from steelyard.errors import PoolRejectedError
 from steelyard.pools.backend import JsonObject, LlmRequest
 from steelyard.pools.engine.adapter import EngineAdapter, EngineSettings, Sampling
+from steelyard.pools.engine.grammar import schema_grammar
 from steelyard.pools.engine.messages import plain_messages
 from steelyard.pools.engine.schema import checked_schema
 from steelyard.pools.engine.tooling import ToolPlan, plan_tools
@@ -47,6 +48,11 @@ def prepare(request: LlmRequest, adapter: EngineAdapter, settings: EngineSetting
             f"{adapter.context_tokens} with the answer. Shorten the prompt."
         )
     schema = _schema(request, plan, settings)
+    grammar = None if schema is None else schema_grammar(schema, settings.default_max_string_chars)
+    if schema is not None and grammar is None:
+        schema_text = msgspec.json.encode(schema).decode()
+    else:
+        schema_text = None
     limit = request.max_output_tokens
     first = Sampling(
         max_output_tokens=room_tokens if limit is None else min(limit, room_tokens),
@@ -58,7 +64,8 @@ def prepare(request: LlmRequest, adapter: EngineAdapter, settings: EngineSetting
         frequency_penalty=_number(request.raw_body, "frequency_penalty", -2, 2) or 0.0,
         repetition_penalty=_number(request.raw_body, "repetition_penalty", 0.01, 10) or 1.0,
         logprobs=request.logprobs,
-        json_schema=None if schema is None else msgspec.json.encode(schema).decode(),
+        grammar=grammar,
+        json_schema=schema_text,
     )
     samplings = [msgspec.structs.replace(first, seed=first.seed + i) for i in range(request.n)]
     return Prepared(token_ids=token_ids, samplings=samplings, uses_tools=plan is not None)
@@ -83,19 +90,7 @@ def _schema(
         return plan.schema
     if request.json_schema is not None:
         return checked_schema(request.json_schema, settings.default_max_string_chars)
-    return _any_object(settings.default_max_string_chars) if request.json_object else None
-
-
-def _any_object(max_string_chars: int) -> dict[str, Any]:
-    scalar = [
-        {"type": "string", "maxLength": max_string_chars},
-        {"type": "number"},
-        {"type": "boolean"},
-        {"type": "null"},
-    ]
-    array = {"type": "array", "items": {"anyOf": scalar}, "maxItems": 32}
-    inner = {"type": "object", "additionalProperties": {"anyOf": [*scalar, array]}}
-    return {"type": "object", "additionalProperties": {"anyOf": [*scalar, array, inner]}}
+    return {"type": "object"} if request.json_object else None
 
 
 def _check_limits(request: LlmRequest) -> None:

@@ -1,0 +1,106 @@
+"""The demo's first half: start engine and gateway, run the agents, record everything."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import uvloop
+
+from steelyard.cli.demo.agent import MODULES, catalogue_module
+from steelyard.config.catalog_table import Catalog
+from steelyard.config.environment import usable_cores
+from steelyard.config.settings import (
+    EmbeddedPoolSettings,
+    PoolSettings,
+    Settings,
+    ToolPoolSettings,
+)
+from steelyard.gateway.server import serve
+from steelyard.gateway.settings import GatewaySettings
+from steelyard.placement.policy import CheapestFeasible
+from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.live import live_fleet
+from steelyard.runtime.runner import TaskLimits, TaskOutcome, TaskRunner
+from steelyard.store.sqlite_log import SqliteEventLog
+
+MODEL = "smollm2-135m"
+LIMITS = TaskLimits(deadline_after_s=60.0, budget_usd=0.0005)
+# Tasks in flight at once; each is an agent waiting for its own steps.
+_TASKS_AT_ONCE = 8
+
+Say = Callable[[str], None]
+# (tasks done, all tasks)
+Tick = Callable[[int, int], None]
+
+
+def local_pools() -> dict[str, PoolSettings]:
+    """The pools that every machine can offer: engines on all cores but one, tools on that one.
+
+    Each core is priced once, so that the costs add up to the machine's rent.
+    """
+    engines = max(1, usable_cores() - 1)
+    return {
+        "local-llm": EmbeddedPoolSettings(replicas=engines, model=MODEL),
+        "local-tools": ToolPoolSettings(slots=2, cores=1.0),
+    }
+
+
+def run_agents(
+    log_path: Path, pools: dict[str, PoolSettings], catalog: Catalog, say: Say, tick: Tick
+) -> list[TaskOutcome]:
+    """Run one task per module through a real gateway, and record the log.
+
+    Args:
+        log_path: Where the event log goes; an old one is replaced.
+        pools: What to run on.
+        catalog: Prices and speeds.
+        say: Told of every stage.
+        tick: Told whenever a task has ended.
+
+    Returns:
+        How the tasks ended, in the order of `MODULES`.
+    """
+    for stale in (log_path, *(log_path.with_name(log_path.name + end) for end in ("-wal", "-shm"))):
+        stale.unlink(missing_ok=True)
+    with (
+        SqliteEventLog(log_path) as log,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(_run(log, Settings(pools=pools), catalog, say, tick))
+
+
+async def _run(
+    log: SqliteEventLog, settings: Settings, catalog: Catalog, say: Say, tick: Tick
+) -> list[TaskOutcome]:
+    async with (
+        live_fleet(settings, catalog, CheapestFeasible(), log, say) as dispatcher,
+        serve(GatewaySettings(port=0), dispatcher) as server,
+    ):
+        say(f"running {len(MODULES)} agents through the gateway at {server.base_url}")
+        client = OpenAiEndpointPool([server.base_url], [MODEL])
+        await client.start()
+        try:
+            return await _run_all(dispatcher, client, tick)
+        finally:
+            await client.close()
+
+
+async def _run_all(
+    dispatcher: Dispatcher, client: OpenAiEndpointPool, tick: Tick
+) -> list[TaskOutcome]:
+    runner = TaskRunner(dispatcher, client, MODEL)
+    places = asyncio.Semaphore(_TASKS_AT_ONCE)
+    done = 0
+
+    async def one(module: str) -> TaskOutcome:
+        nonlocal done
+        async with places:
+            outcome = await runner.run(catalogue_module, f"demo-{module}", LIMITS, module)
+        done += 1
+        tick(done, len(MODULES))
+        return outcome
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(one(module)) for module in MODULES]
+    return [task.result() for task in running]

