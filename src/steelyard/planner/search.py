@@ -207,7 +207,7 @@ def search(demand: Demand, limits: SearchLimits) -> SearchResult:
     run.round_up()
     if is_small(run.master):
         return _exact(run, relaxed_usd)
-    bound_usd, nodes, stopped = _explore(run)
+    bound_usd, nodes, stopped = _explore(run, relaxed_usd)
     if run.best is None:
         raise InfeasiblePlanError(_no_whole_fleet(demand))
     return SearchResult(
@@ -247,9 +247,9 @@ def _no_whole_fleet(demand: Demand) -> str:
     )
 
 
-def _explore(run: _Search) -> tuple[float, int, StopReason]:
+def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
     """Best bound first. Returns the proven bound, the nodes used and why it stopped."""
-    open_nodes: list[tuple[float, int, Bounds]] = [(0.0, 0, ())]
+    open_nodes: list[tuple[float, int, Bounds]] = [(relaxed_usd, 0, ())]
     current: Bounds = ()
     pushed = nodes = 0
     closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
@@ -259,7 +259,8 @@ def _explore(run: _Search) -> tuple[float, int, StopReason]:
             return bound_usd, nodes, "gap"
         if nodes >= run.limits.nodes:
             return bound_usd, nodes, "nodes"
-        if run.late():
+        # The root is looked at however late it is: a plan must come out.
+        if nodes >= 1 and run.late():
             return bound_usd, nodes, "time"
         parent_usd, _, bounds = heapq.heappop(open_nodes)
         run.set_bounds(current, bounds)
