@@ -23,6 +23,7 @@ StopReason = Literal["gap", "nodes", "time"]
 INTEGRAL = 1e-6
 DIVE_SHARE = 3
 DIVE_EVERY = 20
+DIVE_STEPS = 40
 
 
 class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,10 +127,18 @@ class _Search:
             self.offer_incumbent(whole)
 
     def dive(self, start: Bounds) -> None:
-        """Round a third of the fractional machines at a time, those nearest to whole first."""
+        """Round a third of the fractional machines at a time, those nearest to whole first.
+
+        What is still fractional after `DIVE_STEPS` is rounded up. Not cut short by the time limit:
+        it takes few steps, and a plan must come out.
+        """
         fixed: dict[int, tuple[float, float]] = {o: (lo, up) for o, lo, up in start}
         before = dict(fixed)
-        while fractional := self.fractional():
+        for _ in range(DIVE_STEPS):
+            fractional = self.fractional()
+            if not fractional:
+                self.offer_incumbent(np.round(self.master.machines))
+                break
             n = self.master.machines
             up_part = n - np.floor(n + INTEGRAL)
             fractional.sort(key=lambda o: (min(up_part[o], 1.0 - up_part[o]), o))
@@ -139,10 +148,10 @@ class _Search:
                 self._round(batch, fixed, down=False)
                 if not self.master.solve():
                     break
-            if self.master.objective_usd_per_hour >= self.best_usd or self.late():
+            if self.master.objective_usd_per_hour >= self.best_usd:
                 break
         else:
-            self.offer_incumbent(np.round(self.master.machines))
+            self.round_up()
         self.set_bounds(_as_bounds(fixed), _as_bounds(before))
 
     def _round(
@@ -198,7 +207,7 @@ def search(demand: Demand, limits: SearchLimits) -> SearchResult:
     run.round_up()
     if is_small(run.master):
         return _exact(run, relaxed_usd)
-    bound_usd, nodes, stopped = _explore(run)
+    bound_usd, nodes, stopped = _explore(run, relaxed_usd)
     if run.best is None:
         raise InfeasiblePlanError(_no_whole_fleet(demand))
     return SearchResult(
@@ -238,9 +247,9 @@ def _no_whole_fleet(demand: Demand) -> str:
     )
 
 
-def _explore(run: _Search) -> tuple[float, int, StopReason]:
+def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
     """Best bound first. Returns the proven bound, the nodes used and why it stopped."""
-    open_nodes: list[tuple[float, int, Bounds]] = [(0.0, 0, ())]
+    open_nodes: list[tuple[float, int, Bounds]] = [(relaxed_usd, 0, ())]
     current: Bounds = ()
     pushed = nodes = 0
     closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
@@ -250,7 +259,8 @@ def _explore(run: _Search) -> tuple[float, int, StopReason]:
             return bound_usd, nodes, "gap"
         if nodes >= run.limits.nodes:
             return bound_usd, nodes, "nodes"
-        if run.late():
+        # The root is looked at however late it is: a plan must come out.
+        if nodes >= 1 and run.late():
             return bound_usd, nodes, "time"
         parent_usd, _, bounds = heapq.heappop(open_nodes)
         run.set_bounds(current, bounds)
