@@ -169,9 +169,9 @@ class Dispatcher:
         """Which number does the task's next step get?"""
         return self._tasks.next_step_id(task_id)
 
-    def frontier(self, task_id: str) -> tuple[int, ...]:
-        """Which finished steps would be the parents of a step submitted now?"""
-        return self._tasks.frontier(task_id)
+    def parents(self, task_id: str, step_id: int) -> tuple[int, ...]:
+        """On which finished steps is a step built that is submitted now?"""
+        return self._tasks.parents(task_id, step_id)
 
     # ------------------------------------------------------------------ steps
 
