@@ -299,6 +299,7 @@ class Dispatcher:
         Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
         shows the policy the fleet it saw. Whatever way the block is left, its end is recorded.
         """
+        self._admission.check_new(step)
         now_s = self.now_s()
         decision = self._decide(step, now_s)
         self._admission.check_room(decision)
