@@ -66,6 +66,4 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 def open_launch(module: str, environment: Mapping[str, str] | None) -> Launch:
     """How is a Python module started with all rights of this user?"""
-    return Launch(
-        arguments=(sys.executable, "-m", module), environment=environment, confined=False
-    )
+    return Launch(arguments=(sys.executable, "-m", module), environment=environment, confined=False)

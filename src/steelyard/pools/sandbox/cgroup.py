@@ -102,7 +102,8 @@ def make_cgroup(limits: SandboxLimits) -> WorkerCgroup | None:
     """Make a group for one sandbox, where this process may; None elsewhere."""
     name = f"steelyard-{os.getpid()}-{next(_numbers)}"
     for parents, version in _candidates():
-        group = WorkerCgroup(*(parent / name for parent in parents), version=version)
+        memory, pids, cpu = parents
+        group = WorkerCgroup(memory / name, pids / name, cpu / name, version)
         try:
             for parent in dict.fromkeys(parents):
                 (parent / name).mkdir()

@@ -51,7 +51,9 @@ def landlock_version() -> int:
         return 0
 
 
-def restrict_files(readable: Iterable[str], writable: Iterable[str], devices: Iterable[str]) -> None:
+def restrict_files(
+    readable: Iterable[str], writable: Iterable[str], devices: Iterable[str]
+) -> None:
     """Forbid this process and its children all file access but this, for ever.
 
     Args:

@@ -71,7 +71,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
         )
         encoded = msgspec.json.encode(confinement).decode()
         # -I: neither the folder of the caller nor its variables change what is loaded.
-        arguments = (sys.executable, "-I", "-m", _ENTRY_MODULE, encoded)
+        arguments: tuple[str, ...] = (sys.executable, "-I", "-m", _ENTRY_MODULE, encoded)
         if self.mode == "bubblewrap":
             arguments = (*_bubblewrap(confinement), "--", *arguments)
         kept = {name: environment[name] for name in _KEPT_VARIABLES if name in environment}
@@ -108,9 +108,7 @@ async def find_sandbox(
         SandboxUnavailableError: None works; the message says what each one lacks.
         ConfigError: A readable path would show too much.
     """
-    modes: tuple[SandboxMode, ...] = (
-        ("bubblewrap", "landlock") if wanted == "auto" else (wanted,)
-    )
+    modes: tuple[SandboxMode, ...] = ("bubblewrap", "landlock") if wanted == "auto" else (wanted,)
     reasons: list[str] = []
     for mode in modes:
         sandbox = Sandbox(mode=mode, limits=limits, readable=readable)
@@ -137,7 +135,7 @@ def readable_paths(further: tuple[str, ...]) -> tuple[str, ...]:
     python = {sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix), package}
     for path in further:
         _refuse_broad(Path(path))
-    wanted = {os.path.abspath(path) for path in (*_SYSTEM_PATHS, *python, *further)}
+    wanted = {str(Path(path).absolute()) for path in (*_SYSTEM_PATHS, *python, *further)}
     kept: list[str] = []
     for path in sorted(wanted):
         covered = any(Path(path).is_relative_to(parent) for parent in kept)
@@ -206,7 +204,7 @@ def _bubblewrap(confinement: Confinement) -> tuple[str, ...]:
         link = Path(path)
         # /lib and its like are links on most systems, and must stay links to be found.
         arguments += (
-            ["--symlink", os.readlink(link), path]
+            ["--symlink", str(link.readlink()), path]
             if link.is_symlink()
             else ["--ro-bind", path, path]
         )

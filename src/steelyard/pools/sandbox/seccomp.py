@@ -15,19 +15,24 @@ _CLONE_NEWUSER = 0x10000000
 # the host of a virtual machine, AF_ALG and AF_NETLINK to the kernel.
 _SOCKET_FAMILIES = frozenset({1, 2, 10})
 
+# fmt: off
 _REFUSED = (
     # Other processes, and the kernel itself.
-    "ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd bpf perf_event_open userfaultfd "
-    "io_uring_setup io_uring_enter io_uring_register kexec_load kexec_file_load init_module "
-    "finit_module delete_module reboot syslog lookup_dcookie vhangup acct quotactl quotactl_fd "
+    "ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd", "bpf",
+    "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
+    "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot",
+    "syslog", "lookup_dcookie", "vhangup", "acct", "quotactl", "quotactl_fd",
     # File systems and namespaces.
-    "mount umount2 pivot_root chroot swapon swapoff unshare setns open_tree move_mount fsopen "
-    "fsconfig fsmount fspick mount_setattr open_by_handle_at name_to_handle_at fanotify_init "
+    "mount", "umount2", "pivot_root", "chroot", "swapon", "swapoff", "unshare", "setns",
+    "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
+    "open_by_handle_at", "name_to_handle_at", "fanotify_init",
     # Memory that outlives a call.
-    "add_key request_key keyctl shmget semget msgget mq_open "
+    "add_key", "request_key", "keyctl", "shmget", "semget", "msgget", "mq_open",
     # Clocks, and placement of memory.
-    "settimeofday clock_settime clock_adjtime adjtimex mbind set_mempolicy migrate_pages move_pages"
-).split()
+    "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "mbind", "set_mempolicy",
+    "migrate_pages", "move_pages",
+)
+# fmt: on
 
 
 class _Compare(ctypes.Structure):
@@ -55,7 +60,7 @@ def refuse_system_calls() -> bool:
     library.seccomp_init.restype = ctypes.c_void_p
     # Calls of another architecture (32-bit) kill the process: libseccomp's default.
     context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(_ALLOW)))
-    if not context:
+    if context.value is None:
         raise OSError(errno.ENOMEM, "seccomp_init")
     try:
         for name in _REFUSED:

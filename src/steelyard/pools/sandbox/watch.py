@@ -82,6 +82,7 @@ def watch_call(
             for file in (answer_pipe, alive, pool_pipe):
                 selector.register(file, selectors.EVENT_READ)
             ending: Ending | None = None
+            ready: set[int] = set()
             while ending is None:
                 wait_s = deadline_s - time.monotonic()
                 if wait_s <= 0.0:

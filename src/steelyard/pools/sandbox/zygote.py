@@ -6,6 +6,7 @@ used is measured here. The top level of a tool's module runs in this process, so
 is as trusted as its operator; what its functions do is not.
 """
 
+import contextlib
 import ctypes
 import math
 import os
@@ -135,11 +136,9 @@ def _end_all(call: int | None) -> _Usage:
     """Kill every process but this one, and wait until the last is gone."""
     usage = _Usage()
     while True:
-        try:
+        # It fails when none is left but the dead.
+        with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            # Only the dead are left, if any.
-            pass
         try:
             pid, status, used = os.wait4(-1, 0)
         except ChildProcessError:
@@ -149,18 +148,18 @@ def _end_all(call: int | None) -> _Usage:
             usage.status = status
 
 
-def _report(
-    job: ToolJob, ending: Ending, body: bytes, used: _Usage, wall_s: float
-) -> ToolReport:
-    if ending == "timeout":
-        return ToolReport(status="timeout")
-    if ending == "memory":
-        return ToolReport(status="memory")
+def _report(job: ToolJob, ending: Ending, body: bytes, used: _Usage, wall_s: float) -> ToolReport:
+    if ending == "timeout" or ending == "memory":  # noqa: PLR1714 - types narrow so
+        return ToolReport(status=ending)
     if ending == "too_long":
         message = f"{job.tool} sent more than {MAX_FRAME_BYTES} bytes and was killed"
         return ToolReport(status="failed", message=message)
     if not body:
         return _without_result(job, used)
+    return _checked(job, body, used, wall_s)
+
+
+def _checked(job: ToolJob, body: bytes, used: _Usage, wall_s: float) -> ToolReport:
     try:
         report = msgspec.msgpack.decode(body, type=ToolReport)
     except msgspec.DecodeError as error:
