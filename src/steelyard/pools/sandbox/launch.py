@@ -29,6 +29,7 @@ _PROBE_TIMEOUT_S = 30.0
 _KEPT_VARIABLES = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 # Libraries, interpreters and the linker's list of them; no settings, no accounts.
 _SYSTEM_PATHS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
+_TOO_BROAD = tuple(Path(path) for path in ("/", "/etc", "/home", "/root", "/tmp", "/var"))  # noqa: S108
 # systemd keeps these user ids for services of the moment; no account has one.
 _FIRST_USER_ID, _USER_IDS = 61184, 4335
 _numbers = itertools.count()
@@ -145,12 +146,19 @@ def readable_paths(further: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _refuse_broad(path: Path) -> None:
-    broad = {Path("/"), Path("/home"), Path("/root"), Path("/tmp"), Path("/etc"), Path("/var")}  # noqa: S108
-    if path.resolve() in broad or Path.home().is_relative_to(path.resolve()):
+    if path.resolve() in _TOO_BROAD or _home().is_relative_to(path.resolve()):
         raise ConfigError(
             f"python_paths holds {path}, which would show tools a home folder or a whole system; "
             "put the tools into a folder of their own"
         )
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        # A user without an account, as in many containers.
+        return Path("/")
 
 
 async def _try(sandbox: Sandbox) -> str | None:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import platform
 import socket
+import stat
 import struct
 from pathlib import Path
 from typing import Never
@@ -110,10 +111,10 @@ def _make_root(confinement: Confinement) -> None:
 
 
 def _bind(path: str, file: int) -> None:
-    source, place = Path(path), Path(_BASE + path)
+    place = Path(_BASE + path)
     place.parent.mkdir(parents=True, exist_ok=True)
     opened = f"/proc/self/fd/{file}"
-    if source.is_dir():
+    if stat.S_ISDIR(os.fstat(file).st_mode):
         place.mkdir(exist_ok=True)
     else:
         place.touch()
