@@ -109,13 +109,14 @@ class TaskContext:
         Raises:
             SteelyardError: The step was refused or failed.
         """
+        step_id = self._dispatcher.next_step_id(self.task_id)
         step = Step(
             task_id=self.task_id,
-            step_id=self._dispatcher.next_step_id(self.task_id),
+            step_id=step_id,
             agent=self._terms.agent,
             name=tool.step_name,
             call=ToolCall(tool=tool.name, memory_bytes=tool.memory_bytes),
-            parents=self._dispatcher.frontier(self.task_id),
+            parents=self._dispatcher.parents(self.task_id, step_id),
             deadline_s=self._terms.deadline_s,
             budget_usd=self._terms.budget_usd,
         )

@@ -24,12 +24,13 @@ def demo_json(ledger: Ledger, plan: FleetPlan, simulated: SimulatedPlan) -> dict
         simulated: The plan's simulation.
 
     Returns:
-        Keys tasks, steps, goodput_per_s, slo_attainment, cost_usd, pools, plan, baselines and
-        simulation; units are in the names.
+        Keys tasks and steps (counts), by_step, goodput_per_s, slo_attainment, cost_usd, pools,
+        plan, baselines and simulation; units are in the names.
     """
     return {
         "tasks": len(ledger.tasks),
-        "steps": [msgspec.to_builtins(summary) for summary in summarize_steps(ledger)],
+        "steps": len({one.step.key for one in ledger.attempts if one.outcome == "ok"}),
+        "by_step": [msgspec.to_builtins(summary) for summary in summarize_steps(ledger)],
         "goodput_per_s": ledger.goodput_per_s,
         "slo_attainment": ledger.slo_attainment_frac,
         "cost_usd": ledger.cost_usd,
@@ -56,7 +57,7 @@ def demo_json(ledger: Ledger, plan: FleetPlan, simulated: SimulatedPlan) -> dict
             "used_usd_per_1000_tasks": (
                 1000.0 * simulated.ledger.cost_usd / len(simulated.ledger.tasks)
             ),
-            "steps": [msgspec.to_builtins(one) for one in summarize_steps(simulated.ledger)],
+            "by_step": [msgspec.to_builtins(one) for one in summarize_steps(simulated.ledger)],
         },
     }
 

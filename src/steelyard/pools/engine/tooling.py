@@ -2,7 +2,7 @@
 
 The model's answer is constrained to JSON: one call `{"name": ..., "arguments": {...}}`, or with
 `tool_choice` auto also `{"reply": ...}`. So every call is well-formed; whether it is a sensible one
-is up to the model: SmolLM2-135M picked the right one of four tools in 3 of 8 cases (2026-11-22).
+is up to the model, and a small one often picks the wrong tool.
 One call per answer: `parallel_tool_calls` cannot be had. With `none` the tools are left out.
 """
 
