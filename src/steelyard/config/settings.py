@@ -6,7 +6,7 @@ valid name.
 
 import tomllib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -14,6 +14,8 @@ from steelyard.config.convert import convert_table
 from steelyard.config.unknown_keys import is_table, nearest, refuse_unknown
 from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
+
+SandboxChoice = Literal["auto", "bubblewrap", "landlock", "off"]
 
 
 class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,14 +133,27 @@ class ToolPoolSettings(
 
     Attributes:
         slots: Tools at once.
-        cores: Cores that the pool pays for.
+        cores: Cores that the pool pays for; in a sandbox also what one tool may use.
         offering: Catalogue name of the machine that this one is priced as; None takes a common
             machine of the same architecture.
+        sandbox: What confines tools. `auto` takes the first of `bubblewrap` and `landlock` that
+            works on this machine and refuses to start where none does; `off` gives tools all
+            rights of this user.
+        python_paths: Folders with the tools' modules; in a sandbox tools read them and see no
+            other folder of this machine.
+        memory_bytes: Memory of one call and its children, in a sandbox.
+        processes: Processes of one call, in a sandbox.
+        folder_bytes: Size of a call's private folder, in a sandbox.
     """
 
     slots: int = 2
     cores: float = 1.0
     offering: str | None = None
+    sandbox: SandboxChoice = "auto"
+    python_paths: tuple[Path, ...] = ()
+    memory_bytes: int = 2048 * 1024 * 1024
+    processes: int = 64
+    folder_bytes: int = 256 * 1024 * 1024
 
 
 class EndpointPoolSettings(
@@ -239,7 +254,9 @@ def load_settings(path: Path) -> Settings:
     settings = convert_table(path, "", table, Settings)
     settings = msgspec.structs.replace(settings, pools=pools)
     _check_values(path, settings)
-    return _anchored(settings, path.parent)
+    settings = _anchored(settings, path.parent)
+    _check_hidden(path, settings)
+    return settings
 
 
 def _refuse_unknown(path: Path, table: dict[str, Any]) -> None:
@@ -286,7 +303,13 @@ def _check_pool(where: str, pool: PoolSettings) -> None:
             "machine_frac": pool.machine_frac,
         }
     elif isinstance(pool, ToolPoolSettings):
-        counts = {"slots": pool.slots, "cores": pool.cores}
+        counts = {
+            "slots": pool.slots,
+            "cores": pool.cores,
+            "memory_bytes": pool.memory_bytes,
+            "processes": pool.processes,
+            "folder_bytes": pool.folder_bytes,
+        }
     else:
         counts = {
             "curve.concurrency_cap": pool.curve.concurrency_cap,
@@ -296,6 +319,24 @@ def _check_pool(where: str, pool: PoolSettings) -> None:
     for key, value in counts.items():
         if value is not None and not value > 0:
             raise ConfigError(f"{where}.{key} is {value}; it must be greater than 0")
+
+
+def _check_hidden(path: Path, settings: Settings) -> None:
+    """Refuse to show tools the event log or the keys."""
+    hidden = {
+        "store.path": settings.store.path,
+        "gateway.api_keys_file": settings.gateway.api_keys_file,
+    }
+    for name, pool in settings.pools.items():
+        if not isinstance(pool, ToolPoolSettings) or pool.sandbox == "off":
+            continue
+        for folder in pool.python_paths:
+            for key, file in hidden.items():
+                if file is not None and file.resolve().is_relative_to(folder.resolve()):
+                    raise ConfigError(
+                        f"configuration {path}: pools.{name}.python_paths holds {folder}, where "
+                        f"tools would read {key}; put the tools into a folder of their own"
+                    )
 
 
 def _check_endpoint(where: str, pool: EndpointPoolSettings) -> None:
@@ -327,6 +368,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     for name, pool in settings.pools.items():
         if isinstance(pool, EmbeddedPoolSettings) and pool.model_path is not None:
             pools[name] = msgspec.structs.replace(pool, model_path=folder / pool.model_path)
+        elif isinstance(pool, ToolPoolSettings):
+            paths = tuple(folder / path for path in pool.python_paths)
+            pools[name] = msgspec.structs.replace(pool, python_paths=paths)
         else:
             pools[name] = pool
     return msgspec.structs.replace(settings, gateway=gateway, store=store, pools=pools)
