@@ -69,7 +69,7 @@ class Admission:
             decision: Where it goes.
             now_s: Time at which the policy saw the fleet; a replay shows it the same fleet.
         """
-        self._recorder.record(StepPlaced(t_s=now_s, step=step, decision=decision))
+        self._recorder.record(StepPlaced(t_s=now_s, step=step, decision=decision), step.fence)
 
     async def enter(self, step: Step, decision: Decision, cap: int) -> None:
         """Wait until a placed step may start, and record its start.
@@ -96,15 +96,18 @@ class Admission:
             self._waiting.pop((step.task_id, step.step_id, step.attempt), None)
             raise
 
-    def leave(self, event: AttemptFinished, decision: Decision, cap: int) -> None:
+    def leave(
+        self, event: AttemptFinished, decision: Decision, cap: int, fence: int | None = None
+    ) -> None:
         """Record the end of an attempt and let the next steps start.
 
         Args:
             event: How it ended.
             decision: Where it had been placed.
             cap: Steps that run at once on the replica.
+            fence: Number of the lease under which it ran; None outside of durable tasks.
         """
-        self._recorder.record(event)
+        self._recorder.record(event, fence)
         replica = (decision.pool, decision.replica)
         queue = self._queues.setdefault(replica, StepQueue())
         while len(queue) > 0 and self._recorder.state.running_on(*replica) < cap:
@@ -122,5 +125,6 @@ class Admission:
                 task_id=step.task_id,
                 step_id=step.step_id,
                 attempt=step.attempt,
-            )
+            ),
+            step.fence,
         )
