@@ -1,5 +1,6 @@
 """A real gateway on a loopback port, in front of a real dispatcher and a scripted pool."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
@@ -32,6 +33,8 @@ class Rig:
         self.server = server
         self.dispatcher = dispatcher
         self.events = events
+        self._changed = asyncio.Event()
+        dispatcher.subscribe(lambda _: self._changed.set())
         self.http = aiohttp.ClientSession(server.url)
         self.openai = openai.AsyncOpenAI(
             base_url=server.base_url, api_key="not-checked", max_retries=0
@@ -40,6 +43,13 @@ class Rig:
     def of_kind(self, kind: type[_T]) -> list[_T]:
         """Recorded events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
+
+    async def wait_for(self, kind: type[Event], count: int = 1) -> None:
+        """Wait until so many events of a kind are recorded."""
+        async with asyncio.timeout(5.0):
+            while len(self.of_kind(kind)) < count:
+                self._changed.clear()
+                await self._changed.wait()
 
     async def close(self) -> None:
         await self.http.close()

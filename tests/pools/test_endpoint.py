@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, port: int = 0) -> AsyncIterator[str]:
+async def serving(handler: Handler, port: int = 0) -> AsyncGenerator[str]:
     app = web.Application()
     app.router.add_route("*", "/v1/{path:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -42,7 +42,7 @@ async def serving(handler: Handler, port: int = 0) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def pool_of(handler: Handler, **limits: float) -> AsyncIterator[OpenAiEndpointPool]:
+async def pool_of(handler: Handler, **limits: float) -> AsyncGenerator[OpenAiEndpointPool]:
     async with serving(handler) as url:
         pool = OpenAiEndpointPool(
             [url],
@@ -87,8 +87,9 @@ def status(code: int, body: str, **headers: str) -> Handler:
 
 
 def request(**fields: Any) -> LlmRequest:
-    messages = [{"role": "user", "content": "Hi"}]
-    return LlmRequest(**{"kind": "chat", "model": "m", "messages": messages, **fields})
+    return LlmRequest(
+        kind="chat", model="m", messages=[{"role": "user", "content": "Hi"}], **fields
+    )
 
 
 async def collect(pool: LlmBackend, asked: LlmRequest | None = None) -> list[LlmChunk]:
@@ -243,7 +244,7 @@ async def test_times_out_on_a_silent_server_and_between_tokens() -> None:
         return response
 
     async with pool_of(silent, first_token_s=0.2) as pool:
-        with pytest.raises(PoolTimeoutError, match="nothing for 0.2 s"):
+        with pytest.raises(PoolTimeoutError, match=r"nothing for 0\.2 s"):
             await collect(pool)
     async with pool_of(silent) as pool:
         with pytest.raises(PoolTimeoutError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ async def test_kills_a_tool_that_takes_too_long_and_goes_on(
     request = ToolRequest(
         tool="sample_tools:spawn_and_sleep", arguments={"marker": str(marker)}, timeout_s=1.5
     )
-    with pytest.raises(PoolTimeoutError, match="longer than 1.5 s"):
+    with pytest.raises(PoolTimeoutError, match=r"longer than 1\.5 s"):
         await pool.run(request)
     # What the tool has started is killed with it.
     await gone(int(marker.read_text()))
@@ -99,14 +100,15 @@ async def test_kills_a_tool_that_takes_too_long_and_goes_on(
 
 async def gone(pid: int) -> None:
     async with asyncio.timeout(10):
-        while True:
-            try:
-                state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").split()[2]
-            except (FileNotFoundError, ProcessLookupError):
-                return
-            if state == "Z":
-                return
+        while is_alive(pid):  # noqa: ASYNC110 - a foreign process gives no event
             await asyncio.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 async def test_a_dying_worker_is_unavailable_and_comes_back(pool: ProcessToolPool) -> None:
@@ -132,6 +134,28 @@ async def test_cancelling_the_caller_kills_the_call(pool: ProcessToolPool) -> No
     with pytest.raises(asyncio.CancelledError):
         await call
     assert (await run(pool, "pid")).result in {worker, *pool.pids()}
+
+
+async def test_workers_die_with_a_caller_that_is_killed() -> None:
+    program = (
+        "import asyncio\n"
+        "from steelyard.pools.tools import ProcessToolPool\n"
+        "async def main():\n"
+        "    pool = ProcessToolPool(slots=1)\n"
+        "    await pool.start()\n"
+        "    print(pool.pids()[0], flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    caller = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+    )
+    assert caller.stdout is not None
+    worker = int(await caller.stdout.readline())
+    assert is_alive(worker)
+    caller.kill()
+    await caller.wait()
+    await gone(worker)
 
 
 async def test_stray_prints_do_not_reach_the_pipe(pool: ProcessToolPool) -> None:

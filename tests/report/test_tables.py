@@ -54,7 +54,7 @@ def test_refusals_name_the_cause_and_the_earliest_finish(ledger: Ledger) -> None
     (row,) = refusal_grid(ledger).rows
     assert row[0] == "essay"
     assert "engine: too late" in row
-    assert row[-1] == "12.0 s"
+    assert "12.0 s" in row
 
 
 def test_predictions_are_compared_by_their_ratio(ledger: Ledger) -> None:

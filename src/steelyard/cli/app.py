@@ -103,10 +103,13 @@ def simulate(
     workload: Annotated[Path, typer.Option("--workload", help="Workload file.")],
     plan_file: Annotated[Path, typer.Option("--plan", help="plan.json of `steelyard plan`.")],
     policy: Annotated[str, typer.Option("--policy", help="Policy's name.")] = "cheapest_feasible",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of every draw.")] = 1,
+    tasks: Annotated[
+        int, typer.Option("--tasks", min=1, help="Tasks drawn, to arrive at the plan's rate.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every draw.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Run a workload through a planned fleet on a virtual clock, with the live policy."""
     from steelyard.cli.simulate import run_simulate
 
-    run_simulate(workload, plan_file, policy, seed, as_json=as_json)
+    run_simulate(workload, plan_file, policy, (tasks, seed), as_json=as_json)

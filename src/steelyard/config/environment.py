@@ -65,8 +65,26 @@ def machine_arch() -> Arch:
     raise ConfigError(f"this machine is {machine}; Steelyard knows x86_64 and arm64")
 
 
+def tool_environment() -> dict[str, str]:
+    """Which variables may a tool see? What Python needs to run, and no secret."""
+    allowed = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH")
+    return {name: os.environ[name] for name in allowed if name in os.environ}
+
+
 def usable_cores() -> int:
     """How many cores may this process use?"""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def machine_description() -> str:
+    """What is this machine? Cores, CPU and Python, for reports."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return f"{usable_cores()} cores, {model}, Python {platform.python_version()}"

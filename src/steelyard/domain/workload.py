@@ -23,6 +23,8 @@ class WorkloadStep(msgspec.Struct, frozen=True, kw_only=True):
         output_tokens: Length of the answer.
         max_output_tokens: Limit that the caller set; None where the source has none.
         shared_prefix_tokens: Prompt tokens that repeat a prefix of an earlier step of the task.
+        common_prefix_tokens: Prompt tokens at the start with which steps of other tasks of the
+            agent begin, too: its system prompt, tools and examples.
         cpu_s: CPU seconds on the reference core.
         think_or_tool_s: Time a tool waits beside its CPU time, or a person's gap.
         memory_bytes: Peak memory of a tool.
@@ -40,6 +42,7 @@ class WorkloadStep(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     max_output_tokens: int | None = None
     shared_prefix_tokens: int = 0
+    common_prefix_tokens: int = 0
     cpu_s: float = 0.0
     think_or_tool_s: float = 0.0
     memory_bytes: int = 0

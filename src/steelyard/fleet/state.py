@@ -33,6 +33,7 @@ _POOL_FAULTS = frozenset({"pool_unavailable", "pool_timeout", "pool_protocol", "
 _MAX_LOG_CORRECTION = math.log(20.0)
 # Tasks that only a request header names are never finished; the oldest accounts are dropped.
 _MAX_OPEN_TASKS = 100_000
+_MAX_ESTIMATES = 10_000
 _MODELLESS = ""
 
 
@@ -307,7 +308,7 @@ class FleetState:
         self._failures[attempt.pool] = 0
         self._open_until_s[attempt.pool] = -math.inf
         step, usage, spec = attempt.step, event.usage, self._pools[attempt.pool]
-        estimate = self._estimates.setdefault((step.agent, step.name), StepEstimate.unseen())
+        estimate = self._estimate_of(step.agent, step.name)
         if isinstance(step.call, LlmCall):
             estimate.output_tokens.add(usage.output_tokens)
             if attempt.replica < spec.replicas:
@@ -334,10 +335,19 @@ class FleetState:
         if account is not None:
             account.finished.append((step.name, event.t_s))
 
+    def _estimate_of(self, agent: str, name: str) -> StepEstimate:
+        """The estimate to learn into; the oldest goes when clients make up ever new names."""
+        estimate = self._estimates.get((agent, name))
+        if estimate is None:
+            if len(self._estimates) >= _MAX_ESTIMATES:
+                self._estimates.pop(next(iter(self._estimates)))
+            estimate = self._estimates[(agent, name)] = StepEstimate.unseen()
+        return estimate
+
     def _close_task(self, event: TaskFinished) -> None:
         account = self._tasks.pop(event.task_id, None)
         if account is None or event.status != "succeeded":
             return
         for name, t_s in account.finished:
-            estimate = self._estimates.setdefault((account.agent, name), StepEstimate.unseen())
+            estimate = self._estimate_of(account.agent, name)
             estimate.remaining_s.add(event.t_s - t_s)

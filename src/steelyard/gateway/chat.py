@@ -6,6 +6,7 @@ from steelyard.gateway.generation import (
     AnswerHead,
     AnswerParts,
     Generation,
+    raw_logprobs,
     steelyard_object,
     usage_object,
     vendor_fields,
@@ -91,7 +92,7 @@ class ChatRenderer:
         choice = {
             "index": chunk.index,
             "delta": delta,
-            "logprobs": _logprobs(chunk.logprobs),
+            "logprobs": raw_logprobs(chunk) or _logprobs(chunk.logprobs),
             "finish_reason": chunk.finish_reason,
         }
         return self._object("chat.completion.chunk", [choice], usage=None)
@@ -143,7 +144,7 @@ def _choice(index: int, part: AnswerParts) -> dict[str, Any]:
     return {
         "index": index,
         "message": message,
-        "logprobs": _logprobs(part.logprobs),
+        "logprobs": part.raw_logprobs or _logprobs(part.logprobs),
         "finish_reason": part.finish_reason,
     }
 

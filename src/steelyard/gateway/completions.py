@@ -6,6 +6,7 @@ from steelyard.gateway.generation import (
     AnswerHead,
     AnswerParts,
     Generation,
+    raw_logprobs,
     steelyard_object,
     usage_object,
 )
@@ -73,7 +74,7 @@ class CompletionRenderer:
         choice = {
             "index": chunk.index,
             "text": chunk.text,
-            "logprobs": _logprobs(chunk.logprobs),
+            "logprobs": raw_logprobs(chunk) or _logprobs(chunk.logprobs),
             "finish_reason": chunk.finish_reason,
         }
         return self._object([choice], usage=None)
@@ -89,7 +90,7 @@ class CompletionRenderer:
             {
                 "index": index,
                 "text": part.text,
-                "logprobs": _logprobs(part.logprobs),
+                "logprobs": part.raw_logprobs or _logprobs(part.logprobs),
                 "finish_reason": part.finish_reason,
             }
             for index, part in enumerate(parts)

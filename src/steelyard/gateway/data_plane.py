@@ -1,7 +1,7 @@
 """The /v1 endpoints: parse, place, answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -180,7 +180,7 @@ class DataPlane:
         body = await exchange.body(self._limits.body_bytes, self._limits.body_timeout_s)
         return parse_json(body, self._limits.json_depth)
 
-    async def _while_connected(self, exchange: Exchange, work: Any) -> None:  # noqa: ANN401
+    async def _while_connected(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
         limit_s = self._limits.request_timeout_s
         try:
             async with asyncio.timeout(limit_s):

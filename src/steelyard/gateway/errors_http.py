@@ -36,6 +36,7 @@ ERROR_RESPONSES: dict[type[SteelyardError], tuple[int, str]] = {
     errors.PoolRejectedError: (400, "invalid_request_error"),
     errors.PoolProtocolError: (502, "server_error"),
     errors.StepFailedError: (502, "server_error"),
+    errors.ToolFailedError: (500, "server_error"),
     errors.DeadlineExceededError: (504, "server_error"),
     errors.NondeterminismError: (409, "invalid_request_error"),
     errors.LeaseLostError: (409, "invalid_request_error"),

@@ -67,6 +67,7 @@ class AnswerParts:
     def __init__(self) -> None:
         self.finish_reason: FinishReason = "stop"
         self.logprobs: list[TokenLogprob] = []
+        self.raw_logprobs: dict[str, Any] = {}
         self.vendor_fields: dict[str, Any] = {}
         self._pieces: list[str] = []
         self._tool_calls: dict[int, dict[str, str]] = {}
@@ -92,6 +93,9 @@ class AnswerParts:
             call["id"] += delta.id
             call["name"] += delta.name
             call["arguments"] += delta.arguments
+        for name, value in (raw_logprobs(chunk) or {}).items():
+            if isinstance(value, list):
+                self.raw_logprobs.setdefault(name, []).extend(value)
         for name, value in vendor_fields(chunk).items():
             before: Any = self.vendor_fields.get(name)
             if isinstance(before, str) and isinstance(value, str):
@@ -121,16 +125,25 @@ def vendor_fields(chunk: LlmChunk) -> dict[str, Any]:
     Returns:
         The unknown fields of this choice's delta or message; texts are pieces to append.
     """
-    if chunk.raw is None:
-        return {}
-    for choice in chunk.raw.get("choices") or ():
+    choice = _raw_choice(chunk)
+    delta: dict[str, Any] = choice.get("delta") or choice.get("message") or {}
+    return {
+        name: value
+        for name, value in delta.items()
+        if name not in _OPENAI_FIELDS and value is not None
+    }
+
+
+def raw_logprobs(chunk: LlmChunk) -> dict[str, Any] | None:
+    """Which logprobs did the upstream send, alternatives and all? None where we render our own."""
+    return _raw_choice(chunk).get("logprobs")
+
+
+def _raw_choice(chunk: LlmChunk) -> dict[str, Any]:
+    choices: list[dict[str, Any]] = (chunk.raw or {}).get("choices") or []
+    for choice in choices:
         if choice.get("index", 0) == chunk.index:
-            delta: dict[str, Any] = choice.get("delta") or choice.get("message") or {}
-            return {
-                name: value
-                for name, value in delta.items()
-                if name not in _OPENAI_FIELDS and value is not None
-            }
+            return choice
     return {}
 
 

@@ -69,12 +69,16 @@ async def serve(
         for spec in dispatcher.state.pools:
             metrics.apply(PoolAdded(t_s=dispatcher.now_s(), spec=spec))
         dispatcher.subscribe(metrics.apply)
+    server = _EmbeddedServer(_uvicorn_config(settings, Gateway(settings, dispatcher, metrics)))
     listener = _bind(settings)
     host, port = listener.getsockname()[:2]
-    server = _EmbeddedServer(_uvicorn_config(settings, Gateway(settings, dispatcher, metrics)))
     running = asyncio.create_task(server.serve(sockets=[listener]))
+    listening = asyncio.create_task(server.listening.wait())
     try:
-        await server.listening.wait()
+        await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            listening.cancel()
+            await running
         yield GatewayServer(host=host, port=port)
     finally:
         server.should_exit = True
@@ -111,8 +115,8 @@ def _uvicorn_config(settings: GatewaySettings, gateway: Gateway) -> uvicorn.Conf
         proxy_headers=False,
         backlog=_BACKLOG,
         limit_concurrency=limits.max_connections,
-        timeout_keep_alive=int(limits.idle_timeout_s),
-        timeout_graceful_shutdown=int(limits.shutdown_timeout_s),
+        timeout_keep_alive=limits.idle_timeout_s,
+        timeout_graceful_shutdown=limits.shutdown_timeout_s,
     )
 
 

@@ -31,8 +31,8 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     request_timeout_s: float = 600.0
-    idle_timeout_s: float = 75.0
-    shutdown_timeout_s: float = 10.0
+    idle_timeout_s: int = 75
+    shutdown_timeout_s: int = 10
     max_connections: int = 4096
 
 

@@ -281,7 +281,7 @@ def _check_depth(document: Any, max_depth: int) -> None:  # noqa: ANN401 - JSON
 
 
 def _containers(parent: Any) -> list[Any]:  # noqa: ANN401 - JSON
-    children: list[Any] = list(parent.values() if isinstance(parent, dict) else parent)
+    children = cast("dict[str, Any]", parent).values() if isinstance(parent, dict) else parent
     return [child for child in children if isinstance(child, dict | list)]
 
 

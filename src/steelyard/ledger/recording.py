@@ -1,8 +1,13 @@
 """The ledger as a workload: what was served can be planned for and simulated."""
 
+import msgspec
+
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 from steelyard.ledger.ledger import AttemptRecord, Ledger, TaskRecord
+
+# Agent, model and hash of a prompt's beginning.
+_Prefix = tuple[str, str, int]
 
 
 def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
@@ -20,21 +25,30 @@ def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
         The tasks in order of arrival, the first one at 0 s.
     """
     steps: dict[str, list[AttemptRecord]] = {}
+    first_task: dict[_Prefix, str] = {}
+    common: set[_Prefix] = set()
     for attempt in ledger.attempts:
         if attempt.outcome == "ok":
             steps.setdefault(attempt.step.task_id, []).append(attempt)
+            for prefix in _prefixes(attempt.step):
+                if first_task.setdefault(prefix, attempt.step.task_id) != attempt.step.task_id:
+                    common.add(prefix)
     tasks = sorted(ledger.tasks, key=lambda task: (task.submitted_s, task.task_id))
     tasks = [task for task in tasks if task.task_id in steps]
     start_s = tasks[0].submitted_s if tasks else 0.0
     return Workload(
         name=name,
-        tasks=tuple(_task(ledger, task, steps[task.task_id], start_s) for task in tasks),
+        tasks=tuple(_task(ledger, task, steps[task.task_id], start_s, common) for task in tasks),
         source=source,
     )
 
 
 def _task(
-    ledger: Ledger, task: TaskRecord, attempts: list[AttemptRecord], start_s: float
+    ledger: Ledger,
+    task: TaskRecord,
+    attempts: list[AttemptRecord],
+    start_s: float,
+    common: set[_Prefix],
 ) -> WorkloadTask:
     ordered = sorted(attempts, key=lambda one: one.step.step_id)
     known = {one.step.step_id for one in ordered}
@@ -42,7 +56,13 @@ def _task(
     for index, attempt in enumerate(ordered):
         earlier = [one.step for one in ordered[:index]]
         parents = tuple(parent for parent in attempt.step.parents if parent in known)
-        steps.append(_step(ledger, attempt, earlier, parents))
+        step = _step(ledger, attempt, earlier, parents)
+        if isinstance(attempt.step.call, LlmCall):
+            tokens = _common_tokens(attempt.step, common)
+            step = msgspec.structs.replace(
+                step, common_prefix_tokens=min(step.prompt_tokens, tokens)
+            )
+        steps.append(step)
     return WorkloadTask(
         task_id=task.task_id,
         agent=task.agent,
@@ -83,6 +103,23 @@ def _step(
         think_or_tool_s=max(0.0, usage.wall_s - usage.cpu_s),
         memory_bytes=usage.memory_bytes,
         recorded_s=usage.wall_s,
+    )
+
+
+def _prefixes(step: Step) -> list[_Prefix]:
+    call = step.call
+    if not isinstance(call, LlmCall):
+        return []
+    return [(step.agent, call.model, prefix_hash) for prefix_hash in call.prefix_hashes]
+
+
+def _common_tokens(step: Step, common: set[_Prefix]) -> int:
+    """Tokens of the longest beginning that another task of the agent had, too."""
+    call = step.call
+    tokens = call.prefix_tokens if isinstance(call, LlmCall) else ()
+    return max(
+        (end for prefix, end in zip(_prefixes(step), tokens, strict=True) if prefix in common),
+        default=0,
     )
 
 

@@ -10,6 +10,11 @@ from steelyard.fleet.view import FleetView
 from steelyard.placement.candidates import cached_then_two_choices
 from steelyard.placement.predictions import decide, predict, refuse
 
+# Pools within this share of the cheapest are as cheap. At a plan's bid prices all hardware that the
+# plan sends a step to costs the same (complementary slackness): a bare minimum would send every
+# step to one of them and let the others idle.
+_TIE_FRAC = 0.05
+
 
 class Policy(Protocol):
     """A pure function from a step and a view of the fleet to a decision or a refusal."""
@@ -26,6 +31,8 @@ class Policy(Protocol):
 
 class CheapestFeasible:
     """The cheapest pool with `slack_s >= 0`, by bid price; then the warmest replica in it.
+
+    Among pools that are as cheap to within 5 %, the one that finishes first.
 
     Thin for now: provider share caps are not constraints yet, and the expected remaining work is a
     mean, not a quantile.
@@ -51,11 +58,17 @@ class CheapestFeasible:
             return refuse(view, seen, self.name)
         in_time = [pool for pool in allowed if seen.slack_s[pool] >= 0.0]
         if in_time:
+            least_usd = min(float(seen.bid_cost_usd[pool]) for pool in in_time)
+            ties = [
+                pool
+                for pool in in_time
+                if float(seen.bid_cost_usd[pool]) <= least_usd * (1.0 + _TIE_FRAC)
+            ]
             chosen = min(
-                in_time,
+                ties,
                 key=lambda pool: (
-                    float(seen.bid_cost_usd[pool]),
                     float(seen.finish_s[pool]),
+                    float(seen.bid_cost_usd[pool]),
                     view.pools[pool].name,
                 ),
             )

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from steelyard.planner.demand import Demand, checked
+from steelyard.planner.dominance import undominated
 from steelyard.planner.routing import route
 from steelyard.planner.search import SearchLimits, StopReason, search
 
@@ -76,9 +77,17 @@ def solve(demand: Demand, limits: SearchLimits | None = None) -> Solution:
     wanted = [b.rate_per_s > 0.0 for b in demand.buckets]
     if not any(wanted):
         return _nothing(demand, time.perf_counter() - started_s)
-    found = search(demand, limits or SearchLimits())
-    routing = route(demand, found.machines)
-    bought = {o.name: int(n) for o, n in zip(demand.offers, found.machines, strict=True) if n > 0.5}
+    keep = undominated(demand)
+    core = msgspec.structs.replace(
+        demand,
+        offers=tuple(demand.offers[o] for o in keep),
+        capacity_per_s=tuple(demand.capacity_per_s[o] for o in keep),
+    )
+    found = search(core, limits or SearchLimits())
+    machines = np.zeros(len(demand.offers))
+    machines[keep] = found.machines
+    routing = route(demand, machines)
+    bought = {o.name: int(n) for o, n in zip(demand.offers, machines, strict=True) if n > 0.5}
     cheapest = (load[:, wanted] * usd[:, None]).min(axis=0)
     return Solution(
         fleet=bought,

@@ -144,6 +144,21 @@ def ratio(value: float | None) -> str:
     return NONE if value is None else f"{significant(value)}x"
 
 
+def short_offering(offering: str) -> str:
+    """How is an offering written in a sentence? Without its region, and its capacity type if usual.
+
+    >>> short_offering("gcp/us-central1/n4a-standard-2/on_demand")
+    'gcp/n4a-standard-2'
+    >>> short_offering("gcp/us-central1/n4a-standard-2/spot"), short_offering("my-server")
+    ('gcp/n4a-standard-2 (spot)', 'my-server')
+    """
+    parts = offering.split("/")
+    if len(parts) != 4:
+        return name(offering)
+    capacity = "" if parts[3] == "on_demand" else f" ({parts[3]})"
+    return name(f"{parts[0]}/{parts[2]}{capacity}")
+
+
 def name(text: str, limit: int = 80) -> str:
     r"""How is a name that a user gave written? On one line, without control characters, not long.
 

@@ -11,10 +11,12 @@ class Column(msgspec.Struct, frozen=True):
     Attributes:
         head: Heading.
         number: Whether cells stand at the right, as numbers do.
+        wide: Whether cells are sentences or lists, which wrap.
     """
 
     head: str
     number: bool = False
+    wide: bool = False
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +37,16 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-def columns(texts: tuple[str, ...], numbers: tuple[str, ...]) -> tuple[Column, ...]:
-    """Headings of text columns, then of number columns.
+def columns(
+    texts: tuple[str, ...], numbers: tuple[str, ...], wide: tuple[str, ...] = ()
+) -> tuple[Column, ...]:
+    """Headings of text columns, then of number columns, then of wide text columns.
 
-    >>> [column.number for column in columns(("pool",), ("cost",))]
-    [False, True]
+    >>> [column.number for column in columns(("pool",), ("cost",), ("why",))]
+    [False, True, False]
     """
-    return tuple([Column(head) for head in texts] + [Column(head, True) for head in numbers])
+    return (
+        *(Column(head) for head in texts),
+        *(Column(head, number=True) for head in numbers),
+        *(Column(head, wide=True) for head in wide),
+    )

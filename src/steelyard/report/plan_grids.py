@@ -1,6 +1,18 @@
 """Tables of a plan: fleets and their cost, machines, which steps go where, the simulation."""
 
-from steelyard.report.format import NONE, count, name, per_second, percent, ratio, usd
+import numpy as np
+
+from steelyard.report.format import (
+    NONE,
+    count,
+    name,
+    per_second,
+    percent,
+    ratio,
+    seconds,
+    short_offering,
+    usd,
+)
 from steelyard.report.grid import Grid, columns
 from steelyard.report.inputs import (
     FleetOption,
@@ -25,8 +37,9 @@ def fleet_grid(plan: PlanInputs) -> Grid:
         title="The plan beside its baselines",
         origin="planned",
         columns=columns(
-            ("fleet", "machines"),
+            ("fleet",),
             ("per 1,000 tasks", "per hour", "against the plan", "gap at most"),
+            ("machines",),
         ),
         rows=tuple(_fleet_row(one, base_usd) for one in (plan.plan, *plan.baselines)),
         note=(
@@ -38,19 +51,20 @@ def fleet_grid(plan: PlanInputs) -> Grid:
 
 def _fleet_row(fleet: FleetOption, base_usd: float | None) -> tuple[str, ...]:
     if fleet.usd_per_1000_tasks is None:
-        return (name(fleet.label), f"infeasible: {name(fleet.infeasible, 300)}", *(NONE,) * 4)
-    bought = ", ".join(
-        f"{count(pool.machines)} x {name(pool.offering)}" if pool.machines else name(pool.offering)
+        return (name(fleet.label), *(NONE,) * 4, f"infeasible: {name(fleet.infeasible, 300)}")
+    bought = [
+        f"{count(pool.machines)} x {short_offering(pool.offering)}"
         for pool in fleet.pools
-    )
+        if pool.machines
+    ]
     against = fleet.usd_per_1000_tasks / base_usd if base_usd else None
     return (
         name(fleet.label),
-        bought or "none",
         usd(fleet.usd_per_1000_tasks),
         usd(fleet.usd_per_hour),
         ratio(against),
         percent(fleet.gap_frac),
+        ", ".join(bought) or "none",
     )
 
 
@@ -97,26 +111,27 @@ def choice_grid(plan: PlanInputs) -> Grid:
         title="Which steps go to which hardware, and why",
         origin="planned",
         columns=columns(
-            ("step", "agent", "goes to", "runner-up", "why the runner-up lost"),
+            ("step", "agent", "goes to", "runner-up"),
             ("share of steps", "per 1,000 steps", "runner-up, per 1,000"),
+            ("why the runner-up lost",),
         ),
         rows=tuple(_choice_row(one) for one in plan.choices),
     )
 
 
 def _choice_row(choice: StepChoice) -> tuple[str, ...]:
-    runner_up = "none"
+    runner_up = NONE
     if choice.runner_up:
-        runner_up = f"{name(choice.runner_up)} ({choice.runner_up_hardware})"
+        runner_up = f"{choice.runner_up_hardware}: {short_offering(choice.runner_up)}"
     return (
         name(choice.step),
         name(choice.agent),
-        f"{name(choice.offering)} ({choice.hardware})",
+        f"{choice.hardware}: {short_offering(choice.offering)}",
         runner_up,
-        name(choice.why, 300) or "no other offering can run the step",
         percent(choice.share_frac),
         usd(choice.usd_per_1000_steps),
         usd(choice.runner_up_usd_per_1000_steps),
+        name(choice.why, 300) or "no other offering can run the step",
     )
 
 
@@ -131,12 +146,14 @@ def simulation_grid(plan: PlanInputs, simulation: SimulationInputs) -> Grid:
         One row per promise: planned beside simulated.
     """
     ledger = simulation.ledger
-    arrived = plan.tasks_per_s
-    served = len(ledger.tasks) / ledger.span_s if ledger.span_s > 0.0 else None
+    arrivals_s = [task.submitted_s for task in ledger.tasks] or [0.0]
+    span_s = max(arrivals_s) - min(arrivals_s)
+    arrived_per_s = len(ledger.tasks) / span_s if span_s > 0.0 else None
+    took_s = [task.finished_s - task.submitted_s for task in ledger.tasks] or [0.0]
     rows = (
         (
             "SLO attainment",
-            percent(plan.slo_attainment_frac),
+            f"at least {percent(plan.slo_attainment_frac)}",
             percent(ledger.slo_attainment_frac),
         ),
         (
@@ -144,8 +161,9 @@ def simulation_grid(plan: PlanInputs, simulation: SimulationInputs) -> Grid:
             usd(plan.plan.usd_per_1000_tasks),
             usd(simulation.usd_per_1000_tasks),
         ),
-        ("throughput", per_second(arrived, "tasks"), per_second(served, "tasks")),
-        ("goodput", NONE, per_second(ledger.goodput_per_s, "tasks")),
+        ("arrivals", per_second(plan.tasks_per_s, "tasks"), per_second(arrived_per_s, "tasks")),
+        ("task duration p50", NONE, seconds(float(np.percentile(took_s, 50)))),
+        ("task duration p95", NONE, seconds(float(np.percentile(took_s, 95)))),
     )
     return Grid(
         title="The plan against its simulation",
@@ -154,8 +172,7 @@ def simulation_grid(plan: PlanInputs, simulation: SimulationInputs) -> Grid:
         rows=rows,
         note=(
             f"{count(len(ledger.tasks))} tasks on a virtual clock, seed {simulation.seed}, policy "
-            f"{name(simulation.policy)}. The simulated span includes start and end, when the "
-            "fleet is not full."
+            f"{name(simulation.policy)}."
         ),
     )
 
@@ -176,6 +193,6 @@ def provenance_grid(provenance: tuple[Provenance, ...]) -> Grid:
     return Grid(
         title="Where the figures come from",
         origin=None,
-        columns=columns(("figure", "value", "origin", "source", "produced by"), ()),
+        columns=columns(("figure", "value", "origin"), (), ("source", "produced by")),
         rows=tuple(rows),
     )

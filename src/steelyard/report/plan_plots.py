@@ -3,8 +3,9 @@
 """Plots of a plan: its cost beside the baselines', and what the simulation made of it."""
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from steelyard.report.canvas import HARDWARE_HUES, HUES, INK, axes, drawing
+from steelyard.report.canvas import HARDWARE_HUES, HUES, axes, drawing
 from steelyard.report.format import name, percent, usd
 from steelyard.report.inputs import FleetOption, PlanInputs, SimulationInputs
 
@@ -28,12 +29,11 @@ def cost_plot(plan: PlanInputs) -> str:
         seen: dict[str, str] = {}
         for row, fleet in enumerate(fleets):
             if fleet.usd_per_1000_tasks is None:
-                plot.text(highest * 0.01, row, "infeasible", va="center", style="italic")
+                _beside(plot, 0.0, row, "infeasible", "normal")
                 continue
             _split_bar(plot, row, fleet, seen)
             weight = "bold" if row == 0 else "normal"
-            told = f" {usd(fleet.usd_per_1000_tasks)}"
-            plot.text(fleet.usd_per_1000_tasks, row, told, va="center", weight=weight)
+            _beside(plot, fleet.usd_per_1000_tasks, row, usd(fleet.usd_per_1000_tasks), weight)
         plot.set_yticks(range(len(fleets)), [name(one.label, 28) for one in fleets])
         plot.set_ylim(len(fleets) - 0.4, -0.6)
         plot.set_xlim(0.0, highest * 1.2)
@@ -75,21 +75,32 @@ def simulation_plot(plan: PlanInputs, simulation: SimulationInputs) -> str:
     attained = simulation.ledger.slo_attainment_frac
     with drawing("simulation", 1.9) as drawn:
         cost, slo = drawn.figure.subplots(1, 2, sharey=True)
-        planned_usd = plan.plan.usd_per_1000_tasks or 0.0
-        _pair(cost, planned_usd, simulation.usd_per_1000_tasks, (usd, 1.0))
+        planned_usd, simulated_usd = (
+            plan.plan.usd_per_1000_tasks or 0.0,
+            simulation.usd_per_1000_tasks,
+        )
+        _pair(cost, (planned_usd, simulated_usd), (usd(planned_usd), usd(simulated_usd)))
+        cost.xaxis.set_major_locator(MaxNLocator(4))
         cost.set_xlabel("USD per 1,000 tasks")
-        _pair(slo, plan.slo_attainment_frac, attained, (percent, 100.0))
+        told = (f"at least {percent(plan.slo_attainment_frac)}", percent(attained))
+        _pair(slo, (plan.slo_attainment_frac * 100.0, attained * 100.0), told)
         slo.set_xticks(range(0, 101, 25))
         slo.set_xlabel("SLO attainment, % of tasks")
     return drawn.svg
 
 
-def _pair(plot: Axes, planned: float, simulated: float, shown: tuple[object, float]) -> None:
-    written, factor = shown
-    for row, (value, colour) in enumerate(((planned, _PLANNED), (simulated, _SIMULATED))):
-        plot.barh(row, value * factor, height=0.6, color=colour)
-        told = written(value) if callable(written) else ""
-        plot.text(value * factor, row, f" {told}", va="center", color=INK)
+def _pair(plot: Axes, values: tuple[float, float], told: tuple[str, str]) -> None:
+    """A bar for what was planned above one for what was simulated."""
+    for row, colour in enumerate((_PLANNED, _SIMULATED)):
+        plot.barh(row, values[row], height=0.6, color=colour)
+        _beside(plot, values[row], row, told[row], "normal")
     plot.set_yticks([0, 1], ["planned", "simulated"])
     plot.set_ylim(1.6, -0.6)
-    plot.set_xlim(0.0, (max(planned, simulated) or 1.0) * factor * 1.3)
+    plot.set_xlim(0.0, (max(values) or 1.0) * 1.45)
+
+
+def _beside(plot: Axes, value: float, row: int, text: str, weight: str) -> None:
+    """Write at the end of a bar."""
+    plot.annotate(
+        text, (value, row), (4, 0), textcoords="offset points", va="center", weight=weight
+    )

@@ -152,15 +152,15 @@ def refusal_grid(ledger: Ledger) -> Grid:
             name(one.step.name),
             name(one.step.task_id, 40),
             one.refusal.cause.replace("_", " "),
-            name(one.refusal.reason, 200),
             seconds(one.refusal.earliest_finish_s),
+            name(one.refusal.reason, 200),
         )
         for one in ledger.refused
     ]
     return Grid(
         title="Refused steps",
         origin="measured",
-        columns=(*columns(("step", "task", "cause", "per pool"), ("earliest finish in",)),),
+        columns=columns(("step", "task", "cause"), ("earliest finish in",), ("per pool",)),
         rows=tuple(rows),
     )
 
@@ -206,5 +206,8 @@ def prediction_grid(ledger: Ledger) -> Grid:
             Column("error, median", True),
         ),
         rows=tuple(rows),
-        note="Steps of a kind that was never seen before are predicted from the caller's limits.",
+        note=(
+            "A model's step of a kind never seen before is predicted from the caller's limits; a "
+            "tool never seen before is predicted to take no time, and is left out here."
+        ),
     )

@@ -88,7 +88,7 @@ class Admission:
             return
         may_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[(step.task_id, step.step_id, step.attempt)] = may_start
-        queue.push(step, self._recorder.now_s(), decision.slack_s)
+        queue.push(step, self._recorder.now_s(), decision.slack_at_start_s)
         try:
             await may_start
         except asyncio.CancelledError:

@@ -43,7 +43,9 @@ class LlmClient(Protocol):
 class ChildTasks(Protocol):
     """Runs tasks for tasks."""
 
-    async def run_child(self, agent: AgentTask[..., Any], event: TaskSubmitted) -> TaskFinished:
+    async def run_child(
+        self, agent: AgentTask[Any, ..., Any], event: TaskSubmitted
+    ) -> TaskFinished:
         """Submit a task, unless it is there already, and wait for its end."""
         ...
 
@@ -244,7 +246,7 @@ class TaskContext:
 
     async def child(
         self,
-        agent: AgentTask[P, R],
+        agent: AgentTask[Any, P, R],
         limits: TaskLimits,
         *args: P.args,
         **kwargs: P.kwargs,

@@ -6,7 +6,6 @@ Light on purpose: tool workers import the user's module, and this with it.
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import (
-    TYPE_CHECKING,
     Any,
     Concatenate,
     Generic,
@@ -19,9 +18,8 @@ from typing import (
 from steelyard.errors import ConfigError
 from steelyard.store.tasks import AgentLimit
 
-if TYPE_CHECKING:
-    from steelyard.runtime.context import TaskContext
-
+# The context that a task is handed; TaskContext, which this light module must not import.
+C = TypeVar("C")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -83,7 +81,7 @@ def _key_parameter(function: Callable[..., Any]) -> str | None:
     return next((name for name, hint in hints.items() if hint is IdempotencyKey), None)
 
 
-class AgentTask(Generic[P, R]):
+class AgentTask(Generic[C, P, R]):
     """An agent: an async function whose LLM calls and tools are steps.
 
     Args:
@@ -97,10 +95,10 @@ class AgentTask(Generic[P, R]):
 
     def __init__(
         self,
-        function: "Callable[Concatenate[TaskContext, P], Awaitable[R]]",
+        function: Callable[Concatenate[C, P], Awaitable[R]],
         name: str,
         limit: AgentLimit | None = None,
-        wrap_up: "Callable[[TaskContext], Awaitable[Any]] | None" = None,
+        wrap_up: Callable[[C], Awaitable[Any]] | None = None,
         wrap_up_s: float = _DEFAULT_WRAP_UP_S,
     ) -> None:
         self.function = function
@@ -139,9 +137,9 @@ def task(
     *,
     name: str | None = None,
     limit: AgentLimit | None = None,
-    wrap_up: "Callable[[TaskContext], Awaitable[Any]] | None" = None,
+    wrap_up: Callable[[Any], Awaitable[Any]] | None = None,
     wrap_up_s: float = _DEFAULT_WRAP_UP_S,
-) -> "Callable[[Callable[Concatenate[TaskContext, P], Awaitable[R]]], AgentTask[P, R]]":
+) -> Callable[[Callable[Concatenate[C, P], Awaitable[R]]], AgentTask[C, P, R]]:
     """Make an async function an agent.
 
     Args:
@@ -155,8 +153,8 @@ def task(
     """
 
     def decorate(
-        function: "Callable[Concatenate[TaskContext, P], Awaitable[R]]",
-    ) -> AgentTask[P, R]:
+        function: Callable[Concatenate[C, P], Awaitable[R]],
+    ) -> AgentTask[C, P, R]:
         known = name or str(getattr(function, "__name__", "agent"))
         return AgentTask(function, known, limit, wrap_up, wrap_up_s)
 

@@ -259,7 +259,7 @@ class Dispatcher:
             try:
                 async with aclosing(self._attempt_llm(step, request, journal)) as items:
                     async for item in items:
-                        given = given or isinstance(item, LlmChunk)
+                        given = given or (isinstance(item, LlmChunk) and _says_something(item))
                         yield item
                 done = True
             except PoolError as error:
@@ -440,6 +440,11 @@ def _lost_attempt(t_s: float, task_id: str, step_id: int, attempt: int) -> Attem
         error_code=WORKER_LOST,
         error="its worker died or lost the task",
     )
+
+
+def _says_something(chunk: LlmChunk) -> bool:
+    """An endpoint's first chunk holds headers alone; after it a retry still goes unnoticed."""
+    return bool(chunk.text or chunk.tool_calls or chunk.finish_reason)
 
 
 def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 
 from steelyard.config.catalog_table import Catalog
-from steelyard.config.environment import secret
+from steelyard.config.environment import secret, tool_environment
 from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import (
     EmbeddedPoolSettings,
@@ -80,24 +80,33 @@ async def live_fleet(
                     spec = await _calibrated(spec, pool.model, backend)
             recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))
         dispatcher = Dispatcher(recorder, policy, llm_pools, tool_pools)
-        watchers.dispatcher = dispatcher
+        watchers.attach(dispatcher)
         try:
             yield dispatcher
         finally:
-            watchers.dispatcher = None
+            watchers.attach(None)
 
 
 class _Watchers:
-    """Tells the dispatcher of replicas that come and go, while there is one."""
+    """Tells the dispatcher of replicas that come and go, and of those that did before it was."""
 
     def __init__(self) -> None:
-        self.dispatcher: Dispatcher | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._up: dict[tuple[str, int], bool] = {}
+
+    def attach(self, dispatcher: Dispatcher | None) -> None:
+        """Tell this dispatcher from now on; first which replicas are down already."""
+        self._dispatcher = dispatcher
+        for (pool, replica), up in self._up.items():
+            if dispatcher is not None and not up:
+                dispatcher.replica_changed(pool, replica, up=False, reason="down at the start")
 
     def watcher(self, pool: str) -> ReplicaWatcher:
         async def watch(replica: int, up: bool) -> None:
-            if self.dispatcher is not None:
+            self._up[(pool, replica)] = up
+            if self._dispatcher is not None:
                 reason = "ready" if up else "its process or connection ended"
-                self.dispatcher.replica_changed(pool, replica, up=up, reason=reason)
+                self._dispatcher.replica_changed(pool, replica, up=up, reason=reason)
 
         return watch
 
@@ -110,7 +119,7 @@ async def _calibrated(spec: PoolSpec, model: str, backend: LlmBackend) -> PoolSp
 def _tool_backend(pool: ToolPoolSettings) -> ToolBackend:
     from steelyard.pools.tools import ProcessToolPool  # noqa: PLC0415 - only when configured
 
-    return ProcessToolPool(slots=pool.slots)
+    return ProcessToolPool(slots=pool.slots, environment=tool_environment())
 
 
 def _llm_backend(name: str, pool: PoolSettings) -> LlmBackend:

@@ -61,7 +61,7 @@ class RunningTask:
 
     def __init__(
         self,
-        agent: AgentTask[..., Any],
+        agent: AgentTask[Any, ..., Any],
         arguments: dict[str, JsonValue],
         steps: TaskSteps,
         context: TaskContext,
@@ -107,7 +107,7 @@ class TaskRunner:
 
     async def run(
         self,
-        agent: AgentTask[P, R],
+        agent: AgentTask[TaskContext, P, R],
         task_id: str,
         limits: TaskLimits,
         *args: P.args,
@@ -138,7 +138,7 @@ class TaskRunner:
 
     def prepare(
         self,
-        agent: AgentTask[..., Any],
+        agent: AgentTask[Any, ..., Any],
         task_id: str,
         terms: TaskTerms,
         journal: Journal,

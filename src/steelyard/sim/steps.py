@@ -12,6 +12,8 @@ from steelyard.sim.conditions import Conditions
 # Boundaries of a prompt that are kept, longest first; agents come back to recent ones.
 _MAX_BOUNDARIES = 32
 _MASK = (1 << 64) - 1
+# Owner of the tokens with which all tasks of an agent begin; steps are numbered from 0.
+_AGENT = -1
 
 # (tokens up to here, step that first wrote them), ascending
 _Segments = list[tuple[int, int]]
@@ -75,18 +77,23 @@ def _prefixes(task: WorkloadTask) -> dict[int, tuple[tuple[int, ...], tuple[int,
 
     A prompt is its predecessor's up to `shared_prefix_tokens`, and new from there on. The
     predecessor is the latest earlier step of the model whose prompt is long enough. Prompts of
-    two tasks never share anything, because the workload does not say whether they do.
+    two tasks of an agent share `common_prefix_tokens`, and nothing else.
     """
     calls = [step for step in task.steps if step.kind == "llm"]
     cuts = sorted(
-        {step.shared_prefix_tokens for step in calls} | {step.prompt_tokens for step in calls}
+        {
+            tokens
+            for step in calls
+            for tokens in (step.common_prefix_tokens, step.shared_prefix_tokens, step.prompt_tokens)
+        }
     )
+    agent_roots = {model: spread(f"{task.agent}/{model}", 1) for model in {s.model for s in calls}}
     roots = {model: spread(f"{task.task_id}/{model}", 0) for model in {s.model for s in calls}}
     segments: dict[int, _Segments] = {}
     prefixes: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for at, step in enumerate(calls):
         previous = _predecessor(calls[:at], step)
-        written = _shared(segments[previous.step_id], step) if previous is not None else []
+        written = _begin(step) if previous is None else _shared(segments[previous.step_id], step)
         if step.prompt_tokens > (written[-1][0] if written else 0):
             written.append((step.prompt_tokens, step.step_id))
         segments[step.step_id] = written
@@ -94,10 +101,18 @@ def _prefixes(task: WorkloadTask) -> dict[int, tuple[tuple[int, ...], tuple[int,
         end = bisect_right(cuts, step.prompt_tokens)
         tokens = tuple(cuts[max(first, end - _MAX_BOUNDARIES) : end])
         owners = [written[bisect_left(written, (cut, -1))][1] for cut in tokens]
-        root = roots[step.model]
-        hashes = tuple(_mix(root, owner, cut) for owner, cut in zip(owners, tokens, strict=True))
+        hashes = tuple(
+            _mix(agent_roots[step.model] if owner == _AGENT else roots[step.model], owner, cut)
+            for owner, cut in zip(owners, tokens, strict=True)
+        )
         prefixes[step.step_id] = (hashes, tokens)
     return prefixes
+
+
+def _begin(step: WorkloadStep) -> _Segments:
+    """The segments of a prompt that continues none: what all tasks of the agent begin with."""
+    common = min(step.common_prefix_tokens, step.prompt_tokens)
+    return [(common, _AGENT)] if common > 0 else []
 
 
 def _predecessor(earlier: list[WorkloadStep], step: WorkloadStep) -> WorkloadStep | None:

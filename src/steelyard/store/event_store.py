@@ -206,6 +206,7 @@ def _lease(task_id: str, agent: str, fence: int, bodies: list[bytes]) -> Lease:
 def _mapped(source: "Future[A]", change: Callable[[A], B]) -> "Future[B]":
     """The same future with its result changed; outside of the transaction that brought it."""
     target: Future[B] = Future()
+    target.set_running_or_notify_cancel()
 
     def pass_on(done: "Future[A]") -> None:
         try:

@@ -72,6 +72,7 @@ class GroupWriter:
             Its result, once committed.
         """
         future: Future[R] = Future()
+        future.set_running_or_notify_cancel()
         with self._changed:
             if self._failure is not None or self._closing:
                 future.set_exception(self._failure or self._closed())
@@ -84,6 +85,9 @@ class GroupWriter:
     def durable(self) -> Future[None]:
         """When is everything queued so far on disk?"""
         waiter: Future[None] = Future()
+        # Whoever waits may give up (asyncio.wrap_future cancels what it wraps); the writer's
+        # thread must not trip over that.
+        waiter.set_running_or_notify_cancel()
         with self._changed:
             if self._failure is not None or self._closing:
                 waiter.set_exception(self._failure or self._closed())

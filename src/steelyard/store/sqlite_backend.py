@@ -4,7 +4,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -66,7 +66,7 @@ class SqliteBackend:
     def __init__(self, path: Path, clock_s: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock_s = clock_s
-        self._connection = open_file(path)
+        self._connection = _open_to_write(path)
 
     @property
     def where(self) -> str:
@@ -100,7 +100,7 @@ class SqliteBackend:
         try:
             self._connection.executemany(_INSERT, [row[:4] for row in rows])
         except sqlite3.Error as error:
-            raise _store_error(self._path, error) from error
+            raise store_error(self._path, error) from error
 
     def lock_agents(self) -> None:
         """The write lock is one already."""
@@ -117,60 +117,89 @@ class SqliteBackend:
         try:
             return self._connection.execute(sql, parameters)
         except sqlite3.Error as error:
-            raise _store_error(self._path, error) from error
+            raise store_error(self._path, error) from error
 
 
-def open_file(path: Path) -> sqlite3.Connection:
-    """Open an event log, or make one.
+def connect(path: Path, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
+    """Open a file in autocommit mode; nothing is written to it.
 
     Args:
         path: The file.
-
-    Returns:
-        A connection in autocommit mode.
+        mode: `rwc` makes it if missing.
 
     Raises:
-        SchemaMismatchError: The file is no event log, or one of another version.
-        StoreBusyError: Another process holds it.
         StoreError: It cannot be opened.
     """
     try:
-        connection = sqlite3.connect(
-            path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
         )
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        # Two processes may open a new file at once: the second finds the first one's tables.
-        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+
+
+def is_log(path: Path, connection: sqlite3.Connection) -> bool:
+    """Is the file a log that this version reads? False when it is empty; nothing is written.
+
+    Raises:
+        SchemaMismatchError: It is something else.
+    """
+    try:
         application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-        if tables == 0:
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        connection.execute("COMMIT")
     except sqlite3.Error as error:
-        raise _store_error(path, error) from error
-    if tables and (application_id, version) != (_APPLICATION_ID, SCHEMA_VERSION):
-        connection.close()
+        raise store_error(path, error) from error
+    if (application_id, version, tables) == (0, 0, 0):
+        return False
+    if (application_id, version) != (_APPLICATION_ID, SCHEMA_VERSION):
         raise SchemaMismatchError(
             f"{path} is not a Steelyard event log of version {SCHEMA_VERSION} "
             f"(application id {application_id:#x}, version {version}); give another path"
         )
-    return connection
+    return True
 
 
-def _store_error(path: Path, error: sqlite3.Error) -> StoreError:
+def store_error(path: Path, error: sqlite3.Error) -> StoreError:
+    """What does an error of SQLite mean for the caller?"""
     told = str(error)
     if "locked" in told or "busy" in told:
         return StoreBusyError(
             f"event log {path} is held by another process; stop it or give another path"
         )
     if isinstance(error, sqlite3.OperationalError):
+        what = "opened" if "unable to open" in told else "written"
         return StoreError(
-            f"event log {path} cannot be used: {told}; free the disk or give another path, "
+            f"event log {path} cannot be {what}: {told}; check the disk, the file and its folder, "
             "and start again"
         )
-    return SchemaMismatchError(f"event log {path} is not a SQLite file of ours: {told}")
+    return SchemaMismatchError(f"{path} is no SQLite file ({told}); give another path")
+
+
+def _open_to_write(path: Path) -> sqlite3.Connection:
+    connection = connect(path, "rwc")
+    try:
+        # Another program's file is told apart before the first change is made to it.
+        known = is_log(path, connection)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        if not known:
+            # Two processes may open a new file at once: the second finds the first one's tables.
+            connection.execute("BEGIN IMMEDIATE")
+            if not is_log(path, connection):
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        connection.close()
+        raise store_error(path, error) from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection

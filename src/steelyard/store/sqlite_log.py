@@ -1,13 +1,15 @@
 """The event log in SQLite: append-only, group commit, durable before it is called so."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from steelyard.domain.events import Event
-from steelyard.errors import StoreError
+from steelyard.errors import SchemaMismatchError, StoreError
 from steelyard.store.event_store import EventStore, iter_events
-from steelyard.store.sqlite_backend import SqliteBackend, open_file
+from steelyard.store.sqlite_backend import SqliteBackend, connect, is_log, store_error
 
 
 class SqliteEventLog(EventStore):
@@ -47,9 +49,11 @@ def read_events(path: Path) -> Iterator[Event]:
     """
     if not path.is_file():
         raise StoreError(f"event log {path} does not exist; give the path of a recorded log")
-    connection = open_file(path)
-    try:
-        rows = connection.execute("SELECT body FROM events ORDER BY seq")
-        yield from iter_events(body for (body,) in rows)
-    finally:
-        connection.close()
+    with closing(connect(path, "rw")) as connection:
+        if not is_log(path, connection):
+            raise SchemaMismatchError(f"{path} is empty; give the path of a recorded event log")
+        try:
+            rows = connection.execute("SELECT body FROM events ORDER BY seq")
+            yield from iter_events(body for (body,) in rows)
+        except sqlite3.Error as error:
+            raise store_error(path, error) from error

@@ -29,6 +29,7 @@ _SCHEMA: dict[str, pl.DataType] = {
     "max_output_tokens": pl.Int64(),
     "cached_tokens": pl.Int64(),
     "shared_prefix_tokens": pl.Int64(),
+    "common_prefix_tokens": pl.Int64(),
     "cpu_s": pl.Float64(),
     "mem_mb": pl.Float64(),
     "model": pl.String(),
@@ -36,6 +37,7 @@ _SCHEMA: dict[str, pl.DataType] = {
     "deadline_after_s": pl.Float64(),
     "budget_usd": pl.Float64(),
 }
+_COUNTS = ("prompt_tokens", "output_tokens", "shared_prefix_tokens", "common_prefix_tokens")
 _NEEDED = ("task_id", "step_id", "kind")
 
 
@@ -70,6 +72,7 @@ def _row(task: WorkloadTask, step: WorkloadStep) -> dict[str, Any]:
         "max_output_tokens": step.max_output_tokens,
         "cached_tokens": step.cached_tokens,
         "shared_prefix_tokens": step.shared_prefix_tokens if step.kind == "llm" else None,
+        "common_prefix_tokens": step.common_prefix_tokens if step.kind == "llm" else None,
         "cpu_s": step.cpu_s if step.kind == "tool" else None,
         "mem_mb": step.memory_bytes / BYTES_PER_MIB if step.kind == "tool" else None,
         "model": step.model or None,
@@ -148,6 +151,7 @@ def _step(path: Path, task_id: str, row: dict[str, Any]) -> WorkloadStep:
         "output_tokens": row.get("output_tokens") or 0,
         "max_output_tokens": row.get("max_output_tokens"),
         "shared_prefix_tokens": row.get("shared_prefix_tokens") or 0,
+        "common_prefix_tokens": row.get("common_prefix_tokens") or 0,
         "cpu_s": row.get("cpu_s") or 0.0,
         "think_or_tool_s": row.get("think_or_tool_s") or 0.0,
         "memory_bytes": int((row.get("mem_mb") or 0.0) * BYTES_PER_MIB),
@@ -159,7 +163,12 @@ def _step(path: Path, task_id: str, row: dict[str, Any]) -> WorkloadStep:
         step = msgspec.convert(values, WorkloadStep)
     except msgspec.ValidationError as error:
         raise WorkloadError(f"{where}: {error}") from error
-    for column in ("prompt_tokens", "output_tokens", "shared_prefix_tokens"):
+    for column in (
+        "prompt_tokens",
+        "output_tokens",
+        "shared_prefix_tokens",
+        "common_prefix_tokens",
+    ):
         if getattr(step, column) < 0:
             raise WorkloadError(f"{where}: {column} is {getattr(step, column)}; it must be >= 0")
     for column in ("cpu_s", "think_or_tool_s"):

@@ -48,7 +48,7 @@ async def test_an_answer_follows_its_schema(
         kind="chat",
         model="smollm2-135m-instruct",
         messages=[{"role": "user", "content": "Answer in JSON, as short as you can."}],
-        max_output_tokens=200,
+        max_output_tokens=80,
         seed=1,
         json_schema=schema,
     )

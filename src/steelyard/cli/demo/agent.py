@@ -6,6 +6,7 @@ documentation, the same conversation classifies it, a tool checks and assembles 
 
 import ast
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,22 @@ CATEGORIES = (
     "developer tools",
 )
 
-_DOC_CHARS = 1200
+_DOC_CHARS = 600
 _SUMMARY_TOKENS = 40
 _CATEGORY_TOKENS = 24
 _SYSTEM = "You catalogue modules of the Python standard library. Answer briefly and to the point."
+_QUESTION = "Module {module}:\n{documentation}\n\nSay in one line what it is for."
+_CATEGORY_QUESTION = "Which category fits best?"
+# A small model answers far better after examples; all tasks share them as a prompt prefix.
+_EXAMPLES = (
+    ("threading", "Thread-based parallelism.", "Runs threads that share data.", "concurrency"),
+    ("json", "Encode and decode JSON.", "Reads and writes JSON.", "files and data formats"),
+    ("math", "Functions such as sqrt and log.", "Computes functions of numbers.", "numbers"),
+    ("collections", "Container datatypes.", "Offers more containers.", "data structures"),
+    ("pdb", "The Python debugger.", "Debugs programs step by step.", "developer tools"),
+    ("os", "Operating system interfaces.", "Calls the system.", "operating system"),
+    ("re", "Regular expressions.", "Searches text for patterns.", "text"),
+)
 _CATEGORY_SCHEMA = {
     "type": "object",
     "properties": {"category": {"enum": list(CATEGORIES)}},
@@ -125,6 +138,27 @@ def assemble_record(facts: dict[str, Any], summary: str, category: str) -> dict[
     }
 
 
+def _user(content: str) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def _opening() -> list[dict[str, Any]]:
+    """The start of every conversation: what to do, and how it is done."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": _SYSTEM}]
+    for module, documentation, summary, category in _EXAMPLES:
+        messages += [
+            _user(_QUESTION.format(module=module, documentation=documentation)),
+            _assistant(summary),
+            _user(_CATEGORY_QUESTION),
+            _assistant(json.dumps({"category": category})),
+        ]
+    return messages
+
+
 @task(name="librarian")
 async def catalogue_module(ctx: TaskContext, module: str) -> dict[str, Any]:
     """Catalogue one module; four steps, each built on the ones before.
@@ -137,16 +171,9 @@ async def catalogue_module(ctx: TaskContext, module: str) -> dict[str, Any]:
         The checked record.
     """
     facts = await ctx.tool(read_module, module)
-    question = f"Module {module}:\n{facts['documentation']}\n\nSay in one line what it is for."
-    messages: list[dict[str, Any]] = [
-        {"role": "system", "content": _SYSTEM},
-        {"role": "user", "content": question},
-    ]
+    messages = [*_opening(), _user(_QUESTION.format(**facts))]
     summary = await ctx.llm(messages, step="summarise", max_output_tokens=_SUMMARY_TOKENS)
-    messages += [
-        {"role": "assistant", "content": summary.text},
-        {"role": "user", "content": f"Which category fits best? {', '.join(CATEGORIES)}."},
-    ]
+    messages += [_assistant(summary.text), _user(_CATEGORY_QUESTION)]
     answer = await ctx.llm(
         messages,
         step="classify",

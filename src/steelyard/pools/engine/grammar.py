@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 MAX_REPEATED_CHARS = 128
 _MAX_INTEGER_RANGE = 100
+_KEY = '"\\"" [a-zA-Z0-9_]{1,24} "\\""'
 _DEFAULT_MAX_ITEMS = 32
 _MAX_RULES = 2000
 
@@ -37,7 +38,7 @@ class UncoveredSchemaError(Exception):
 
 
 def schema_grammar(schema: dict[str, Any], default_max_string_chars: int) -> str | None:
-    """Which EBNF grammar describes exactly the compact JSON texts that follow the schema?
+    r"""Which EBNF grammar describes exactly the compact JSON texts that follow the schema?
 
     Args:
         schema: A schema out of `checked_schema`.
@@ -47,7 +48,7 @@ def schema_grammar(schema: dict[str, Any], default_max_string_chars: int) -> str
         The grammar with the rule `root`; None when the schema is not covered.
 
     >>> print(schema_grammar({"enum": ["yes", 1]}, 10))
-    root ::= "\\"yes\\"" | "1"
+    root ::= "\"yes\"" | "1"
     """
     translation = _Translation(schema, default_max_string_chars)
     try:
@@ -139,7 +140,7 @@ class _Translation:
         values = schema["enum"] if "enum" in schema else [schema["const"]]
         # The other keywords count as well; definitions have to stay in reach.
         whole = {**{k: self._root[k] for k in _IGNORED if k in self._root}, **schema}
-        validator = Draft202012Validator(whole)
+        validator: Any = Draft202012Validator(whole)
         valid = [value for value in values if validator.is_valid(value)]
         if not valid:
             raise UncoveredSchemaError("nothing is allowed")
@@ -159,10 +160,8 @@ class _Translation:
                 if schema.keys() & {"minimum", "maximum"}:
                     raise UncoveredSchemaError("a range of numbers")
                 return _NUMBER
-            case "boolean":
-                return '"true" | "false"'
             case _:
-                return '"null"'
+                return '"true" | "false"' if kind == "boolean" else '"null"'
 
     def _string(self, least: int, most: int | None) -> str:
         # Repetition costs compile time: 0.65 s for 96 characters, 10 s for 256 (measured).
@@ -216,12 +215,11 @@ class _Translation:
             after_first, after_more = self._add(first), self._add(more)
         return f'"{{" {after_first}'
 
-    def _map(self, values: bool | dict[str, Any]) -> str:  # noqa: FBT001 - the schema's form
+    def _map(self, values: bool | dict[str, Any]) -> str:
         if values is False:
             return '"{}"'
         value = self._rule({} if values is True else values)
-        key = self._string(1, 32)
-        pair = f'{key} ":" {value}'
+        pair = f'{_KEY} ":" {value}'
         return f'"{{}}" | "{{" {pair} ("," {pair}){{0,31}} "}}"'
 
     def _anything(self, levels: int) -> str:
@@ -234,7 +232,7 @@ class _Translation:
         if value not in self.rules:
             self.rules[value] = ""
             self.rules[value] = self._anything(levels - 1)
-        pair = f'{self._string(1, 32)} ":" {value}'
+        pair = f'{_KEY} ":" {value}'
         return (
             f'{scalar} | "[]" | "[" {value} ("," {value}){{0,31}} "]" | "{{}}" | '
             f'"{{" {pair} ("," {pair}){{0,31}} "}}"'

@@ -13,7 +13,7 @@ class TextStream:
 
     >>> stream = TextStream(stop=("END",))
     >>> stream.feed(b"one E"), stream.feed(b"NGINE"), stream.feed(b" EN"), stream.feed(b"D two")
-    ('one ', 'ENGINE', ' ', '')
+    ('one ', 'ENGIN', 'E ', '')
     >>> stream.stopped
     True
     """

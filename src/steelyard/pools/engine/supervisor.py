@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
@@ -81,11 +82,18 @@ class ReplicaSupervisor:
         load: What the child serves.
         limits: When it is full or dead.
         watch: Told when it went down or came back.
+        command: Starts the child.
     """
 
     def __init__(
-        self, replica: int, load: Load, limits: SupervisorLimits, watch: ReplicaWatcher | None
+        self,
+        replica: int,
+        load: Load,
+        limits: SupervisorLimits,
+        watch: ReplicaWatcher | None = None,
+        command: Sequence[str] = (sys.executable, "-m", _CHILD_MODULE),
     ) -> None:
+        self._command = tuple(command)
         self._replica = replica
         self._load = load
         self._limits = limits
@@ -199,13 +207,15 @@ class ReplicaSupervisor:
 
     async def _run_child(self) -> str:
         """Run one child to its end. Returns why it ended."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            _CHILD_MODULE,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            # Out of processes or memory for now: the next attempt may do.
+            return f"cannot be started ({error.strerror})"
         self._process = process
         try:
             return await self._read_frames(process)
@@ -225,7 +235,9 @@ class ReplicaSupervisor:
         patience_s = self._limits.load_timeout_s
         while True:
             try:
-                frame = await asyncio.wait_for(read_from_child(process.stdout), patience_s)
+                # Not wait_for: Python 3.11's loses a cancellation that meets a frame.
+                async with asyncio.timeout(patience_s):
+                    frame = await read_from_child(process.stdout)
             except TimeoutError:
                 self._blame_schema()
                 return f"gave no sign of life for {patience_s:g} s and was killed"

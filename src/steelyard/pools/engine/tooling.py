@@ -2,7 +2,7 @@
 
 The model's answer is constrained to JSON: one call `{"name": ..., "arguments": {...}}`, or with
 `tool_choice` auto also `{"reply": ...}`. So every call is well-formed; whether it is a sensible one
-is up to the model, and a model of 135M parameters picks the right tool in about 5 of 8 cases.
+is up to the model, and a small one often picks the wrong tool.
 One call per answer: `parallel_tool_calls` cannot be had. With `none` the tools are left out.
 """
 

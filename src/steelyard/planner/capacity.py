@@ -1,0 +1,158 @@
+"""How long does a step keep a machine busy, and can the machine keep the SLO at all?
+
+The seconds come from `steelyard.perf.cost`, the one cost function, at the largest concurrency
+that keeps the ITL limit.
+"""
+
+import difflib
+import math
+
+import msgspec
+
+from steelyard.config.catalog_table import Catalog, LlmFit
+from steelyard.domain.offering import Offering
+from steelyard.domain.pool import LlmCurve, ToolCurve
+from steelyard.domain.slo import Slo
+from steelyard.errors import PlanError
+from steelyard.perf.cost import llm_replica_s, tool_replica_s
+from steelyard.perf.predict import itl_s, prefill_s, usable_concurrency
+from steelyard.planner.workload_demand import StepClass, WorkloadDemand
+
+
+class CapacityRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be used, and how much is kept free.
+
+    Attributes:
+        engine: Engine and version whose curves count; None mixes versions (do not compare).
+        allow_predicted: Whether curves borrowed from a sibling with the same GPUs count.
+        weak_derate_frac: How much slower weakly measured curves are taken to be.
+        slowest_tool_speed: Slowest core that tools may run on, relative to the reference core.
+        max_utilisation_frac: Largest share of a machine's time that is planned for.
+        staffing_beta: b in the square-root rule R + b * sqrt(R) for R places in use (Halfin and
+            Whitt, Operations Research 29, 1981); the larger of both headrooms is used.
+    """
+
+    engine: str | None = "vllm-0.22.1"
+    allow_predicted: bool = True
+    weak_derate_frac: float = 0.1
+    slowest_tool_speed: float = 0.5
+    max_utilisation_frac: float = 0.8
+    staffing_beta: float = 1.0
+
+
+class Fitness(msgspec.Struct, frozen=True, kw_only=True):
+    """How one offering does with one step class.
+
+    Attributes:
+        machine_s: Seconds of a whole machine per step, without headroom; None: it cannot.
+        latency_s: Predicted seconds from start to end of a step at planned load; None: it cannot.
+        obstacle: Why it cannot, in words; empty otherwise.
+        measured: Whether the figures were measured on this very type and are not weak.
+    """
+
+    machine_s: float | None
+    latency_s: float | None
+    obstacle: str
+    measured: bool
+
+
+def planned_fit(
+    catalog: Catalog, offering: Offering, demand: WorkloadDemand, model: str, rules: CapacityRules
+) -> LlmFit | None:
+    """Which sweep describes a model on an offering under this demand?
+
+    One sweep per model, so that a machine has one curve for it: the one nearest to the mean
+    uncached prompt of all steps of the model.
+    """
+    mine = [c for c in demand.classes if c.model == model]
+    rate = math.fsum(c.rate_per_s for c in mine)
+    tokens = math.fsum(c.rate_per_s * c.uncached_tokens for c in mine) / rate
+    return catalog.llm_fit(offering, model, rules.engine, prompt_tokens=tokens)
+
+
+def planned_curve(curve: LlmCurve, slo: Slo) -> LlmCurve | None:
+    """The curve with its concurrency capped where the ITL limit is met; None: never met."""
+    streams = usable_concurrency(curve, slo)
+    return None if streams < 1 else msgspec.structs.replace(curve, concurrency_cap=streams)
+
+
+def llm_fitness(step: StepClass, fit: LlmFit | None, slo: Slo, rules: CapacityRules) -> Fitness:
+    """How does an offering with this curve do with this class of LLM steps?
+
+    Args:
+        step: The steps.
+        fit: Curve of the offering for their model; None without one.
+        slo: Limits per step.
+        rules: What may be used.
+
+    Returns:
+        Seconds per step, or the obstacle.
+    """
+    if fit is None:
+        return _cannot(f"no {rules.engine or 'measured'} figures for {step.model}")
+    curve = fit.curve
+    if curve.predicted and not rules.allow_predicted:
+        return _cannot("its figures are predicted, not measured")
+    if step.longest_context_tokens > curve.context_tokens:
+        return _cannot(
+            f"a context of {step.longest_context_tokens} tokens is over {curve.context_tokens}"
+        )
+    planned = planned_curve(curve, slo)
+    if planned is None:
+        alone_s = itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0)
+        return _cannot(f"{alone_s:.3f} s between tokens of one stream is over {slo.itl_s} s")
+    ttft_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, step.high_uncached_tokens)
+    if ttft_s > slo.ttft_s:
+        return _cannot(
+            f"{ttft_s:.2f} s to the first token after {step.high_uncached_tokens:.0f} uncached"
+            f" tokens is over {slo.ttft_s} s"
+        )
+    derate = 1.0 + rules.weak_derate_frac if fit.quality == "weak" else 1.0
+    gap_s = itl_s(planned.itl_base_s, planned.itl_slope_s, float(planned.concurrency_cap))
+    first_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, step.uncached_tokens)
+    return Fitness(
+        machine_s=derate * llm_replica_s(planned, step.uncached_tokens, step.output_tokens),
+        latency_s=derate * (first_s + step.output_tokens * gap_s),
+        obstacle="",
+        measured=fit.quality == "ok" and not curve.predicted,
+    )
+
+
+def tool_fitness(step: StepClass, curve: ToolCurve | None, rules: CapacityRules) -> Fitness:
+    """How does an offering with this CPU do with this class of tool steps?"""
+    if curve is None:
+        return _cannot("its CPU was not measured")
+    if curve.relative_speed < rules.slowest_tool_speed:
+        return _cannot(
+            f"its cores run at {curve.relative_speed:.2f} of the reference core, under"
+            f" {rules.slowest_tool_speed}"
+        )
+    if step.memory_bytes > curve.memory_bytes:
+        return _cannot(f"{step.memory_bytes:.3g} bytes are more than its memory")
+    wall_s = curve.start_s + step.cpu_s / curve.relative_speed + step.wait_s
+    return Fitness(
+        machine_s=tool_replica_s(curve, step.cpu_s, wall_s, step.memory_bytes),
+        latency_s=wall_s,
+        obstacle="",
+        measured=not curve.predicted,
+    )
+
+
+def check_models(demand: WorkloadDemand, catalog: Catalog) -> None:
+    """Does the catalogue know every model of the demand?
+
+    Raises:
+        PlanError: It does not; the message names the nearest.
+    """
+    known = catalog.models()
+    for step in demand.classes:
+        if step.kind == "llm" and step.model not in known:
+            near = difflib.get_close_matches(step.model, known, n=2, cutoff=0.4) or known
+            raise PlanError(
+                f"model {step.model!r} of step {step.step!r} has no figures in the catalogue;"
+                f" map it to one of: {', '.join(near)}"
+            )
+
+
+def _cannot(obstacle: str) -> Fitness:
+    return Fitness(machine_s=None, latency_s=None, obstacle=obstacle, measured=False)

@@ -1,0 +1,228 @@
+"""What should be bought to serve a workload, why, and how does it compare?
+
+`plan_fleet` turns a workload and the catalogue into a plain demand (`planner.demand`), solves it,
+and says in the workload's own words what came out.
+"""
+
+import math
+
+import msgspec
+
+from steelyard.config.catalog_table import Catalog
+from steelyard.domain.offering import Arch, Hardware
+from steelyard.domain.slo import Slo
+from steelyard.domain.workload import Workload
+from steelyard.errors import InfeasiblePlanError
+from steelyard.planner.baselines import Baseline, plan_baselines
+from steelyard.planner.capacity import CapacityRules, check_models
+from steelyard.planner.choices import StepChoice, explain_choices
+from steelyard.planner.demand import Constraints
+from steelyard.planner.fitness_table import FitnessTable, fitness_table
+from steelyard.planner.search import SearchLimits, StopReason
+from steelyard.planner.solve import Solution, solve
+from steelyard.planner.workload_demand import StepClass, demand_of
+
+
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to plan.
+
+    Attributes:
+        growth_factor: Rate to provide for, over the workload's own.
+        quantile: Quantile of prompt length and memory to provide for.
+        duration_s: Seconds over which the tasks arrived; None takes the span of the arrivals.
+        capacity: What may be used, and how much is kept free.
+        constraints: Provider share cap and survival of a provider's loss.
+        providers: Providers to buy from; empty for all.
+        archs: CPU architectures to buy; empty for all.
+        limits: How hard to look.
+        with_baselines: Whether to plan the comparisons, too.
+    """
+
+    growth_factor: float = 1.0
+    quantile: float = 0.95
+    duration_s: float | None = None
+    capacity: CapacityRules = CapacityRules()
+    constraints: Constraints = Constraints()
+    providers: tuple[str, ...] = ()
+    archs: tuple[Arch, ...] = ()
+    limits: SearchLimits = SearchLimits()
+    with_baselines: bool = True
+
+
+class PlannedMachines(msgspec.Struct, frozen=True, kw_only=True):
+    """Machines of one offering.
+
+    Attributes:
+        offering: Name of the offering.
+        provider: Who sells it.
+        region: Where.
+        hardware: `gpu`, `arm` or `x86`.
+        machines: How many.
+        usd_per_hour: Price of one.
+        price_date: Day of the price.
+        used_frac: Planned share of their time that the steps use, headroom not counted.
+        bid_usd_per_hour: Worth of one machine's time (dual of its capacity); 0 if idle.
+    """
+
+    offering: str
+    provider: str
+    region: str
+    hardware: Hardware
+    machines: int
+    usd_per_hour: float
+    price_date: str
+    used_frac: float
+    bid_usd_per_hour: float
+
+
+class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to buy. The same workload, catalogue and options give the same bytes.
+
+    Attributes:
+        workload: Name of the workload.
+        tasks_per_s: Tasks per second that are provided for.
+        slo: Limits per LLM step that were kept.
+        options: How it was planned.
+        classes: What is asked for.
+        headroom: Factor on the load of each class: the larger of 1 / max_utilisation and the
+            square-root rule.
+        machines: What to buy, sorted by offering.
+        choices: Where the steps go and why, one per class and offering used.
+        usd_per_hour: Price of the fleet.
+        usd_per_1000_tasks: The same per 1,000 tasks, idle machines included.
+        lower_bound_usd_per_hour: No fleet keeps the rules for less, in this model.
+        closed_form_usd_per_hour: The bound without whole machines, constraints or search.
+        gap_frac: usd_per_hour / lower_bound_usd_per_hour - 1.
+        growth: The fleet serves this many times the demand, headroom kept.
+        stopped: Why the search ended.
+        baselines: Other fleets under the same rules.
+    """
+
+    workload: str
+    tasks_per_s: float
+    slo: Slo
+    options: PlanOptions
+    classes: tuple[StepClass, ...]
+    headroom: tuple[float, ...]
+    machines: tuple[PlannedMachines, ...]
+    choices: tuple[StepChoice, ...]
+    usd_per_hour: float
+    usd_per_1000_tasks: float
+    lower_bound_usd_per_hour: float
+    closed_form_usd_per_hour: float
+    gap_frac: float
+    growth: float
+    stopped: StopReason
+    baselines: tuple[Baseline, ...]
+
+
+def plan_fleet(
+    workload: Workload, catalog: Catalog, slo: Slo, options: PlanOptions | None = None
+) -> FleetPlan:
+    """What is the cheapest fleet that serves the workload inside its SLOs?
+
+    Thin: list prices of one region per provider; means plus headroom, not the peaks in time; a
+    machine's time is split between models and tools as if they never disturbed one another, and
+    the weights of several models are taken to fit into one machine's memory.
+
+    Args:
+        workload: Tasks with their steps.
+        catalog: Offerings with their curves.
+        slo: Limits per LLM step.
+        options: How to plan; None for the defaults.
+
+    Returns:
+        The plan.
+
+    Raises:
+        PlanError: The workload has no rate, or a model is unknown.
+        InfeasiblePlanError: No fleet keeps the rules; the message names what is in the way.
+    """
+    chosen = options or PlanOptions()
+    demand = demand_of(workload, chosen.growth_factor, chosen.quantile, chosen.duration_s)
+    check_models(demand, catalog)
+    table = fitness_table(demand, catalog, slo, chosen.capacity)
+    allowed = _allowed(table, chosen)
+    _check_served(table, allowed)
+    found = solve(table.plain(allowed, chosen.constraints), chosen.limits)
+    tasks_per_hour = demand.tasks_per_s * 3600.0
+    baselines: tuple[Baseline, ...] = ()
+    if chosen.with_baselines:
+        baselines = plan_baselines(
+            table, allowed, chosen.constraints, chosen.limits, tasks_per_hour
+        )
+    return FleetPlan(
+        workload=demand.workload,
+        tasks_per_s=demand.tasks_per_s,
+        slo=slo,
+        options=chosen,
+        classes=demand.classes,
+        headroom=table.headroom,
+        machines=_machines(table, allowed, found),
+        choices=explain_choices(table, allowed, found),
+        usd_per_hour=found.usd_per_hour,
+        usd_per_1000_tasks=1000.0 * found.usd_per_hour / tasks_per_hour,
+        lower_bound_usd_per_hour=found.lower_bound_usd_per_hour,
+        closed_form_usd_per_hour=found.closed_form_usd_per_hour,
+        gap_frac=found.gap_frac,
+        growth=found.growth,
+        stopped=found.stopped,
+        baselines=baselines,
+    )
+
+
+def _allowed(table: FitnessTable, options: PlanOptions) -> list[int]:
+    """Offerings that the options admit and that can run something."""
+    return [
+        o
+        for o, offering in enumerate(table.offerings)
+        if table.useful(o)
+        and (not options.providers or offering.provider in options.providers)
+        and (not options.archs or offering.instance_type.arch in options.archs)
+    ]
+
+
+def _check_served(table: FitnessTable, allowed: list[int]) -> None:
+    """Can every class run somewhere?
+
+    Raises:
+        InfeasiblePlanError: One cannot; the message holds the commonest obstacle.
+    """
+    for b, step in enumerate(table.classes):
+        if any(table.cells[o][b].machine_s is not None for o in allowed):
+            continue
+        obstacles = [row[b].obstacle for row in table.cells if row[b].obstacle]
+        obstacle = max(sorted(set(obstacles)), key=obstacles.count) if obstacles else "filters"
+        raise InfeasiblePlanError(
+            f"no offering can run step {step.name!r} inside the SLO; most often: {obstacle};"
+            " loosen the SLO or the filters, or use a smaller model"
+        )
+
+
+def _machines(
+    table: FitnessTable, allowed: list[int], found: Solution
+) -> tuple[PlannedMachines, ...]:
+    planned: list[PlannedMachines] = []
+    for row, o in enumerate(allowed):
+        offering = table.offerings[o]
+        count = found.fleet.get(offering.name, 0)
+        if count == 0:
+            continue
+        busy = math.fsum(
+            share * step.rate_per_s * (table.cells[o][b].machine_s or 0.0)
+            for b, (share, step) in enumerate(zip(found.shares[row], table.classes, strict=True))
+        )
+        planned.append(
+            PlannedMachines(
+                offering=offering.name,
+                provider=offering.provider,
+                region=offering.region,
+                hardware=offering.instance_type.hardware,
+                machines=count,
+                usd_per_hour=offering.usd_per_hour,
+                price_date=offering.price_date,
+                used_frac=busy / count,
+                bid_usd_per_hour=found.bid_usd_per_hour[offering.name],
+            )
+        )
+    return tuple(sorted(planned, key=lambda m: m.offering))

@@ -1,0 +1,46 @@
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from steelyard.config import settings
+from steelyard.config.catalog_table import load_catalog
+from steelyard.config.pool_specs import pool_spec
+from steelyard.config.settings import load_settings
+
+_EXAMPLE = Path(__file__).parents[2] / "steelyard.example.toml"
+_SECTIONS = (
+    settings.GatewaySection,
+    settings.StoreSection,
+    settings.PolicySection,
+    settings.EmbeddedPoolSettings,
+    settings.ToolPoolSettings,
+    settings.EndpointPoolSettings,
+    settings.CurveSettings,
+    settings.TokenPriceSettings,
+)
+
+
+def test_the_example_is_a_working_configuration() -> None:
+    loaded = load_settings(_EXAMPLE)
+    assert set(loaded.pools) == {"local", "tools"}
+
+
+def test_every_commented_setting_of_the_example_is_valid(tmp_path: Path) -> None:
+    everything = re.sub(
+        r"^#(?=[a-z\[])", "", _EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    path = tmp_path / "steelyard.toml"
+    path.write_text(everything, encoding="utf-8")
+    loaded = load_settings(path)
+    catalog = load_catalog()
+    specs = [pool_spec(name, pool, catalog) for name, pool in loaded.pools.items()]
+    assert [spec.name for spec in specs] == ["local", "tools", "gpu", "vendor"]
+
+
+@pytest.mark.parametrize("section", _SECTIONS)
+def test_every_setting_stands_in_the_example(section: type[msgspec.Struct]) -> None:
+    text = _EXAMPLE.read_text(encoding="utf-8")
+    for key in section.__struct_fields__:
+        assert re.search(rf"^#?(\[pools\.\w+\.{key}\]|{key} = )", text, re.MULTILINE), key

@@ -1,0 +1,165 @@
+"""The whole way: openai client, gateway, dispatcher, engine child, real model."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+from tests.gateway.conftest import Rig, Start
+
+from steelyard.domain.events import AttemptFinished, AttemptStarted
+from steelyard.pools.engine.adapter import EngineSettings
+from steelyard.pools.engine.pool import EmbeddedEnginePool
+
+MODEL = EngineSettings().model
+HELLO: list[Any] = [{"role": "user", "content": "Name a colour."}]
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells the weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 20}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+pytestmark = [
+    pytest.mark.engine,
+    # One engine, one event loop for all tests here: loading the model takes seconds.
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncGenerator[EmbeddedEnginePool, None]:
+    pool = EmbeddedEnginePool()
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def test_chat_whole_and_streamed_give_the_same_text(
+    start: Start, engine: EmbeddedEnginePool
+) -> None:
+    async with start(engine) as rig:
+        whole = await rig.openai.chat.completions.create(
+            model=MODEL, messages=HELLO, max_tokens=12, temperature=0
+        )
+        stream = await rig.openai.chat.completions.create(
+            model=MODEL,
+            messages=HELLO,
+            max_tokens=12,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = [chunk async for chunk in stream]
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        assert text == whole.choices[0].message.content
+        assert text
+        assert whole.usage is not None
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+        assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens > 5
+
+
+async def test_a_completion_with_logprobs(start: Start, engine: EmbeddedEnginePool) -> None:
+    async with start(engine) as rig:
+        answer = await rig.openai.completions.create(
+            model=MODEL, prompt="The capital of France is", max_tokens=3, temperature=0, logprobs=0
+        )
+        logprobs = answer.choices[0].logprobs
+        assert "Paris" in answer.choices[0].text
+        assert logprobs is not None
+        assert len(logprobs.token_logprobs or []) == 3
+        assert [model.id async for model in rig.openai.models.list()] == [MODEL]
+
+
+async def test_a_json_schema_is_followed(start: Start, engine: EmbeddedEnginePool) -> None:
+    schema: Any = {
+        "type": "object",
+        "properties": {"kind": {"enum": ["red", "green"]}},
+        "required": ["kind"],
+        "additionalProperties": False,
+    }
+    async with start(engine) as rig:
+        answer = await rig.openai.chat.completions.create(
+            model=MODEL,
+            messages=HELLO,
+            max_tokens=30,
+            response_format={"type": "json_schema", "json_schema": {"name": "k", "schema": schema}},
+        )
+        assert json.loads(answer.choices[0].message.content or "")["kind"] in {"red", "green"}
+        bad: Any = {"name": "bad", "schema": {"type": "zzz"}}
+        with pytest.raises(openai.BadRequestError, match="schema"):
+            await rig.openai.chat.completions.create(
+                model=MODEL,
+                messages=HELLO,
+                response_format={"type": "json_schema", "json_schema": bad},
+            )
+
+
+async def test_a_tool_call_is_made(start: Start, engine: EmbeddedEnginePool) -> None:
+    async with start(engine) as rig:
+        answer = await rig.openai.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "What is the weather in Oslo?"}],
+            tools=[TOOL],
+            tool_choice="required",
+            max_tokens=64,
+        )
+        [call] = answer.choices[0].message.tool_calls or []
+        assert call.type == "function"
+        assert call.function.name == "weather"
+        assert "city" in json.loads(call.function.arguments)
+
+
+async def test_a_prompt_longer_than_the_context_is_400(
+    start: Start, engine: EmbeddedEnginePool
+) -> None:
+    async with start(engine) as rig:
+        for words in (9_000, 60_000):
+            with pytest.raises(openai.BadRequestError, match="tokens"):
+                await rig.openai.chat.completions.create(
+                    model=MODEL, messages=[{"role": "user", "content": "one " * words}]
+                )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_frees_the_slot(
+    start: Start, engine: EmbeddedEnginePool, stream: bool
+) -> None:
+    async with start(engine) as rig:
+        async with _asking(rig, stream) as request:
+            await rig.wait_for(AttemptStarted)
+            request.cancel()
+        await rig.wait_for(AttemptFinished)
+        assert engine.in_flight(0) == 0
+        [finished] = rig.of_kind(AttemptFinished)
+        assert finished.outcome == "cancelled"
+
+
+def _asking(rig: Rig, stream: bool) -> AbstractAsyncContextManager["asyncio.Task[None]"]:
+    body = {"model": MODEL, "messages": HELLO, "max_tokens": 2000, "stream": stream}
+
+    async def ask() -> None:
+        async with rig.http.post("/v1/chat/completions", json=body) as response:
+            await response.read()
+
+    @asynccontextmanager
+    async def scope() -> AsyncGenerator["asyncio.Task[None]", None]:
+        task = asyncio.create_task(ask())
+        yield task
+        await asyncio.gather(task, return_exceptions=True)
+
+    return scope()

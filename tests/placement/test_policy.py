@@ -1,0 +1,211 @@
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from steelyard.domain.decision import Decision, Refusal
+from steelyard.domain.events import AttemptFinished, AttemptStarted, PoolAdded, StepPlaced, Usage
+from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
+from steelyard.domain.task import LlmCall, OnMiss, Step, ToolCall
+from steelyard.fleet.state import FleetState
+from steelyard.placement.baselines import policy_named, policy_names
+from steelyard.placement.policy import CheapestFeasible
+
+OURS = CheapestFeasible()
+
+curves = st.builds(
+    LlmCurve,
+    ttft_floor_s=st.floats(0.0, 0.5),
+    prefill_s_per_token=st.floats(1e-6, 1e-2),
+    itl_base_s=st.floats(1e-3, 0.1),
+    itl_slope_s=st.floats(0.0, 0.05),
+    concurrency_cap=st.integers(1, 64),
+    context_tokens=st.sampled_from([512, 100_000]),
+    predicted=st.just(True),
+    source=st.just("drawn"),
+)
+specs = st.builds(
+    PoolSpec,
+    name=st.just(""),
+    provider=st.sampled_from(["aws", "gcp"]),
+    region=st.just("r"),
+    arch=st.just("arm64"),
+    hardware=st.sampled_from(["arm", "x86", "gpu"]),
+    offering=st.just("o"),
+    usd_per_hour=st.floats(0.01, 50.0),
+    replicas=st.integers(1, 4),
+    llm_curves=st.fixed_dictionaries({}, optional={"m": curves}),
+)
+fleets = st.lists(specs, min_size=1, max_size=6).map(
+    lambda found: tuple(
+        msgspec.structs.replace(spec, name=f"pool-{number}") for number, spec in enumerate(found)
+    )
+)
+steps = st.builds(
+    Step,
+    task_id=st.sampled_from(["one", "two", "three"]),
+    step_id=st.integers(0, 3),
+    agent=st.just("a"),
+    name=st.just("s"),
+    call=st.builds(
+        LlmCall,
+        model=st.just("m"),
+        input_tokens=st.integers(1, 2000),
+        max_output_tokens=st.integers(1, 500),
+    ),
+    deadline_s=st.none() | st.floats(0.0, 100.0),
+    budget_usd=st.none() | st.floats(0.0, 0.02),
+    on_miss=st.sampled_from(["run_late", "refuse"]),
+)
+busy = st.lists(st.tuples(steps, st.booleans()), max_size=12)
+names = st.sampled_from(policy_names())
+
+
+def state_of(fleet: tuple[PoolSpec, ...], work: list[tuple[Step, bool]]) -> FleetState:
+    """A fleet on which some steps wait and others run, wherever our policy put them."""
+    state = FleetState()
+    for spec in fleet:
+        state.apply(PoolAdded(t_s=0.0, spec=spec))
+    for number, (drawn, started) in enumerate(work):
+        step = msgspec.structs.replace(drawn, task_id=f"busy-{number}")
+        answer = OURS(step, state.view(step, 0.0))
+        if isinstance(answer, Decision):
+            state.apply(StepPlaced(t_s=0.0, step=step, decision=answer))
+            if started:
+                state.apply(
+                    AttemptStarted(
+                        t_s=0.0, task_id=step.task_id, step_id=step.step_id, attempt=step.attempt
+                    )
+                )
+    return state
+
+
+@given(fleet=fleets, work=busy, step=steps)
+def test_whoever_is_chosen_meets_the_deadline_if_any_pool_does(
+    fleet: tuple[PoolSpec, ...], work: list[tuple[Step, bool]], step: Step
+) -> None:
+    answer = OURS(step, state_of(fleet, work).view(step, 0.0))
+    if isinstance(answer, Refusal) or step.deadline_s is None:
+        return
+    if answer.predicted_finish_s > step.deadline_s:
+        assert step.on_miss == "run_late"
+        for verdict in answer.verdicts:
+            in_time = (verdict.predicted_finish_s or 0.0) <= step.deadline_s
+            assert verdict.verdict != "dearer" or not in_time
+    else:
+        assert answer.slack_s is not None
+        assert answer.slack_s >= 0.0
+        cheaper = [v for v in answer.verdicts if v.verdict == "dearer"]
+        for verdict in cheaper:
+            assert verdict.predicted_cost_usd is not None
+            assert verdict.predicted_cost_usd >= answer.predicted_cost_usd
+
+
+@given(name=names, fleet=fleets, work=busy, step=steps)
+def test_no_policy_spends_more_than_the_budget(
+    name: str, fleet: tuple[PoolSpec, ...], work: list[tuple[Step, bool]], step: Step
+) -> None:
+    answer = policy_named(name)(step, state_of(fleet, work).view(step, 0.0))
+    if isinstance(answer, Decision) and step.budget_usd is not None:
+        assert answer.predicted_cost_usd <= step.budget_usd
+
+
+@given(name=names, fleet=fleets, work=busy, step=steps)
+def test_every_policy_is_deterministic_and_answers_for_every_pool(
+    name: str, fleet: tuple[PoolSpec, ...], work: list[tuple[Step, bool]], step: Step
+) -> None:
+    policy = policy_named(name)
+    answer = policy(step, state_of(fleet, work).view(step, 0.0))
+    assert answer == policy(step, state_of(fleet, work).view(step, 0.0))
+    assert [verdict.pool for verdict in answer.verdicts] == [spec.name for spec in fleet]
+    chosen = [verdict.pool for verdict in answer.verdicts if verdict.verdict == "chosen"]
+    assert chosen == ([answer.pool] if isinstance(answer, Decision) else [])
+    if isinstance(answer, Decision):
+        spec = next(spec for spec in fleet if spec.name == answer.pool)
+        assert "m" in spec.llm_curves
+        assert 0 <= answer.replica < spec.replicas
+
+
+@given(fleet=fleets, step=steps)
+def test_another_pool_never_raises_the_cost_of_a_lone_step(
+    fleet: tuple[PoolSpec, ...], step: Step
+) -> None:
+    fewer = OURS(step, state_of(fleet[:-1], []).view(step, 0.0))
+    assume(isinstance(fewer, Decision) and (fewer.slack_s is None or fewer.slack_s >= 0.0))
+    more = OURS(step, state_of(fleet, []).view(step, 0.0))
+    assert isinstance(fewer, Decision)
+    assert isinstance(more, Decision)
+    assert more.predicted_cost_usd <= fewer.predicted_cost_usd
+
+
+@pytest.mark.parametrize("on_miss", ["run_late", "refuse"])
+def test_a_step_that_is_late_everywhere_runs_least_late_or_is_refused(
+    fleet: tuple[PoolSpec, ...], on_miss: OnMiss
+) -> None:
+    call = LlmCall(model="m", input_tokens=4000, max_output_tokens=50)
+    step = Step(
+        task_id="t", step_id=0, agent="a", name="s", call=call, deadline_s=0.2, on_miss=on_miss
+    )
+    answer = OURS(step, state_of(fleet, []).view(step, 0.0))
+    if on_miss == "run_late":
+        assert isinstance(answer, Decision)
+        assert answer.pool == "gpu"
+        assert "least late" in answer.reason
+    else:
+        assert isinstance(answer, Refusal)
+        assert answer.cause == "deadline"
+        assert answer.earliest_finish_s is not None
+        assert answer.earliest_finish_s > 0.2
+        assert "gpu: too late" in answer.reason
+
+
+def test_a_tight_deadline_moves_a_step_to_dearer_hardware(fleet: tuple[PoolSpec, ...]) -> None:
+    call = LlmCall(model="m", input_tokens=1000, max_output_tokens=50)
+    easy = Step(task_id="t", step_id=0, agent="a", name="s", call=call, deadline_s=100.0)
+    tight = msgspec.structs.replace(easy, deadline_s=0.5)
+    view = state_of(fleet, []).view(easy, 0.0)
+    relaxed, hurried = OURS(easy, view), OURS(tight, view)
+    assert isinstance(relaxed, Decision)
+    assert isinstance(hurried, Decision)
+    assert hurried.pool == "gpu"
+    assert relaxed.predicted_cost_usd <= hurried.predicted_cost_usd
+
+
+def test_a_tool_that_declares_more_memory_than_a_pool_has_does_not_go_there(
+    tool_pool: PoolSpec, tool_curve: ToolCurve
+) -> None:
+    state = state_of((tool_pool,), [])
+    small = Step(task_id="t", step_id=0, agent="a", name="s", call=ToolCall(tool="x"))
+    answer = OURS(small, state.view(small, 0.0))
+    assert isinstance(answer, Decision)
+    # Small ones were seen, so a small one is expected; the declared size still counts.
+    state.apply(StepPlaced(t_s=0.0, step=small, decision=answer))
+    state.apply(AttemptStarted(t_s=0.0, task_id="t", step_id=0, attempt=0))
+    state.apply(
+        AttemptFinished(
+            t_s=1.0,
+            task_id="t",
+            step_id=0,
+            attempt=0,
+            outcome="ok",
+            usage=Usage(cpu_s=1.0, memory_bytes=10, wall_s=1.0),
+            cost_usd=0.0,
+        )
+    )
+    call = ToolCall(tool="x", memory_bytes=tool_curve.memory_bytes + 1)
+    large = msgspec.structs.replace(small, task_id="large", call=call)
+    refused = OURS(large, state.view(large, 1.0))
+    assert isinstance(refused, Refusal)
+    assert refused.verdicts[0].verdict == "cannot_run"
+
+
+def test_slack_for_the_queue_leaves_out_the_predicted_wait(llm_pool: PoolSpec) -> None:
+    call = LlmCall(model="m", input_tokens=100, max_output_tokens=10)
+    step = Step(task_id="t", step_id=0, agent="a", name="s", call=call, deadline_s=60.0)
+    work = [(step, True)] * 4 + [(step, False)] * 3
+    alone = OURS(step, state_of((llm_pool,), work[:3]).view(step, 0.0))
+    queued = OURS(step, state_of((llm_pool,), work).view(step, 0.0))
+    assert isinstance(alone, Decision)
+    assert isinstance(queued, Decision)
+    assert queued.predicted_wait_s > 0.0
+    assert queued.slack_at_start_s == pytest.approx(alone.slack_at_start_s)
