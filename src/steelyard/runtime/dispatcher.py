@@ -188,22 +188,25 @@ class Dispatcher:
         result: JsonValue = None,
         *,
         wrapped_up: bool = False,
-    ) -> None:
-        """Record that a task has ended."""
+    ) -> TaskFinished:
+        """Record that a task has ended.
+
+        Returns:
+            What was recorded; `durable` says when it is on disk.
+        """
         terms = self._tasks.terms(task_id)
         self._tasks.close(task_id)
-        self._recorder.record(
-            TaskFinished(
-                t_s=self.now_s(),
-                task_id=task_id,
-                status=status,
-                error_code="" if error is None else error.code,
-                error="" if error is None else str(error),
-                result=result,
-                wrapped_up=wrapped_up,
-            ),
-            None if terms is None else terms.fence,
+        event = TaskFinished(
+            t_s=self.now_s(),
+            task_id=task_id,
+            status=status,
+            error_code="" if error is None else error.code,
+            error="" if error is None else str(error),
+            result=result,
+            wrapped_up=wrapped_up,
         )
+        self._recorder.record(event, None if terms is None else terms.fence)
+        return event
 
     def record(self, event: Event, fence: int | None) -> None:
         """Record what a task's own worker knows of it."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import msgspec
 
-from steelyard.domain.events import JsonValue, TaskPreempted, TaskStatus
+from steelyard.domain.events import JsonValue, TaskFinished, TaskPreempted, TaskStatus
 from steelyard.errors import (
     BudgetExceededError,
     DeadlineExceededError,
@@ -72,8 +72,10 @@ class RunningTask:
         self.steps = steps
         self.context = context
         self.inbox = inbox
+        self.is_child = False
         self.stopped: StopReason | None = None
         self.worker: asyncio.Task[Any] | None = None
+        self.finished: TaskFinished | None = None
 
     def stop(self, reason: StopReason) -> None:
         """Cancel whatever the task is doing now, in the middle of a step, too."""
@@ -182,13 +184,15 @@ class TaskRunner:
             outcome, error = await self._outcome(running, terms)
         except asyncio.CancelledError:
             if running.stopped != "leave":
-                close(task_id, "cancelled")
+                running.finished = close(task_id, "cancelled")
             raise
         except BaseException:
             # The log is broken, the lease is lost, or the program ends: nothing can be recorded.
             self._dispatcher.drop_task(task_id)
             raise
-        close(task_id, outcome.status, error, outcome.result, wrapped_up=outcome.wrapped_up)
+        running.finished = close(
+            task_id, outcome.status, error, outcome.result, wrapped_up=outcome.wrapped_up
+        )
         return outcome
 
     async def _outcome(

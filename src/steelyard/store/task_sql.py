@@ -70,7 +70,7 @@ def claim(backend: Backend, wish: Claim) -> list[tuple[str, str, int, list[bytes
     taken: list[tuple[str, str, int, list[bytes]]] = []
     while len(taken) < wish.count:
         open_to = [agent for agent, count in room.items() if count > 0]
-        found = _candidates(backend, open_to, now_s, wish.count - len(taken)) if open_to else []
+        found = _candidates(backend, wish, open_to, now_s, wish.count - len(taken))
         chosen = [one for one in found if _take_room(room, one[1])]
         for task_id, agent, fence in chosen:
             taken.append((task_id, agent, fence + 1, _take(backend, wish, now_s, task_id, fence)))
@@ -104,14 +104,16 @@ def _take_room(room: dict[str, int], agent: str) -> bool:
 
 
 def _candidates(
-    backend: Backend, agents: list[str], now_s: float, count: int
+    backend: Backend, wish: Claim, agents: list[str], now_s: float, count: int
 ) -> list[tuple[Any, ...]]:
+    if not agents:
+        return []
     marks = ", ".join("?" * len(agents))
     return backend.execute(
         f"SELECT task_id, agent, fence FROM tasks WHERE state = 'open'"  # noqa: S608 - marks alone
-        f" AND lease_until_s <= ? AND agent IN ({marks})"
+        f" AND lease_until_s <= ? AND worker <> ? AND agent IN ({marks})"
         f" ORDER BY priority DESC, number LIMIT ?{backend.skip_locked}",
-        (now_s, *agents, count),
+        (now_s, wish.worker, *agents, count),
     )
 
 
