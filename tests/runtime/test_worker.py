@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.runtime.conftest import StartWorker
 
-from steelyard.domain.events import SignalSent, StepRecorded
+from steelyard.domain.events import SignalSent, StepRecorded, TaskSubmitted
 from steelyard.runtime.context import TaskContext
 from steelyard.runtime.definitions import task
 from steelyard.runtime.open_tasks import TaskLimits
@@ -47,7 +47,8 @@ async def test_a_task_left_by_one_worker_goes_on_in_the_next_without_repeating_a
     async def halting(ctx: TaskContext) -> list[str]:
         first = await ctx.step(lambda: ran.append("first") or "a")
         second = await ctx.gather(
-            ctx.step(lambda: ran.append("left") or "b"), ctx.step(lambda: ran.append("right") or "c")
+            ctx.step(lambda: ran.append("left") or "b"),
+            ctx.step(lambda: ran.append("right") or "c"),
         )
 
         async def wait() -> str:
@@ -254,8 +255,6 @@ async def test_no_more_tasks_of_an_agent_run_at_once_than_allowed(
 
 
 def test_a_key_finds_the_first_task(path: Path) -> None:
-    from steelyard.domain.events import TaskSubmitted
-
     with SqliteEventLog(path) as store:
         for name in ("a", "b"):
             event = TaskSubmitted(t_s=0.0, task_id=name, agent="x")

@@ -186,8 +186,10 @@ class Worker:
             for lease in leases:
                 self._spawn(lease)
             if not leases or len(leases) < free:
+                # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._settings.look_s)
+                    async with asyncio.timeout(self._settings.look_s):
+                        await self._wake.wait()
 
     def _spawn(self, lease: Lease, *, is_child: bool = False) -> None:
         work = asyncio.create_task(self._run(lease, is_child=is_child))
