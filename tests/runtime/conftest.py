@@ -15,7 +15,6 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.worker import Worker, WorkerSettings
 from steelyard.store.event_store import EventStore
-from steelyard.store.sqlite_log import SqliteEventLog
 
 StartWorker = Callable[..., AbstractAsyncContextManager[Worker]]
 

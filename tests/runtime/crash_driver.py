@@ -120,7 +120,12 @@ def increase(number: int, key: IdempotencyKey = NO_KEY) -> int:
 async def branch(ctx: TaskContext, number: int) -> int:
     higher = await ctx.tool(increase, number)
     await ctx.sleep(0.0)
-    return await ctx.step(lambda value: value * 10, higher)
+    tenfold: int = await ctx.step(times_ten, higher)
+    return tenfold
+
+
+def times_ten(value: int) -> int:
+    return value * 10
 
 
 @task(name="graph")
@@ -214,7 +219,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     _, points = in_child(folder / "whole.db", folder / "whole.txt", 0, 0.0)
     first, step = int(sys.argv[2]), int(sys.argv[3])
-    print(json.dumps({"points": points}), flush=True)
+    print(json.dumps({"points": points}), flush=True)  # noqa: T201
     for at in range(first, points + 1, step):
         path, notes = folder / f"{at}.db", folder / f"{at}.txt"
         killed, _ = in_child(path, notes, at, 0.0)
@@ -226,7 +231,7 @@ def main() -> None:
         if again:
             in_child(path, notes, again, LATER_S)
         ended, _ = in_child(path, notes, 0, 2 * LATER_S)
-        print(json.dumps({"at": at, "killed": killed, "ended": ended}), flush=True)
+        print(json.dumps({"at": at, "killed": killed, "ended": ended}), flush=True)  # noqa: T201
 
 
 def bodies(path: Path) -> list[str]:

@@ -14,6 +14,10 @@ from steelyard.store.tasks import AgentLimit, Submission
 FREE = TaskLimits()
 
 
+def add(one: int, other: int) -> int:
+    return one + other
+
+
 async def test_a_task_runs_to_its_end_and_its_steps_are_in_the_log(
     path: Path, start_worker: StartWorker
 ) -> None:
@@ -21,7 +25,7 @@ async def test_a_task_runs_to_its_end_and_its_steps_are_in_the_log(
     async def adder(ctx: TaskContext, first: int) -> int:
         total = first
         for number in range(3):
-            total = await ctx.step(lambda total, number: total + number, total, number)
+            total = await ctx.step(add, total, number)
         return total
 
     with SqliteEventLog(path) as store:
@@ -45,11 +49,8 @@ async def test_a_task_left_by_one_worker_goes_on_in_the_next_without_repeating_a
 
     @task(name="halting")
     async def halting(ctx: TaskContext) -> list[str]:
-        first = await ctx.step(lambda: ran.append("first") or "a")
-        second = await ctx.gather(
-            ctx.step(lambda: ran.append("left") or "b"),
-            ctx.step(lambda: ran.append("right") or "c"),
-        )
+        first = await ctx.step(note, "first")
+        second = await ctx.gather(ctx.step(note, "left"), ctx.step(note, "right"))
 
         async def wait() -> str:
             ran.append("wait")
@@ -57,6 +58,10 @@ async def test_a_task_left_by_one_worker_goes_on_in_the_next_without_repeating_a
             return "d"
 
         return [first, *second, await ctx.step(wait)]
+
+    def note(what: str) -> str:
+        ran.append(what)
+        return what
 
     with SqliteEventLog(path) as store:
         async with start_worker(store, halting) as worker:
@@ -67,7 +72,7 @@ async def test_a_task_left_by_one_worker_goes_on_in_the_next_without_repeating_a
         gate.set()
         async with start_worker(store, halting) as worker:
             ended = await asyncio.wait_for(worker.result("t1"), 10)
-    assert ended.result == ["a", "b", "c", "d"]
+    assert ended.result == ["first", "left", "right", "d"]
     assert sorted(ran) == ["first", "left", "right", "wait", "wait"]
 
 
@@ -117,6 +122,7 @@ async def test_a_failure_that_the_task_handles_is_the_same_on_a_replay(
 
     @task(name="careful")
     async def careful(ctx: TaskContext) -> str:
+        told = ""
         try:
             await ctx.gather(ctx.step(breaks), ctx.step(lambda: 1))
         except Exception as error:  # noqa: BLE001
@@ -214,7 +220,8 @@ async def test_a_child_inherits_the_deadline_and_its_result_is_a_step(
     @task(name="inner")
     async def inner(ctx: TaskContext, number: int) -> int:
         seen["inner"] = ctx.deadline_s
-        return await ctx.step(lambda value: value * 2, number)
+        doubled: int = await ctx.step(add, number, number)
+        return doubled
 
     @task(name="outer")
     async def outer(ctx: TaskContext) -> int:

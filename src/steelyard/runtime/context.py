@@ -316,11 +316,11 @@ class TaskContext:
             with self._steps.branch(f"{slot.path}.{number}"):
                 return await coroutine
 
+        running: list[asyncio.Task[R]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                running = [
-                    group.create_task(branch(number, one)) for number, one in enumerate(steps)
-                ]
+                for number, one in enumerate(steps):
+                    running.append(group.create_task(branch(number, one)))
         except BaseExceptionGroup:
             failures = [_failure(one) for one in running]
             first = next(one for one in failures if one is not None)

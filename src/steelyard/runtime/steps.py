@@ -7,6 +7,7 @@ which they were first asked for, and the log keeps which number a path has.
 """
 
 import contextlib
+import inspect
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from typing import Any
@@ -140,8 +141,8 @@ class TaskSteps:
 
         async def performed(_: Slot) -> JsonValue:
             try:
-                result = run()
-                if isinstance(result, Awaitable):
+                result: Any = run()
+                if inspect.isawaitable(result):
                     result = await result
                 # What a replay will read must be what the first run sees: tuples are lists.
                 return msgspec.json.decode(msgspec.json.encode(result))

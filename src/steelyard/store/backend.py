@@ -65,6 +65,10 @@ class Backend(Protocol):
         """Append rows to the log."""
         ...
 
+    def end_tasks(self, state: str, task_ids: list[str]) -> None:
+        """Tasks have ended in this state; nobody holds them any more."""
+        ...
+
     def lock_agents(self) -> None:
         """Let no other transaction take tasks until this one ends."""
         ...

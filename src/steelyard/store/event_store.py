@@ -18,6 +18,8 @@ from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow
 A = TypeVar("A")
 B = TypeVar("B")
 
+_PAGE = 10_000
+
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
@@ -139,7 +141,7 @@ class EventStore:
             lambda backend: task_sql.tasks(backend, state=state, limit=limit, task_id=task_id)
         )
 
-    def events(self, after: int = 0, limit: int = 10_000) -> "Future[list[tuple[int, bytes]]]":
+    def events(self, after: int = 0, limit: int = _PAGE) -> "Future[list[tuple[int, bytes]]]":
         """Which events come after a number of the log, as (number, JSON)?"""
         sql = "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
         return self._writer.call(
@@ -165,6 +167,21 @@ class EventStore:
 
     def _decoded(self, read: Callable[[Backend], list[bytes]]) -> "Future[tuple[Event, ...]]":
         return _mapped(self._writer.call(read), decode_events)
+
+
+def read_store(store: EventStore) -> Iterator[Event]:
+    """What happened, in order?
+
+    Args:
+        store: Any store; it is read page by page.
+
+    Yields:
+        Every event.
+    """
+    after = 0
+    while page := store.events(after, _PAGE).result():
+        yield from iter_events(body for _, body in page)
+        after = page[-1][0]
 
 
 def event_row(event: Event, fence: int | None) -> EventRow:

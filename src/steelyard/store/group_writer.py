@@ -211,16 +211,16 @@ class GroupWriter:
                     self._lost.add((row.task_id or "", row.fence))
             rows = kept
         backend.insert_events(rows)
+        ended: dict[str, list[str]] = {}
         for row in rows:
             if row.ended is not None:
-                backend.execute(
-                    "UPDATE tasks SET state = ?, worker = '', lease_until_s = 0 WHERE task_id = ?",
-                    (row.ended, row.task_id),
-                )
+                ended.setdefault(row.ended, []).append(row.task_id or "")
             elif row.kind == _SIGNAL:
                 backend.execute(
                     "UPDATE tasks SET signals = signals + 1 WHERE task_id = ?", (row.task_id,)
                 )
+        for state, task_ids in sorted(ended.items()):
+            backend.end_tasks(state, task_ids)
 
     def _fail(
         self,

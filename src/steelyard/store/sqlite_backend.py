@@ -102,6 +102,14 @@ class SqliteBackend:
         except sqlite3.Error as error:
             raise store_error(self._path, error) from error
 
+    def end_tasks(self, state: str, task_ids: list[str]) -> None:
+        """Tasks have ended."""
+        self._do(
+            "UPDATE tasks SET state = ?, worker = '', lease_until_s = 0"
+            " WHERE task_id IN (SELECT value FROM json_each(?))",
+            (state, msgspec.json.encode(task_ids).decode()),
+        )
+
     def lock_agents(self) -> None:
         """The write lock is one already."""
 

@@ -61,7 +61,8 @@ def bodies(backend: Backend, task_id: str) -> list[bytes]:
 
 def claim(backend: Backend, wish: Claim) -> list[tuple[str, str, int, list[bytes]]]:
     """Take tasks for a worker: (task, agent, fence, events) of each."""
-    backend.lock_agents()
+    if any(limit.max_running or limit.starts for limit in wish.agents.values()):
+        backend.lock_agents()
     now_s = backend.now_s()
     room = {
         agent: _room(backend, agent, limit, now_s, wish.count)
