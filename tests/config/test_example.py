@@ -8,6 +8,7 @@ from steelyard.config import settings
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import load_settings
+from steelyard.placement.baselines import policy_names
 
 _EXAMPLE = Path(__file__).parents[2] / "steelyard.example.toml"
 _SECTIONS = (
@@ -44,3 +45,9 @@ def test_every_setting_stands_in_the_example(section: type[msgspec.Struct]) -> N
     text = _EXAMPLE.read_text(encoding="utf-8")
     for key in section.__struct_fields__:
         assert re.search(rf"^#?(\[pools\.\w+\.{key}\]|{key} = )", text, re.MULTILINE), key
+
+
+def test_every_policy_is_named_in_the_example() -> None:
+    text = _EXAMPLE.read_text(encoding="utf-8")
+    for name in policy_names():
+        assert name in text

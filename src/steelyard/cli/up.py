@@ -10,7 +10,7 @@ import uvloop
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
 from steelyard.config.settings import GatewaySection, Settings, load_settings
-from steelyard.gateway.server import serve
+from steelyard.gateway.server import listen, serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.baselines import policy_named
 from steelyard.runtime.live import live_fleet
@@ -59,10 +59,10 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
-    with SqliteEventLog(settings.store.path) as log:
+    with listen(front) as listener, SqliteEventLog(settings.store.path) as log:
         async with (
             live_fleet(settings, load_catalog(), policy, log, _say) as dispatcher,
-            serve(front, dispatcher) as server,
+            serve(front, dispatcher, listener=listener) as server,
         ):
             models = ", ".join(dispatcher.models())
             _say(f"serving {models} at {server.base_url} (log {settings.store.path})")

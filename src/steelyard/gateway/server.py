@@ -45,7 +45,10 @@ class GatewayServer(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextlib.asynccontextmanager
 async def serve(
-    settings: GatewaySettings, dispatcher: Dispatcher, metrics: Metrics | None = None
+    settings: GatewaySettings,
+    dispatcher: Dispatcher,
+    metrics: Metrics | None = None,
+    listener: socket.socket | None = None,
 ) -> AsyncGenerator[GatewayServer, None]:
     """Serve the gateway while the block runs.
 
@@ -57,6 +60,7 @@ async def serve(
         dispatcher: Places and runs steps.
         metrics: What /metrics shows, subscribed to the dispatcher by the caller before the pools
             joined; None makes one, which counts from now on and takes all replicas for up.
+        listener: A socket of `listen`; None binds one now.
 
     Yields:
         The server, which listens already.
@@ -70,7 +74,8 @@ async def serve(
             metrics.apply(PoolAdded(t_s=dispatcher.now_s(), spec=spec))
         dispatcher.subscribe(metrics.apply)
     server = _EmbeddedServer(_uvicorn_config(settings, Gateway(settings, dispatcher, metrics)))
-    listener = _bind(settings)
+    if listener is None:
+        listener = listen(settings)
     host, port = listener.getsockname()[:2]
     running = asyncio.create_task(server.serve(sockets=[listener]))
     listening = asyncio.create_task(server.listening.wait())
@@ -120,7 +125,18 @@ def _uvicorn_config(settings: GatewaySettings, gateway: Gateway) -> uvicorn.Conf
     )
 
 
-def _bind(settings: GatewaySettings) -> socket.socket:
+def listen(settings: GatewaySettings) -> socket.socket:
+    """Take the address, so that a port in use is known before pools are started.
+
+    Args:
+        settings: Where to listen.
+
+    Returns:
+        A socket for `serve`, which closes it.
+
+    Raises:
+        ConfigError: The address cannot be bound.
+    """
     where = f"gateway.host = {settings.host!r}, gateway.port = {settings.port}"
     try:
         found = socket.getaddrinfo(

@@ -53,7 +53,9 @@ def plan_with_binary_slices(demand: Demand, slices: int, time_limit_s: float) ->
     able: IntArray = np.argwhere(np.isfinite(load)).T
     offer, bucket = np.tile(able, slices)
     count = int(offer.size)
-    cell = np.repeat(np.arange(slices), count // slices) * buckets + bucket
+    cell = np.repeat(np.arange(slices, dtype=np.int64), count // slices) * buckets + bucket
+    first: IntArray = np.arange(offers, dtype=np.int64)
+    starts: IntArray = offers + 2 * np.arange(count + 1, dtype=np.int64)
     rows: IntArray = np.stack([offer, offers + cell], axis=1).ravel()
     values: FloatArray = np.stack([-load[offer, bucket] / slices, np.ones(count)], axis=1).ravel()
     model = highspy.HighsLp()
@@ -68,10 +70,8 @@ def plan_with_binary_slices(demand: Demand, slices: int, time_limit_s: float) ->
         [np.full(offers, highspy.kHighsInf), np.ones(slices * buckets)]
     )
     model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    model.a_matrix_.start_ = np.concatenate(
-        [np.arange(offers), offers + 2 * np.arange(count + 1)]
-    ).astype(np.int32)
-    model.a_matrix_.index_ = np.concatenate([np.arange(offers), rows]).astype(np.int32)
+    model.a_matrix_.start_ = np.concatenate([first, starts]).astype(np.int32)
+    model.a_matrix_.index_ = np.concatenate([first, rows]).astype(np.int32)
     model.a_matrix_.value_ = np.concatenate([np.ones(offers), values])
     model.integrality_ = [highspy.HighsVarType.kInteger] * (offers + count)
     solver = quiet_solver(time_limit_s)

@@ -72,7 +72,7 @@ class Master:
         """Rows: demand (blocks x buckets), capacity (blocks x offers), one per provider cap."""
         cells = self._blocks * self._buckets
         capacities = self._blocks * self._offers
-        caps = _cap_rows(demand)
+        caps = self._caps = _cap_rows(demand)
         unserved_usd = UNSERVED_FACTOR * max(self.closed_form_usd_per_hour, 1e-9)
         stock = [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
         model = highspy.HighsLp()
@@ -136,17 +136,35 @@ class Master:
         worth = duals[:cells].reshape(self._blocks, 1, self._buckets)
         rent = np.maximum(duals[cells : cells + self._blocks * self._offers], 0.0)
         saved = worth - rent.reshape(self._blocks, self._offers, 1) * self._finite
-        saved[~self._open] = -np.inf
-        good = saved > 1e-7 * np.abs(worth) + 1e-12
+        good = self._open & (saved > 1e-7 * np.abs(worth) + 1e-12)
         if not good.any():
             return 0
-        best = np.argsort(-saved, axis=1, kind="stable")[:, :PRICED_COLUMNS]
+        block, bucket = np.nonzero(good.any(axis=1))
+        candidates = np.where(good, saved, -np.inf)[block, :, bucket]
         few = np.zeros_like(good)
-        np.put_along_axis(few, best, values=True, axis=1)
+        for _ in range(PRICED_COLUMNS):
+            best = candidates.argmax(axis=1)
+            few[block, best, bucket] = True
+            candidates[np.arange(len(best)), best] = -np.inf
         return self._add_columns(good & few)
 
-    def solve(self) -> bool:
-        """Solve to optimality over all columns, priced in or not.
+    def keeps_caps(self, machines: FloatArray) -> bool:
+        """Do these machines keep every provider's share under the cap?"""
+        return all(float(cap @ machines) <= 1e-9 for cap in self._caps)
+
+    def add_all_columns(self) -> None:
+        """Price in every column, so that the program is complete."""
+        self._add_columns(self._open.copy())
+
+    def program(self) -> highspy.HighsLp:
+        """A copy of the linear program with all cuts; its first columns are the machines."""
+        return self._solver.getLp()
+
+    def solve(self, *, price: bool = True) -> bool:
+        """Solve to optimality.
+
+        Args:
+            price: Over all columns; otherwise over those priced in so far, which gives no bound.
 
         Returns:
             Whether all buckets can be served under the current bounds of n.
@@ -160,7 +178,7 @@ class Master:
             if status != highspy.HighsModelStatus.kOptimal:
                 raise SolverError(f"HiGHS stopped with status {status}; please report the demand")
             solution = self._solver.getSolution()
-            if self._price(np.array(solution.row_dual)) == 0:
+            if not price or self._price(np.array(solution.row_dual)) == 0:
                 break
         values = np.array(solution.col_value)
         self.machines = values[: self._offers]

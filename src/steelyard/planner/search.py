@@ -16,12 +16,14 @@ import numpy as np
 from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.cuts import violated_cuts
 from steelyard.planner.demand import Demand, FloatArray
+from steelyard.planner.exact import is_small, solve_exactly
 from steelyard.planner.master import INFINITY, Master
 
 StopReason = Literal["gap", "nodes", "time"]
 INTEGRAL = 1e-6
-DIVE_SHARE = 6
-DIVE_EVERY = 10
+DIVE_SHARE = 3
+DIVE_EVERY = 20
+DIVE_STEPS = 40
 
 
 class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,9 +69,12 @@ Bounds = tuple[tuple[int, float, float], ...]
 
 class _Search:
     def __init__(self, demand: Demand, limits: SearchLimits) -> None:
+        self.demand = demand
         self.master = Master(demand)
         self.limits = limits
-        self.stock = [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
+        self.stock = np.array(
+            [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
+        )
         self.best: FloatArray | None = None
         self.best_usd = math.inf
         self.give_up_s = time.perf_counter() + limits.time_limit_s
@@ -79,7 +84,7 @@ class _Search:
 
     def set_bounds(self, old: Bounds, new: Bounds) -> None:
         for offer, _, _ in old:
-            self.master.bound_machines(offer, 0.0, self.stock[offer])
+            self.master.bound_machines(offer, 0.0, float(self.stock[offer]))
         for offer, lower, upper in new:
             self.master.bound_machines(offer, lower, upper)
 
@@ -93,7 +98,7 @@ class _Search:
             recent.append(cost)
             if self.closed(cost) or len(recent) > rounds or self.late():
                 break
-            if len(recent) > 8 and cost - recent[-8] < 2e-5 * cost:
+            if len(recent) > 5 and cost - recent[-5] < 1e-4 * cost:
                 break
             cuts = list(violated_cuts(self.master))
             for cut in cuts:
@@ -109,31 +114,44 @@ class _Search:
         n = self.master.machines
         return np.flatnonzero(np.abs(n - np.round(n)) > INTEGRAL).tolist()
 
-    def offer_incumbent(self) -> None:
-        """Keep the last solution if its machines are whole and it is the cheapest so far."""
-        whole = np.round(self.master.machines)
+    def offer_incumbent(self, whole: FloatArray) -> None:
+        """Keep these whole machines, which can serve everything, if they are the cheapest."""
         usd = math.fsum((whole * self.master.usd_per_hour).tolist())
         if usd < self.best_usd:
             self.best, self.best_usd = whole, usd
 
+    def round_up(self) -> None:
+        """Whole machines for every part machine: feasible unless a provider cap is then broken."""
+        whole = np.ceil(self.master.machines - INTEGRAL)
+        if (whole <= self.stock).all() and self.master.keeps_caps(whole):
+            self.offer_incumbent(whole)
+
     def dive(self, start: Bounds) -> None:
-        """Round a sixth of the fractional machines at a time, those nearest to whole first."""
+        """Round a third of the fractional machines at a time, those nearest to whole first.
+
+        What is still fractional after `DIVE_STEPS` is rounded up. Not cut short by the time limit:
+        it takes few steps, and a plan must come out.
+        """
         fixed: dict[int, tuple[float, float]] = {o: (lo, up) for o, lo, up in start}
         before = dict(fixed)
-        while fractional := self.fractional():
+        for _ in range(DIVE_STEPS):
+            fractional = self.fractional()
+            if not fractional:
+                self.offer_incumbent(np.round(self.master.machines))
+                break
             n = self.master.machines
             up_part = n - np.floor(n + INTEGRAL)
             fractional.sort(key=lambda o: (min(up_part[o], 1.0 - up_part[o]), o))
             batch = fractional[: max(1, len(fractional) // DIVE_SHARE)]
             self._round(batch, fixed, down=True)
-            if not self.master.solve():
+            if not self.master.solve(price=False):
                 self._round(batch, fixed, down=False)
                 if not self.master.solve():
                     break
-            if self.master.objective_usd_per_hour >= self.best_usd or self.late():
+            if self.master.objective_usd_per_hour >= self.best_usd:
                 break
         else:
-            self.offer_incumbent()
+            self.round_up()
         self.set_bounds(_as_bounds(fixed), _as_bounds(before))
 
     def _round(
@@ -142,12 +160,12 @@ class _Search:
         for o in batch:
             n = float(self.master.machines[o])
             floor = math.floor(n + INTEGRAL)
-            low, high = fixed.get(o, (0.0, self.stock[o]))
+            low, high = fixed.get(o, (0.0, float(self.stock[o])))
             if down and n - floor <= 0.5:
                 fixed[o] = (low, float(floor))
             else:
                 # `down` failed: give back what it took away.
-                high = self.stock[o] if not down else high
+                high = float(self.stock[o]) if not down else high
                 fixed[o] = (min(floor + 1.0, high), high)
             self.master.bound_machines(o, *fixed[o])
 
@@ -186,14 +204,12 @@ def search(demand: Demand, limits: SearchLimits) -> SearchResult:
     if not run.master.solve():
         raise InfeasiblePlanError(_why_infeasible(demand))
     relaxed_usd = run.master.objective_usd_per_hour
-    run.dive(())
-    run.master.solve()
-    bound_usd, nodes, stopped = _explore(run)
+    run.round_up()
+    if is_small(run.master):
+        return _exact(run, relaxed_usd)
+    bound_usd, nodes, stopped = _explore(run, relaxed_usd)
     if run.best is None:
-        raise InfeasiblePlanError(
-            "no whole number of machines keeps all constraints (the closest: "
-            f"{_rules(demand)}); loosen one, or add offers of other sizes"
-        )
+        raise InfeasiblePlanError(_no_whole_fleet(demand))
     return SearchResult(
         machines=run.best,
         usd_per_hour=run.best_usd,
@@ -204,9 +220,36 @@ def search(demand: Demand, limits: SearchLimits) -> SearchResult:
     )
 
 
-def _explore(run: _Search) -> tuple[float, int, StopReason]:
+def _exact(run: _Search, relaxed_usd: float) -> SearchResult:
+    """A small problem, solved by the solver's own search over all columns with the root's cuts."""
+    run.tighten(run.limits.root_rounds)
+    gap_frac = run.limits.gap_frac / 100.0
+    found = solve_exactly(run.master, gap_frac, run.give_up_s - time.perf_counter())
+    if found.machines is not None:
+        run.offer_incumbent(found.machines)
+    if run.best is None:
+        raise InfeasiblePlanError(_no_whole_fleet(run.demand))
+    bound_usd = max(relaxed_usd, found.lower_bound_usd_per_hour)
+    return SearchResult(
+        machines=run.best,
+        usd_per_hour=run.best_usd,
+        lower_bound_usd_per_hour=min(bound_usd, run.best_usd),
+        relaxed_usd_per_hour=relaxed_usd,
+        stopped="gap" if run.closed(bound_usd) else "time" if run.late() else "nodes",
+        nodes=1,
+    )
+
+
+def _no_whole_fleet(demand: Demand) -> str:
+    return (
+        f"no whole number of machines keeps all constraints ({_rules(demand)}); loosen one, or"
+        " add offers of other sizes"
+    )
+
+
+def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
     """Best bound first. Returns the proven bound, the nodes used and why it stopped."""
-    open_nodes: list[tuple[float, int, Bounds]] = [(0.0, 0, ())]
+    open_nodes: list[tuple[float, int, Bounds]] = [(relaxed_usd, 0, ())]
     current: Bounds = ()
     pushed = nodes = 0
     closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
@@ -216,7 +259,8 @@ def _explore(run: _Search) -> tuple[float, int, StopReason]:
             return bound_usd, nodes, "gap"
         if nodes >= run.limits.nodes:
             return bound_usd, nodes, "nodes"
-        if run.late():
+        # The root is looked at however late it is: a plan must come out.
+        if nodes >= 1 and run.late():
             return bound_usd, nodes, "time"
         parent_usd, _, bounds = heapq.heappop(open_nodes)
         run.set_bounds(current, bounds)
@@ -227,13 +271,13 @@ def _explore(run: _Search) -> tuple[float, int, StopReason]:
         node_usd = max(parent_usd, run.master.objective_usd_per_hour)
         fractional = run.fractional()
         if not fractional:
-            run.offer_incumbent()
+            run.offer_incumbent(np.round(run.master.machines))
         if not fractional or run.closed(node_usd):
             closed_usd = min(closed_usd, node_usd)
             continue
         offer = run.branch_offer(fractional)
         whole = float(math.floor(float(run.master.machines[offer])))
-        for lower, upper in ((0.0, whole), (whole + 1.0, run.stock[offer])):
+        for lower, upper in ((0.0, whole), (whole + 1.0, float(run.stock[offer]))):
             pushed += 1
             child = _narrowed(bounds, offer, lower, upper)
             heapq.heappush(open_nodes, (node_usd, pushed, child))

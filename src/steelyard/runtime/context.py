@@ -346,7 +346,7 @@ class TaskContext:
             agent=self._terms.agent,
             name=slot.name,
             call=call,
-            parents=self._dispatcher.frontier(self.task_id),
+            parents=self._dispatcher.parents(self.task_id, slot.step_id),
             deadline_s=self._terms.deadline_s,
             budget_usd=self._terms.budget_usd,
             attempt=slot.attempt,

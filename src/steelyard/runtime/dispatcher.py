@@ -228,9 +228,9 @@ class Dispatcher:
         """Which number does the task's next step get?"""
         return self._tasks.next_step_id(task_id)
 
-    def frontier(self, task_id: str) -> tuple[int, ...]:
-        """Which finished steps would be the parents of a step submitted now?"""
-        return self._tasks.frontier(task_id)
+    def parents(self, task_id: str, step_id: int) -> tuple[int, ...]:
+        """On which finished steps is a step built that is submitted now?"""
+        return self._tasks.parents(task_id, step_id)
 
     # ------------------------------------------------------------------ steps
 
@@ -385,6 +385,7 @@ class Dispatcher:
         Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
         shows the policy the fleet it saw. Whatever way the block is left, its end is recorded.
         """
+        self._admission.check_new(step)
         now_s = self.now_s()
         decision = self._decide(step, now_s)
         self._admission.check_room(decision)

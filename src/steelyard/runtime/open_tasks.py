@@ -57,6 +57,7 @@ class _OpenTask(msgspec.Struct):
     terms: TaskTerms
     next_step_id: int = 0
     parents: dict[int, tuple[int, ...]] = {}
+    known: dict[int, tuple[int, ...]] = {}
     frontier: set[int] = set()
 
 
@@ -90,13 +91,23 @@ class OpenTasks:
         task = self._tasks.get(task_id)
         if task is None:
             return 0
+        step_id = task.next_step_id
         task.next_step_id += 1
-        return task.next_step_id - 1
+        task.known[step_id] = tuple(sorted(task.frontier))
+        return step_id
 
-    def frontier(self, task_id: str) -> tuple[int, ...]:
-        """Which finished steps would be the parents of a step submitted now?"""
+    def parents(self, task_id: str, step_id: int) -> tuple[int, ...]:
+        """On which finished steps is a step built?
+
+        A step that was numbered here knew those that had finished by then, not by the time its
+        request arrived. Of one that the caller numbered, only lower numbers count: a step that
+        was asked for later may finish sooner.
+        """
         task = self._tasks.get(task_id)
-        return () if task is None else tuple(sorted(task.frontier))
+        if task is None:
+            return ()
+        lower = tuple(sorted(one for one in task.frontier if one < step_id))
+        return task.known.get(step_id, lower)
 
     def step_submitted(self, task_id: str, step_id: int, parents: tuple[int, ...]) -> None:
         """A step was submitted with these parents."""
@@ -108,5 +119,6 @@ class OpenTasks:
         """A step has finished well: it covers its parents in the frontier."""
         task = self._tasks.get(task_id)
         if task is not None:
+            task.known.pop(step_id, None)
             task.frontier.difference_update(task.parents.pop(step_id, ()))
             task.frontier.add(step_id)
