@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from tests.store.conftest import open_one, postgres, where
 
 from steelyard.domain.events import AttemptFinished, Event, PoolAdded
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
@@ -22,6 +23,9 @@ from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.worker import Worker, WorkerSettings
 from steelyard.store.event_log import MemoryEventLog
 from steelyard.store.event_store import EventStore
+
+# The stores of tests/store, for tests of several processes here.
+__all__ = ["open_one", "postgres", "where"]
 
 _T = TypeVar("_T")
 MODEL = "scripted"
