@@ -132,8 +132,7 @@ async def test_an_answer_in_the_log_is_returned_without_asking_again(path: Path)
             placed = next(e for e in read_events(path) if isinstance(e, StepPlaced))
             request = bench.llm.requests[0]
             items = [
-                item
-                async for item in dispatcher.serve_llm_once(placed.step, request, journal=True)
+                item async for item in dispatcher.serve_llm_once(placed.step, request, journal=True)
             ]
             assert len(bench.llm.requests) == 1
     assert ended.result == "Hello world"
