@@ -148,8 +148,8 @@ def readable_paths(further: tuple[str, ...]) -> tuple[str, ...]:
 def _refuse_broad(path: Path) -> None:
     if path.resolve() in _TOO_BROAD or _home().is_relative_to(path.resolve()):
         raise ConfigError(
-            f"python_paths holds {path}, which would show tools a home folder or a whole system; "
-            "put the tools into a folder of their own"
+            f"a sandbox that shows {path} shows a home folder or a whole system; put what tools "
+            "need into a folder of their own"
         )
 
 
