@@ -21,6 +21,7 @@ SteelyardError                    base; `retryable` says whether another attempt
 │   ├── StepFailedError           attempts used up; __cause__ is the last one
 │   ├── DeadlineExceededError
 │   ├── NondeterminismError       a replay took another path
+│   ├── LeaseLostError            another worker has the task now
 │   └── TaskNotFoundError
 ├── StoreError
 │   ├── StoreBusyError            retryable
@@ -169,6 +170,12 @@ class NondeterminismError(TaskError):
     """A replayed task asked for another step than the one in the log."""
 
     code = "nondeterminism"
+
+
+class LeaseLostError(TaskError):
+    """Another worker has taken the task over; this one may not write for it any more."""
+
+    code = "lease_lost"
 
 
 class TaskNotFoundError(TaskError):

@@ -1,10 +1,13 @@
 """A dispatcher on a clock that the test moves, in front of scripted pools."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from tests.store.conftest import open_one, postgres, where
 
 from steelyard.domain.events import AttemptFinished, Event, PoolAdded
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
@@ -13,9 +16,16 @@ from steelyard.placement.policy import CheapestFeasible
 from steelyard.pools.backend import LlmBackend, LlmRequest, ToolBackend, ToolRequest
 from steelyard.pools.scripted import ScriptedLlmPool
 from steelyard.pools.scripted_tools import ScriptedToolPool
+from steelyard.runtime.clock import WallClock
+from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.recorder import Recorder
+from steelyard.runtime.worker import Worker, WorkerSettings
 from steelyard.store.event_log import MemoryEventLog
+from steelyard.store.event_store import EventStore
+
+# The stores of tests/store, for tests of several processes here.
+__all__ = ["open_one", "postgres", "where"]
 
 _T = TypeVar("_T")
 MODEL = "scripted"
@@ -152,3 +162,29 @@ def start() -> Start:
         )
 
     return make
+
+
+StartWorker = Callable[..., AbstractAsyncContextManager[Worker]]
+
+
+@asynccontextmanager
+async def _working(
+    store: EventStore, *agents: AgentTask[Any, ..., Any], settings: WorkerSettings | None = None
+) -> AsyncGenerator[Worker, None]:
+    """A worker without pools on a store: its tasks have local steps alone."""
+    recorder = Recorder(WallClock(), store)
+    dispatcher = Dispatcher(recorder, CheapestFeasible(), {}, {})
+    chosen = settings or WorkerSettings(lease_s=1.0, look_s=0.02)
+    gateway = (ScriptedLlmPool(), MODEL)
+    async with Worker(store, dispatcher, gateway, agents, chosen).working() as worker:
+        yield worker
+
+
+@pytest.fixture
+def start_worker() -> StartWorker:
+    return _working
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.db"

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from steelyard.config.convert import convert_table
 from steelyard.config.unknown_keys import is_table, nearest, refuse_unknown
 from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
@@ -289,10 +290,12 @@ def load_settings(path: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"configuration {path} is not TOML: {error}") from error
     _refuse_unknown(path, table)
-    try:
-        settings = msgspec.convert(table, Settings, dec_hook=_to_path)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"configuration {path}: {error}") from error
+    pools = {
+        name: convert_table(path, f"pools.{name}", pool, _POOL_KINDS[pool["kind"]])
+        for name, pool in table.pop("pools", {}).items()
+    }
+    settings = convert_table(path, "", table, Settings)
+    settings = msgspec.structs.replace(settings, pools=pools)
     _check_values(path, settings)
     settings = _anchored(settings, path.parent)
     _check_hidden(path, settings)
@@ -301,8 +304,10 @@ def load_settings(path: Path) -> Settings:
 
 def _refuse_unknown(path: Path, table: dict[str, Any]) -> None:
     refuse_unknown(path, "", table, Settings, _NESTED)
-    pools = table.get("pools")
-    for name, pool in pools.items() if is_table(pools) else ():
+    pools = table.get("pools", {})
+    if not is_table(pools):
+        raise ConfigError(f"configuration {path}: pools is no table; write [pools.NAME]")
+    for name, pool in pools.items():
         where = f"pools.{name}"
         if not is_table(pool):
             raise ConfigError(f"configuration {path}: {where} is no table; write [{where}]")
@@ -314,16 +319,14 @@ def _refuse_unknown(path: Path, table: dict[str, Any]) -> None:
         refuse_unknown(path, f"{where}.", pool, _POOL_KINDS[kind], _NESTED)
 
 
-def _to_path(wanted: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook is untyped
-    if wanted is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError(f"no setting is of type {wanted}")
-
-
 def _check_values(path: Path, settings: Settings) -> None:
     if not 0 <= settings.gateway.port <= 65535:
         raise ConfigError(
             f"configuration {path}: gateway.port is {settings.gateway.port}; it must be 0 to 65535"
+        )
+    if settings.gateway.max_body_bytes == 0:
+        raise ConfigError(
+            f"configuration {path}: gateway.max_body_bytes is 0; it must be greater than 0"
         )
     if not settings.pools:
         raise ConfigError(
@@ -354,7 +357,10 @@ def _check_pool(where: str, pool: PoolSettings) -> None:
             "folder_bytes": pool.folder_bytes,
         }
     else:
-        counts = {"curve.concurrency_cap": pool.curve.concurrency_cap}
+        counts = {
+            "curve.concurrency_cap": pool.curve.concurrency_cap,
+            "curve.context_tokens": pool.curve.context_tokens,
+        }
         _check_endpoint(where, pool)
     for key, value in counts.items():
         if value is not None and not value > 0:
@@ -402,6 +408,10 @@ def _check_endpoint(where: str, pool: EndpointPoolSettings) -> None:
         raise ConfigError(f"{where}.models is empty; name the models that the endpoint serves")
     if pool.token_price is None and pool.usd_per_hour is None and pool.offering is None:
         raise ConfigError(f"{where} has no price; give offering, usd_per_hour or token_price")
+    if pool.token_price is not None and (pool.usd_per_hour or pool.offering):
+        raise ConfigError(
+            f"{where} has two prices; give token_price, or one of offering and usd_per_hour"
+        )
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:

@@ -128,7 +128,7 @@ class FleetState:
             service_sum_s=self._service_sum_s.copy(),
             up=self._up.copy(),
             cached_tokens=self._cached_tokens(step),
-            expected=estimate.expectation(max_output_tokens, memory_bytes),
+            expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
         )
 
@@ -169,6 +169,10 @@ class FleetState:
     def has_task(self, task_id: str) -> bool:
         """Is the task open?"""
         return task_id in self._tasks
+
+    def forget_task(self, task_id: str) -> None:
+        """Close a task's account without learning from it: it goes on in another process."""
+        self._tasks.pop(task_id, None)
 
     def _arrays_for(self, model: str) -> LlmArrays | ToolArrays:
         arrays = self._arrays.get(model)
@@ -263,7 +267,11 @@ class FleetState:
         return int(self._offsets[attempt.pool]) + attempt.replica
 
     def _finish(self, event: AttemptFinished) -> None:
-        attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt))
+        attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt), None)
+        if attempt is None:
+            # Placed by another process, or given up as lost before: only its cost counts here.
+            self._charge(event)
+            return
         at = self._flat(attempt)
         if at is not None:
             counts = self._waiting if attempt.started_s is None else self._running
@@ -271,14 +279,19 @@ class FleetState:
             # Rounding must not leave a trace of work on an idle replica.
             idle = self._waiting[at] + self._running[at] == 0.0
             self._service_sum_s[at] = 0.0 if idle else self._service_sum_s[at] - attempt.service_s
-        account = self._tasks.get(event.task_id)
+        account = self._charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
-            account.spent_usd += event.cost_usd
         if event.outcome == "ok":
             self._learn(event, attempt, account)
         elif event.error_code in _POOL_FAULTS:
             self._count_failure(attempt.pool, event.t_s)
+
+    def _charge(self, event: AttemptFinished) -> TaskAccount | None:
+        account = self._tasks.get(event.task_id)
+        if account is not None:
+            account.spent_usd += event.cost_usd
+        return account
 
     def _count_failure(self, pool: int, t_s: float) -> None:
         self._failures[pool] += 1
@@ -320,7 +333,7 @@ class FleetState:
             estimate.other_s.add(max(0.0, other_s))
             estimate.memory_bytes.add(usage.memory_bytes)
         if account is not None:
-            account.finished.append((step.name, event.t_s))
+            account.finished.append((step.name, step.step_id, event.t_s))
 
     def _estimate_of(self, agent: str, name: str) -> StepEstimate:
         """The estimate to learn into; the oldest goes when clients make up ever new names."""
@@ -335,6 +348,6 @@ class FleetState:
         account = self._tasks.pop(event.task_id, None)
         if account is None or event.status != "succeeded":
             return
-        for name, t_s in account.finished:
+        for name, step_id, t_s in account.finished:
             estimate = self._estimate_of(account.agent, name)
-            estimate.remaining_s.add(event.t_s - t_s)
+            estimate.add_remaining(step_id, event.t_s - t_s)

@@ -40,6 +40,7 @@ ERROR_RESPONSES: dict[type[SteelyardError], tuple[int, str]] = {
     errors.ToolFailedError: (500, "server_error"),
     errors.DeadlineExceededError: (504, "server_error"),
     errors.NondeterminismError: (409, "invalid_request_error"),
+    errors.LeaseLostError: (409, "invalid_request_error"),
     errors.TaskNotFoundError: (404, "invalid_request_error"),
     errors.StoreBusyError: (503, "server_error"),
     errors.SchemaMismatchError: (500, "server_error"),

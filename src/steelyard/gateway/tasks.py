@@ -113,6 +113,10 @@ class RequestTask:
             deadline_s=None if terms is None else terms.deadline_s,
             budget_usd=None if terms is None else terms.budget_usd,
             on_miss=self._on_miss,
+            attempt=headers.attempt,
+            path=headers.path,
+            fingerprint=headers.fingerprint,
+            fence=headers.fence,
         )
 
 

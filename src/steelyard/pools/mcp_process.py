@@ -57,7 +57,9 @@ async def process_transport(launch: Launch) -> AsyncGenerator[tuple[_Incoming, _
             task.cancel()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.shield(_bury(process, launch, copying))
+        # The SDK's cancel scopes would cancel this again and again.
+        with anyio.CancelScope(shield=True):
+            await _bury(process, launch, copying)
         for stream in (to_us, incoming, outgoing, to_server):
             stream.close()
 

@@ -85,7 +85,7 @@ class Admission:
             decision: Where it goes.
             now_s: Time at which the policy saw the fleet; a replay shows it the same fleet.
         """
-        self._recorder.record(StepPlaced(t_s=now_s, step=step, decision=decision))
+        self._recorder.record(StepPlaced(t_s=now_s, step=step, decision=decision), step.fence)
         self._open.add(_key(step))
 
     async def enter(self, step: Step, decision: Decision, cap: int) -> None:
@@ -113,16 +113,19 @@ class Admission:
             self._waiting.pop(_key(step), None)
             raise
 
-    def leave(self, event: AttemptFinished, decision: Decision, cap: int) -> None:
+    def leave(
+        self, event: AttemptFinished, decision: Decision, cap: int, fence: int | None = None
+    ) -> None:
         """Record the end of an attempt and let the next steps start.
 
         Args:
             event: How it ended.
             decision: Where it had been placed.
             cap: Steps that run at once on the replica.
+            fence: Number of the lease under which it ran; None outside of durable tasks.
         """
         self._open.discard((event.task_id, event.step_id, event.attempt))
-        self._recorder.record(event)
+        self._recorder.record(event, fence)
         replica = (decision.pool, decision.replica)
         queue = self._queues.setdefault(replica, StepQueue())
         while len(queue) > 0 and self._recorder.state.running_on(*replica) < cap:
@@ -140,7 +143,8 @@ class Admission:
                 task_id=step.task_id,
                 step_id=step.step_id,
                 attempt=step.attempt,
-            )
+            ),
+            step.fence,
         )
 
 

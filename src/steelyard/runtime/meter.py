@@ -28,6 +28,11 @@ class AttemptMeter:
         self.result: JsonValue = None
 
     @property
+    def fence(self) -> int | None:
+        """Number of the lease under which the attempt runs; None outside of durable tasks."""
+        return self._step.fence
+
+    @property
     def finished(self) -> AttemptFinished:
         """The event that ended the attempt."""
         if self._finished is None:

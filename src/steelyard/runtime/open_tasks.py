@@ -8,6 +8,35 @@ import msgspec
 _MAX_OPEN = 100_000
 
 
+class TaskLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task may take.
+
+    Attributes:
+        deadline_after_s: Seconds from arrival to the deadline; None without one.
+        budget_usd: Budget; None without one.
+    """
+
+    deadline_after_s: float | None = None
+    budget_usd: float | None = None
+
+    def deadline_from(self, arrival_s: float, parent_s: float | None = None) -> float | None:
+        """The absolute deadline of a task that arrives now.
+
+        Args:
+            arrival_s: Now, on the log's clock.
+            parent_s: Deadline of the task that it is a part of; None without one.
+
+        Returns:
+            The earlier of its own and its parent's; None without either.
+
+        >>> TaskLimits(deadline_after_s=5.0).deadline_from(10.0, 12.0)
+        12.0
+        """
+        own_s = None if self.deadline_after_s is None else arrival_s + self.deadline_after_s
+        known = [one for one in (own_s, parent_s) if one is not None]
+        return min(known, default=None)
+
+
 class TaskTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What a task was promised.
 
@@ -15,11 +44,13 @@ class TaskTerms(msgspec.Struct, frozen=True, kw_only=True):
         agent: Its agent.
         deadline_s: Absolute deadline on the log's clock; None without one.
         budget_usd: Budget; None without one.
+        fence: Number of the lease under which it runs; None outside of durable tasks.
     """
 
     agent: str
     deadline_s: float | None
     budget_usd: float | None
+    fence: int | None = None
 
 
 class _OpenTask(msgspec.Struct):
@@ -40,9 +71,9 @@ class OpenTasks:
     def __init__(self) -> None:
         self._tasks: OrderedDict[str, _OpenTask] = OrderedDict()
 
-    def open(self, task_id: str, terms: TaskTerms) -> None:
-        """A task has arrived."""
-        self._tasks[task_id] = _OpenTask(terms=terms)
+    def open(self, task_id: str, terms: TaskTerms, next_step_id: int = 0) -> None:
+        """A task has arrived; one that goes on has used the numbers below `next_step_id`."""
+        self._tasks[task_id] = _OpenTask(terms=terms, next_step_id=next_step_id)
         if len(self._tasks) > _MAX_OPEN:
             self._tasks.popitem(last=False)
 

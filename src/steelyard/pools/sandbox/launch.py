@@ -61,11 +61,12 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: A readable path would show too much.
         """
+        readable = readable_paths(self.readable)
         cgroup = make_cgroup(self.limits)
         confinement = Confinement(
             mode=self.mode,
             limits=self.limits,
-            readable=readable_paths(self.readable),
+            readable=readable,
             become_user_id=_next_user_id() if os.geteuid() == 0 else None,
             sum_memory=cgroup is None,
             command=command,
