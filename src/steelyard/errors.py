@@ -3,7 +3,8 @@
 ```
 SteelyardError                    base; `retryable` says whether another attempt can help
 ├── ConfigError                   names file, key, value and the cure
-│   └── MissingExtraError         an optional package is not installed
+│   ├── MissingExtraError         an optional package is not installed
+│   └── SandboxUnavailableError   this machine cannot confine tools
 ├── FigureError                   a figure is missing, unsourced or out of range
 ├── WorkloadError                 a workload or trace file cannot be read
 ├── PlacementError
@@ -55,6 +56,12 @@ class MissingExtraError(ConfigError):
     """An optional package is needed and not installed; the message holds the install command."""
 
     code = "missing_extra"
+
+
+class SandboxUnavailableError(ConfigError):
+    """No wanted sandbox works on this machine; the message says what each one lacks."""
+
+    code = "sandbox_unavailable"
 
 
 class FigureError(SteelyardError):

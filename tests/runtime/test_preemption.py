@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.runtime.conftest import MODEL, llm_spec, tool_spec
@@ -67,7 +68,7 @@ async def _bench(store: SqliteEventLog, llm: ScriptedLlmPool) -> AsyncGenerator[
     async with serve(GatewaySettings(port=0), dispatcher) as server:
         client = OpenAiEndpointPool([server.base_url], [MODEL])
         await client.start()
-        agents: tuple[AgentTask[TaskContext, [], object], ...] = (asks, uses)
+        agents: tuple[AgentTask[Any, ..., Any], ...] = (asks, uses)
         settings = WorkerSettings(look_s=0.02)
         worker = Worker(store, dispatcher, (client, MODEL), agents, settings)
         try:
@@ -106,7 +107,7 @@ async def test_a_deadline_kills_the_tools_process(path: Path) -> None:
 
 @pytest.mark.parametrize("agent", [asks, uses])
 async def test_a_cancellation_from_elsewhere_stops_the_running_step(
-    path: Path, agent: AgentTask[TaskContext, [], object]
+    path: Path, agent: AgentTask[Any, ..., Any]
 ) -> None:
     with SqliteEventLog(path) as store, SqliteEventLog(path) as elsewhere:
         async with _bench(store, _silent()) as bench:
@@ -132,8 +133,7 @@ async def test_an_answer_in_the_log_is_returned_without_asking_again(path: Path)
             placed = next(e for e in read_events(path) if isinstance(e, StepPlaced))
             request = bench.llm.requests[0]
             items = [
-                item
-                async for item in dispatcher.serve_llm_once(placed.step, request, journal=True)
+                item async for item in dispatcher.serve_llm_once(placed.step, request, journal=True)
             ]
             assert len(bench.llm.requests) == 1
     assert ended.result == "Hello world"

@@ -128,7 +128,7 @@ class FleetState:
             service_sum_s=self._service_sum_s.copy(),
             up=self._up.copy(),
             cached_tokens=self._cached_tokens(step),
-            expected=estimate.expectation(max_output_tokens, memory_bytes),
+            expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
         )
 
@@ -333,7 +333,7 @@ class FleetState:
             estimate.other_s.add(max(0.0, other_s))
             estimate.memory_bytes.add(usage.memory_bytes)
         if account is not None:
-            account.finished.append((step.name, event.t_s))
+            account.finished.append((step.name, step.step_id, event.t_s))
 
     def _estimate_of(self, agent: str, name: str) -> StepEstimate:
         """The estimate to learn into; the oldest goes when clients make up ever new names."""
@@ -348,6 +348,6 @@ class FleetState:
         account = self._tasks.pop(event.task_id, None)
         if account is None or event.status != "succeeded":
             return
-        for name, t_s in account.finished:
+        for name, step_id, t_s in account.finished:
             estimate = self._estimate_of(account.agent, name)
-            estimate.remaining_s.add(event.t_s - t_s)
+            estimate.add_remaining(step_id, event.t_s - t_s)

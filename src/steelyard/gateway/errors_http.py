@@ -26,6 +26,7 @@ ERROR_RESPONSES: dict[type[SteelyardError], tuple[int, str]] = {
     errors.SteelyardError: (500, "server_error"),
     errors.ConfigError: (500, "server_error"),
     errors.MissingExtraError: (501, "server_error"),
+    errors.SandboxUnavailableError: (501, "server_error"),
     errors.FigureError: (500, "server_error"),
     errors.WorkloadError: (500, "server_error"),
     errors.NoFeasiblePoolError: (503, "server_error"),

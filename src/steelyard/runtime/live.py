@@ -65,7 +65,7 @@ async def live_fleet(
             spec = pool_spec(name, pool, catalog)
             if isinstance(pool, ToolPoolSettings):
                 progress(f"starting {pool.slots} tool workers of pool {name}")
-                tools = _tool_backend(pool)
+                tools = await _tool_backend(pool)
                 await tools.start()
                 stack.push_async_callback(tools.close)
                 tool_pools[name] = tools
@@ -116,10 +116,27 @@ async def _calibrated(spec: PoolSpec, model: str, backend: LlmBackend) -> PoolSp
     return msgspec.structs.replace(spec, llm_curves={model: curve})
 
 
-def _tool_backend(pool: ToolPoolSettings) -> ToolBackend:
+async def _tool_backend(pool: ToolPoolSettings) -> ToolBackend:
+    from steelyard.pools.sandbox.confinement import SandboxLimits  # noqa: PLC0415
+    from steelyard.pools.sandbox.launch import find_sandbox  # noqa: PLC0415
     from steelyard.pools.tools import ProcessToolPool  # noqa: PLC0415 - only when configured
 
-    return ProcessToolPool(slots=pool.slots, environment=tool_environment())
+    python_paths = tuple(str(path.resolve()) for path in pool.python_paths)
+    sandbox = None
+    if pool.sandbox != "off":
+        limits = SandboxLimits(
+            memory_bytes=pool.memory_bytes,
+            processes=pool.processes,
+            folder_bytes=pool.folder_bytes,
+            cores=pool.cores,
+        )
+        sandbox = await find_sandbox(pool.sandbox, limits, python_paths)
+    return ProcessToolPool(
+        slots=pool.slots,
+        python_paths=python_paths,
+        environment=tool_environment(),
+        sandbox=sandbox,
+    )
 
 
 def _llm_backend(name: str, pool: PoolSettings) -> LlmBackend:

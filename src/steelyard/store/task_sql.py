@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import msgspec
 
+from steelyard.domain.agent import AgentLimit
 from steelyard.domain.events import CancelRequested, Event, TaskFinished, TaskResumed
 from steelyard.store.backend import Backend, EventRow
-from steelyard.store.tasks import AgentLimit, Claim, HeldTask, Lease, Submission, TaskRow, TaskState
+from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow, TaskState
 
 # The state of a task that has not ended; what it is doing then follows from its lease.
 _OPEN = "open"
