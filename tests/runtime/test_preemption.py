@@ -1,6 +1,7 @@
 """A deadline or a cancellation stops the step that runs, all the way to the hardware."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,8 +33,6 @@ ROOT = Path(__file__).parents[2]
 @tool(timeout_s=600.0)
 def hang() -> None:
     """Never ends."""
-    import time
-
     time.sleep(600.0)
 
 
