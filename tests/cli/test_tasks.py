@@ -54,6 +54,8 @@ def _call(*arguments: str) -> str:
 
 
 def test_runs_an_agent_of_a_file_and_shows_its_steps(tmp_path: Path) -> None:
+    # Tools run as another user in their sandbox, where this one is root.
+    tmp_path.chmod(0o755)
     (tmp_path / "agents.py").write_text(AGENT, encoding="utf-8")
     (tmp_path / "steelyard.toml").write_text(CONFIG, encoding="utf-8")
     ran = subprocess.run(  # noqa: S603
@@ -67,7 +69,7 @@ def test_runs_an_agent_of_a_file_and_shows_its_steps(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 0, ran.stderr + ran.stdout
     assert json.loads(ran.stdout)["result"] == [8, "t1/0"]
     shown = json.loads(_call("show", "t1", "--store", str(tmp_path / "tasks.db"), "--json"))
     assert shown["task"]["state"] == "succeeded"
