@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import datetime as dt
 import json
+import os
 import platform
 import resource
 import statistics
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -55,17 +57,20 @@ STEPS = 1000
 
 
 def noop(number: int) -> int:
+    """Nothing."""
     return number
 
 
 @task(name="ten")
 async def ten(ctx: TaskContext) -> None:
+    """Ten steps."""
     for number in range(10):
         await ctx.step(noop, number)
 
 
 @task(name="long")
 async def long(ctx: TaskContext) -> None:
+    """Many steps, then a signal to wait for."""
     for number in range(STEPS):
         await ctx.step(noop, number)
     await ctx.signal("go")
@@ -73,11 +78,13 @@ async def long(ctx: TaskContext) -> None:
 
 @task(name="hangs")
 async def hangs(ctx: TaskContext) -> None:
+    """One step, then a signal to wait for."""
     await ctx.step(noop, 1)
     await ctx.signal("go")
 
 
 def worker(store: EventStore, lease_s: float = 10.0) -> Worker:
+    """A worker without pools."""
     dispatcher = Dispatcher(Recorder(WallClock(), store), CheapestFeasible(), {}, {})
     settings = WorkerSettings(slots=AT_ONCE, lease_s=lease_s, look_s=0.1)
     return Worker(store, dispatcher, (ScriptedLlmPool(), "none"), (ten, long, hangs), settings)
@@ -116,7 +123,7 @@ async def resume_s(where: str) -> float:
     with open_store(where) as store:
         async with worker(store).working() as working:
             await working.submit(long, task_id, FREE, {})
-            while len(await asyncio.wrap_future(store.journal(task_id))) <= STEPS:
+            while len(await asyncio.wrap_future(store.journal(task_id))) <= STEPS:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         store.append(SignalSent(t_s=0.0, task_id=task_id, name="go"))
         store.durable().result()
@@ -134,13 +141,13 @@ async def recovery_s(where: str) -> float:
             other = subprocess.Popen(  # noqa: S603, ASYNC220
                 [sys.executable, __file__, "--hang", task_id, "--store", where]
             )
-            while len(await asyncio.wrap_future(store.journal(task_id))) < 2:
+            while len(await asyncio.wrap_future(store.journal(task_id))) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             # Just after a renewal is the worst moment: the whole lease is still to come.
             await asyncio.sleep(LEASE_S)
             other.kill()
             killed_s = time.perf_counter()
-            other.wait()  # noqa: ASYNC221
+            other.wait()
             while True:
                 events = await asyncio.wrap_future(store.journal(task_id))
                 if any(isinstance(event, TaskResumed) for event in events):
@@ -171,6 +178,7 @@ def peer(python: str, program: str, where: str, tasks: int) -> dict[str, float]:
 
 
 def told(name: str, rounds: list[dict[str, float]]) -> None:
+    """Print one row."""
     line = f"{name:28}"
     for kind in ("sequential", "concurrent"):
         values = [one[kind] for one in rounds]
@@ -184,7 +192,60 @@ def memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def flushes_per_s(folder: Path) -> float:
+    """Appends of 200 bytes with fdatasync per second: what the disk allows, just now."""
+    path = folder / "flushes"
+    with path.open("ab", buffering=0) as file:
+        start_s = time.perf_counter()
+        for _ in range(200):
+            file.write(b"x" * 200)
+            os.fdatasync(file.fileno())
+        return 200 / (time.perf_counter() - start_s)
+
+
+def compare(rounds: int, peers: str, folder: Path, stores: dict[str, Callable[[int], str]]) -> None:
+    """Print tasks per second of every runtime and store, measured in turns."""
+    results: dict[str, list[dict[str, float]]] = {}
+    flushes: list[float] = []
+    for number in range(rounds):
+        flushes.append(flushes_per_s(folder))
+        for store, address in stores.items():
+            tasks = 1000 if store == "SQLite" else 400
+            measured = uvloop.run(throughput(address(number), tasks, 100))
+            results.setdefault(f"steelyard {store}", []).append(measured)
+            if not peers:
+                continue
+            where = address(number)
+            if store == "SQLite":
+                where = f"sqlite:///{folder / f'dbos{number}.db'}"
+            measured = peer(peers, "tasks_dbos.py", where, 100)
+            results.setdefault(f"DBOS {store}", []).append(measured)
+            if store == "SQLite":
+                path = str(folder / f"langgraph{number}.db")
+                measured = peer(peers, "tasks_langgraph.py", path, 100)
+                results.setdefault(f"LangGraph {store}", []).append(measured)
+    told_flushes = ", ".join(f"{one:.0f}" for one in flushes)
+    print(f"fdatasync/s before each round: {told_flushes}; load {os.getloadavg()[0]:.1f}")
+    print(f"tasks/s of 10 steps, median of {rounds} rounds (range)")
+    print(f"{'':28} {'one by one':>12} {'100 at once':>16}")
+    for name, rows in results.items():
+        told(name, rows)
+
+
+def resume_and_recover(rounds: int, stores: dict[str, Callable[[int], str]]) -> None:
+    """Print how fast a task goes on, after a restart and after its worker's death."""
+    for store, address in stores.items():
+        resumed = [uvloop.run(resume_s(address(90 + n))) for n in range(rounds)]
+        print(f"resume of {STEPS} steps, {store}: {1e3 * statistics.median(resumed):.0f} ms")
+        taken = [uvloop.run(recovery_s(address(190 + n))) for n in range(rounds)]
+        print(
+            f"kill -9 to takeover, lease {LEASE_S:g} s, {store}: "
+            f"{statistics.median(taken):.2f} s (longest {max(taken):.2f})"
+        )
+
+
 def main() -> None:
+    """Measure what is asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", default="", help="interpreter that has the peers")
@@ -196,48 +257,25 @@ def main() -> None:
         uvloop.run(hang(asked.store, asked.hang))
         return
     now = dt.datetime.now(tz=dt.UTC).isoformat(timespec="minutes")
-    print(f"{now}  {platform.machine()} {platform.processor()} Python {platform.python_version()}")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{now}  {machine}")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stores = {"SQLite": lambda number: str(folder / f"own{number}.db")}
+        stores: dict[str, Callable[[int], str]] = {
+            "SQLite": lambda number: str(folder / f"own{number}.db")
+        }
         if not MISSING:
             server = stack.enter_context(postgres_server(fsync=True))
             stores["PostgreSQL"] = lambda _: server.new_database()
-        results: dict[str, list[dict[str, float]]] = {}
-        for number in range(asked.rounds):
-            for store, address in stores.items():
-                tasks = 1000 if store == "SQLite" else 400
-                measured = uvloop.run(throughput(address(number), tasks, 100))
-                results.setdefault(f"steelyard {store}", []).append(measured)
-                if not asked.peers:
-                    continue
-                where = address(number)
-                if store == "SQLite":
-                    where = f"sqlite:///{folder / f'dbos{number}.db'}"
-                measured = peer(asked.peers, "tasks_dbos.py", where, 100)
-                results.setdefault(f"DBOS {store}", []).append(measured)
-                if store == "SQLite":
-                    path = str(folder / f"langgraph{number}.db")
-                    measured = peer(asked.peers, "tasks_langgraph.py", path, 100)
-                    results.setdefault(f"LangGraph {store}", []).append(measured)
-        print(f"tasks/s of 10 steps, median of {asked.rounds} rounds (range)")
-        print(f"{'':28} {'one by one':>12} {'100 at once':>16}")
-        for name, rounds in results.items():
-            told(name, rounds)
-        for store, address in stores.items():
-            resumed = [uvloop.run(resume_s(address(90 + n))) for n in range(asked.rounds)]
-            print(f"resume of {STEPS} steps, {store}: {1e3 * statistics.median(resumed):.0f} ms")
-            taken = [uvloop.run(recovery_s(address(190 + n))) for n in range(asked.rounds)]
-            print(
-                f"kill -9 to takeover, lease {LEASE_S:g} s, {store}: "
-                f"{statistics.median(taken):.2f} s (longest {max(taken):.2f})"
-            )
+        compare(asked.rounds, asked.peers, folder, stores)
+        resume_and_recover(asked.rounds, stores)
         if asked.many:
             uvloop.run(throughput(str(folder / "many.db"), 10_000, 1))
             before_mb = memory_mb()
             uvloop.run(throughput(str(folder / "more.db"), 100_000, 1))
+            after_mb = memory_mb()
             print(
-                f"peak memory after 10,000 tasks {before_mb:.0f} MB, {memory_mb():.0f} after 100,000"
+                f"peak memory: {before_mb:.0f} MB after 10,000 tasks, {after_mb:.0f} MB after more"
             )
 
 

@@ -21,16 +21,19 @@ DBOS(config={"name": "bench", "system_database_url": URL, "log_level": "ERROR"})
 
 @DBOS.step()
 def noop(number: int) -> int:
+    """Nothing."""
     return number
 
 
 @DBOS.workflow()
 def ten() -> None:
+    """Ten steps."""
     for number in range(10):
         noop(number)
 
 
 def one(_: int) -> None:
+    """One workflow."""
     with SetWorkflowID(uuid.uuid4().hex):
         ten()
 

@@ -1,9 +1,10 @@
-"""Ten no-op nodes per thread on LangGraph with SqliteSaver, durability=sync; see benchmarks/tasks.py.
+"""Ten no-op nodes per thread on LangGraph, durability=sync; see benchmarks/tasks.py.
 
 Called as `python tasks_langgraph.py PATH TASKS`. Prints one JSON object.
 """
 
 import asyncio
+import itertools
 import json
 import sys
 import time
@@ -17,26 +18,31 @@ PATH, TASKS = sys.argv[1], int(sys.argv[2])
 
 
 class State(TypedDict):
+    """What nodes hand on."""
+
     number: int
 
 
 async def noop(state: State) -> State:
+    """Count."""
     return {"number": state["number"] + 1}
 
 
 def graph_of(saver: AsyncSqliteSaver):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """Ten nodes in a row."""
     graph = StateGraph(State)
     names = [f"n{number}" for number in range(10)]
     for name in names:
         graph.add_node(name, noop)
     graph.set_entry_point(names[0])
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         graph.add_edge(before, after)
     graph.set_finish_point(names[-1])
     return graph.compile(checkpointer=saver)
 
 
 async def main() -> None:
+    """Measure."""
     async with AsyncSqliteSaver.from_conn_string(PATH) as saver:
         await saver.conn.execute("PRAGMA journal_mode=WAL")
         await saver.conn.execute("PRAGMA synchronous=FULL")
