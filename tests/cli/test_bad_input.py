@@ -13,7 +13,6 @@ import pytest
 
 import steelyard
 from steelyard.cli import app
-from steelyard.store.sqlite_log import SqliteEventLog
 
 TOOLS = '[pools.t]\nkind = "tools"\nslots = 1\n'
 ENGINE = '[pools.e]\nkind = "embedded"\n'
@@ -169,12 +168,6 @@ def test_the_database_of_another_program_is_named(tmp_path: Path) -> None:
     connection.close()
     told = _up(tmp_path, TOOLS + "[gateway]\nport = 0\n")
     assert "steelyard.db is not a Steelyard event log" in told
-
-
-def test_a_log_that_another_process_writes_is_named(tmp_path: Path) -> None:
-    with SqliteEventLog(tmp_path / "steelyard.db"):
-        told = _up(tmp_path, TOOLS + "[gateway]\nport = 0\n")
-    assert "event log steelyard.db is being written by another process" in told
 
 
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
