@@ -95,9 +95,16 @@ class BudgetExceededError(PlacementError):
 
 
 class PoolError(SteelyardError):
-    """A pool could not do the work."""
+    """A pool could not do the work.
+
+    Attributes:
+        upstream_code: `code` of the error that an endpoint answered with; empty without one.
+        upstream_message: Its message.
+    """
 
     code = "pool"
+    upstream_code: str = ""
+    upstream_message: str = ""
 
 
 class PoolUnavailableError(PoolError):

@@ -4,12 +4,13 @@ from typing import Any
 
 from tests.runtime.conftest import StartWorker
 
+from steelyard.domain.agent import AgentLimit
 from steelyard.domain.events import SignalSent, StepRecorded, TaskSubmitted
 from steelyard.runtime.context import TaskContext
 from steelyard.runtime.definitions import task
 from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
-from steelyard.store.tasks import AgentLimit, Submission
+from steelyard.store.tasks import Submission
 
 FREE = TaskLimits()
 

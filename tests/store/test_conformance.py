@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.store.conftest import Open
 from tests.store.postgres_server import PostgresServer
 
+from steelyard.domain.agent import AgentLimit
 from steelyard.domain.events import (
     CancelRequested,
     SignalSent,
@@ -22,7 +23,7 @@ from steelyard.errors import StoreError
 from steelyard.store.event_store import EventStore, read_store
 from steelyard.store.open_store import open_store
 from steelyard.store.sqlite_log import SqliteEventLog
-from steelyard.store.tasks import AgentLimit, Claim, Lease, Submission
+from steelyard.store.tasks import Claim, Lease, Submission
 
 ANY = {"a": AgentLimit()}
 

@@ -12,8 +12,8 @@ from steelyard.domain.task import Step, ToolCall
 from steelyard.errors import (
     ConfigError,
     LeaseLostError,
+    PoolError,
     PoolProtocolError,
-    PoolUnavailableError,
     SteelyardError,
     StepFailedError,
     StoreError,
@@ -139,8 +139,11 @@ class TaskContext:
             while True:
                 try:
                     return msgspec.to_builtins(await self._ask(request, slot))
-                except PoolUnavailableError as error:
-                    # The gateway tries again by itself; this is for a gateway that went away.
+                except PoolError as error:
+                    if error.upstream_code:
+                        # The gateway has tried again by itself; its error is the step's error.
+                        told = recorded_error(error.upstream_code, error.upstream_message)
+                        raise (told if told.code == error.upstream_code else error) from error
                     pause_s = pause_before_retry_s(
                         error, slot.attempt - first, self.now_s(), self._terms.deadline_s
                     )

@@ -15,8 +15,8 @@ from typing import (
     get_type_hints,
 )
 
+from steelyard.domain.agent import AgentLimit
 from steelyard.errors import ConfigError
-from steelyard.store.tasks import AgentLimit
 
 # The context that a task is handed; TaskContext, which this light module must not import.
 C = TypeVar("C")

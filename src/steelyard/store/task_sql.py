@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import msgspec
 
+from steelyard.domain.agent import AgentLimit
 from steelyard.domain.events import CancelRequested, Event, TaskFinished, TaskResumed
 from steelyard.store.backend import Backend, EventRow
-from steelyard.store.tasks import AgentLimit, Claim, HeldTask, Lease, Submission, TaskRow, TaskState
+from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow, TaskState
 
 # The state of a task that has not ended; what it is doing then follows from its lease.
 _OPEN = "open"
@@ -23,7 +24,7 @@ def submit(backend: Backend, submission: Submission, row: EventRow) -> Lease | N
         The lease, where the submission asks for one and the task is new or still this worker's.
     """
     event, worker = submission.event, submission.worker
-    now_s = backend.now_s()
+    now_s = backend.now_s() if worker else 0.0
     until_s = now_s + submission.lease_s if worker else 0.0
     inserted = backend.execute(
         "INSERT INTO tasks (task_id, agent, state, priority, submitted_s, parent, caller_key,"
@@ -32,7 +33,7 @@ def submit(backend: Backend, submission: Submission, row: EventRow) -> Lease | N
         (
             *(event.task_id, event.agent, _OPEN, submission.priority, event.t_s, event.parent),
             *(submission.key or None, worker, 1 if worker else 0, until_s),
-            now_s if worker else 0.0,
+            now_s,
         ),
     )
     if inserted:
@@ -73,8 +74,7 @@ def claim(backend: Backend, wish: Claim) -> list[tuple[str, str, int, list[bytes
         open_to = [agent for agent, count in room.items() if count > 0]
         found = _candidates(backend, wish, open_to, now_s, wish.count - len(taken))
         chosen = [one for one in found if _take_room(room, one[1])]
-        for task_id, agent, fence in chosen:
-            taken.append((task_id, agent, fence + 1, _take(backend, wish, now_s, task_id, fence)))
+        taken += _take(backend, wish, now_s, chosen)
         if len(found) == len(chosen):
             break
     return taken
@@ -118,16 +118,35 @@ def _candidates(
     )
 
 
-def _take(backend: Backend, wish: Claim, now_s: float, task_id: str, fence: int) -> list[bytes]:
+def _take(
+    backend: Backend, wish: Claim, now_s: float, chosen: list[tuple[Any, ...]]
+) -> list[tuple[str, str, int, list[bytes]]]:
+    """Give tasks to a worker, all in two statements, and read their journals."""
+    if not chosen:
+        return []
+    task_ids = [task_id for task_id, _, _ in chosen]
+    marks = ", ".join("?" * len(task_ids))
     backend.execute(
-        "UPDATE tasks SET worker = ?, fence = fence + 1, lease_until_s = ?,"
-        " started_s = CASE WHEN started_s > 0 THEN started_s ELSE ? END WHERE task_id = ?",
-        (wish.worker, now_s + wish.lease_s, now_s, task_id),
+        "UPDATE tasks SET worker = ?, fence = fence + 1, lease_until_s = ?,"  # noqa: S608 - marks alone
+        " started_s = CASE WHEN started_s > 0 THEN started_s ELSE ? END"
+        f" WHERE task_id IN ({marks})",
+        (wish.worker, now_s + wish.lease_s, now_s, *task_ids),
     )
-    if fence > 0:
-        event = TaskResumed(t_s=wish.t_s, task_id=task_id, worker=wish.worker, fence=fence + 1)
-        backend.insert_events([_row(event)])
-    return bodies(backend, task_id)
+    resumed = [
+        TaskResumed(t_s=wish.t_s, task_id=task_id, worker=wish.worker, fence=fence + 1)
+        for task_id, _, fence in chosen
+        if fence > 0
+    ]
+    if resumed:
+        backend.insert_events([_row(event) for event in resumed])
+    journals: dict[str, list[bytes]] = {task_id: [] for task_id in task_ids}
+    rows = backend.execute(
+        f"SELECT task_id, body FROM events WHERE task_id IN ({marks}) ORDER BY seq",  # noqa: S608 - marks alone
+        task_ids,
+    )
+    for task_id, body in rows:
+        journals[task_id].append(bytes(body))
+    return [(task_id, agent, fence + 1, journals[task_id]) for task_id, agent, fence in chosen]
 
 
 def renew(backend: Backend, worker: str, lease_s: float) -> list[HeldTask]:

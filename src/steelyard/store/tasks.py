@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from steelyard.domain.agent import AgentLimit
 from steelyard.domain.events import Event, TaskSubmitted
 
 # `queued`: the next free worker takes it. `running`: a worker holds it, maybe in a `sleep` step.
@@ -26,20 +27,6 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     worker: str = ""
     lease_s: float = 0.0
-
-
-class AgentLimit(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of one agent may happen at once, over all workers of the store.
-
-    Attributes:
-        max_running: Tasks at once; None without a limit.
-        starts: Tasks that may start in `per_s` seconds; None without a limit.
-        per_s: See `starts`.
-    """
-
-    max_running: int | None = None
-    starts: int | None = None
-    per_s: float = 1.0
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
