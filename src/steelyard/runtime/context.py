@@ -184,6 +184,7 @@ class TaskContext:
         async def run(slot: Slot) -> JsonValue:
             request = ToolRequest(
                 tool=tool.name,
+                task_id=self.task_id,
                 arguments={**arguments, **tool.key_argument(f"{self.task_id}/{slot.step_id}")},
                 timeout_s=tool.timeout_s,
                 memory_bytes=tool.memory_bytes,
