@@ -50,8 +50,15 @@ async def uses(ctx: TaskContext) -> None:
 class Bench:
     """A store, a gateway, pools and a worker."""
 
-    def __init__(self, worker: Worker, llm: ScriptedLlmPool, tools: ProcessToolPool) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        dispatcher: Dispatcher,
+        llm: ScriptedLlmPool,
+        tools: ProcessToolPool,
+    ) -> None:
         self.worker = worker
+        self.dispatcher = dispatcher
         self.llm = llm
         self.tools = tools
 
@@ -74,7 +81,7 @@ async def _bench(
         worker = Worker(store, dispatcher, (client, MODEL), agents, settings)
         try:
             async with worker.working():
-                yield Bench(worker, llm, tools)
+                yield Bench(worker, dispatcher, llm, tools)
         finally:
             await client.close()
             await tools.close()
@@ -130,7 +137,7 @@ async def test_an_answer_in_the_log_is_returned_without_asking_again(path: Path)
         async with _bench(store, ScriptedLlmPool()) as bench:
             await bench.worker.submit(asks, "t", TaskLimits(), {})
             ended = await asyncio.wait_for(bench.worker.result("t"), 10)
-            dispatcher = bench.worker._dispatcher
+            dispatcher = bench.dispatcher
             placed = next(e for e in read_events(path) if isinstance(e, StepPlaced))
             request = bench.llm.requests[0]
             items = [

@@ -159,7 +159,9 @@ def _agents(file: Path) -> dict[str, AnyAgent]:
     # Under its own name, since tool workers import it by that, too.
     sys.path.insert(0, str(file.resolve().parent))
     module = importlib.import_module(file.stem)
-    found = {name: one for name, one in vars(module).items() if isinstance(one, AgentTask)}
+    found: dict[str, AnyAgent] = {
+        name: one for name, one in vars(module).items() if isinstance(one, AgentTask)
+    }
     if not found:
         raise ConfigError(f"{file} holds no agent; mark an async function with @steelyard.task()")
     return found
