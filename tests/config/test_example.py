@@ -17,6 +17,7 @@ _SECTIONS = (
     settings.PolicySection,
     settings.EmbeddedPoolSettings,
     settings.ToolPoolSettings,
+    settings.McpPoolSettings,
     settings.EndpointPoolSettings,
     settings.CurveSettings,
     settings.TokenPriceSettings,
@@ -37,7 +38,14 @@ def test_every_commented_setting_of_the_example_is_valid(tmp_path: Path) -> None
     loaded = load_settings(path)
     catalog = load_catalog()
     specs = [pool_spec(name, pool, catalog) for name, pool in loaded.pools.items()]
-    assert [spec.name for spec in specs] == ["local", "tools", "gpu", "vendor"]
+    assert [spec.name for spec in specs] == [
+        "local",
+        "tools",
+        "documents",
+        "tickets",
+        "gpu",
+        "vendor",
+    ]
 
 
 @pytest.mark.parametrize("section", _SECTIONS)

@@ -166,13 +166,31 @@ async def test_a_step_that_must_not_be_late_is_refused_and_recorded(start: Start
 async def test_a_step_that_no_pool_can_run_is_refused_and_recorded(start: Start) -> None:
     rig = start()
     rig.dispatcher.replica_changed("llm", 0, up=False, reason="test")
+    asked = asyncio.create_task(_ask(rig.dispatcher))
+    await _settle()
+    assert rig.of_kind(StepRefused) == []
+    rig.clock.t_s += 100.0
+    rig.dispatcher.replica_changed("tools", 0, up=True, reason="wakes whoever waits")
     with pytest.raises(NoFeasiblePoolError, match="cannot run in any pool"):
-        await _ask(rig.dispatcher)
+        await asked
     assert rig.of_kind(StepRefused)[0].refusal.cause == "no_pool"
     assert rig.dispatcher.ready() == {"llm": 0, "tools": 1}
     rig.dispatcher.replica_changed("llm", 0, up=True, reason="test")
     await _ask(rig.dispatcher)
     assert rig.outcomes() == [(0, "ok")]
+
+
+async def test_a_step_waits_for_a_pool_that_is_down_and_runs_when_it_is_back(start: Start) -> None:
+    rig = start()
+    rig.dispatcher.replica_changed("llm", 0, up=False, reason="test")
+    asked = asyncio.create_task(_ask(rig.dispatcher))
+    await _settle()
+    assert not asked.done()
+    rig.clock.t_s += 5.0
+    rig.dispatcher.replica_changed("llm", 0, up=True, reason="test")
+    await asked
+    assert rig.outcomes() == [(0, "ok")]
+    assert rig.of_kind(StepRefused) == []
 
 
 async def test_a_step_that_is_cancelled_in_the_queue_leaves_no_trace_of_work(start: Start) -> None:

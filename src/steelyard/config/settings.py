@@ -193,7 +193,50 @@ class EndpointPoolSettings(
     curve: CurveSettings = CurveSettings()
 
 
-PoolSettings = EmbeddedPoolSettings | ToolPoolSettings | EndpointPoolSettings
+class McpPoolSettings(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag="mcp",
+    tag_field="kind",
+):
+    """A pool of the tools of one MCP server, named `mcp:POOL/TOOL`.
+
+    Attributes:
+        command: Program and arguments of a server on this machine, which speaks over its standard
+            input and output.
+        url: Address of a server that speaks streamable HTTP, instead of `command`.
+        api_key_env: Name of the environment variable whose value goes to `url` as bearer token.
+        tools: Tools that may be called; empty for all that the server offers.
+        timeout_s: Longest call in seconds.
+        slots: Calls at once.
+        cores: Cores that a server on this machine pays for and may use.
+        offering: As in a pool of tools, for a server on this machine.
+        sandbox: As in a pool of tools; in a sandbox the server has no network.
+        readable: Files and folders that a confined server sees, besides Python and the system's
+            libraries.
+        memory_bytes: Memory of the server and its children, in a sandbox.
+        processes: Processes and threads of the server, in a sandbox.
+        folder_bytes: Size of the server's private folder, in a sandbox.
+    """
+
+    command: tuple[str, ...] = ()
+    url: str = ""
+    api_key_env: str | None = None
+    tools: tuple[str, ...] = ()
+    timeout_s: float = 60.0
+    slots: int = 4
+    cores: float = 1.0
+    offering: str | None = None
+    sandbox: SandboxChoice = "auto"
+    readable: tuple[Path, ...] = ()
+    memory_bytes: int = 2048 * 1024 * 1024
+    processes: int = 64
+    folder_bytes: int = 256 * 1024 * 1024
+
+
+PoolSettings = EmbeddedPoolSettings | ToolPoolSettings | McpPoolSettings | EndpointPoolSettings
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -302,8 +345,11 @@ def _check_pool(where: str, pool: PoolSettings) -> None:
             "concurrency_cap": pool.concurrency_cap,
             "machine_frac": pool.machine_frac,
         }
-    elif isinstance(pool, ToolPoolSettings):
-        counts = {
+    elif isinstance(pool, ToolPoolSettings | McpPoolSettings):
+        if isinstance(pool, McpPoolSettings):
+            _check_server(where, pool)
+            counts["timeout_s"] = pool.timeout_s
+        counts |= {
             "slots": pool.slots,
             "cores": pool.cores,
             "memory_bytes": pool.memory_bytes,
@@ -321,6 +367,13 @@ def _check_pool(where: str, pool: PoolSettings) -> None:
             raise ConfigError(f"{where}.{key} is {value}; it must be greater than 0")
 
 
+def _check_server(where: str, pool: McpPoolSettings) -> None:
+    if bool(pool.command) == bool(pool.url):
+        raise ConfigError(f"{where} needs either command or url, and not both")
+    if pool.url and not pool.url.startswith(("http://", "https://")):
+        raise ConfigError(f"{where}.url is {pool.url!r}; it must start with http:// or https://")
+
+
 def _check_hidden(path: Path, settings: Settings) -> None:
     """Refuse to show tools the event log or the keys."""
     hidden = {
@@ -328,14 +381,18 @@ def _check_hidden(path: Path, settings: Settings) -> None:
         "gateway.api_keys_file": settings.gateway.api_keys_file,
     }
     for name, pool in settings.pools.items():
-        if not isinstance(pool, ToolPoolSettings) or pool.sandbox == "off":
+        if isinstance(pool, ToolPoolSettings):
+            key_of_folders, folders = "python_paths", pool.python_paths
+        elif isinstance(pool, McpPoolSettings):
+            key_of_folders, folders = "readable", pool.readable
+        else:
             continue
-        for folder in pool.python_paths:
+        for folder in () if pool.sandbox == "off" else folders:
             for key, file in hidden.items():
                 if file is not None and file.resolve().is_relative_to(folder.resolve()):
                     raise ConfigError(
-                        f"configuration {path}: pools.{name}.python_paths holds {folder}, where "
-                        f"tools would read {key}; put the tools into a folder of their own"
+                        f"configuration {path}: pools.{name}.{key_of_folders} holds {folder}, "
+                        f"where tools would read {key}; put them into a folder of their own"
                     )
 
 
@@ -371,6 +428,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         elif isinstance(pool, ToolPoolSettings):
             paths = tuple(folder / path for path in pool.python_paths)
             pools[name] = msgspec.structs.replace(pool, python_paths=paths)
+        elif isinstance(pool, McpPoolSettings):
+            paths = tuple(folder / path for path in pool.readable)
+            pools[name] = msgspec.structs.replace(pool, readable=paths)
         else:
             pools[name] = pool
     return msgspec.structs.replace(settings, gateway=gateway, store=store, pools=pools)

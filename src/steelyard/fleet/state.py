@@ -59,6 +59,7 @@ class FleetState:
         self._log_correction: list[RunningMean] = []
         self._correction = np.zeros(0, dtype=np.float64)
         self._failures: list[int] = []
+        self._failed_s: list[float] = []
         self._open_until_s = np.zeros(0, dtype=np.float64)
         self._arrays: dict[str, LlmArrays | ToolArrays] = {}
         self._estimates: dict[tuple[str, str], StepEstimate] = {}
@@ -200,6 +201,7 @@ class FleetState:
             self._log_correction.append(RunningMean())
             self._correction = np.append(self._correction, 1.0)
             self._failures.append(0)
+            self._failed_s.append(-math.inf)
             self._open_until_s = np.append(self._open_until_s, -math.inf)
         else:
             self._pools[index] = spec
@@ -233,6 +235,9 @@ class FleetState:
     def _change_replica(self, event: ReplicaChanged) -> None:
         self._up[self.replica_index(event.pool, event.replica)] = event.up
         self._prefixes.clear((self._index[event.pool], event.replica))
+        if event.up:
+            # Its watcher has tried it: better evidence than the failures before.
+            self._close_breaker(self._index[event.pool])
 
     def _place(self, event: StepPlaced) -> None:
         step, decision = event.step, event.decision
@@ -285,7 +290,7 @@ class FleetState:
         if event.outcome == "ok":
             self._learn(event, attempt, account)
         elif event.error_code in _POOL_FAULTS:
-            self._count_failure(attempt.pool, event.t_s)
+            self._count_failure(attempt, event.t_s)
 
     def _charge(self, event: AttemptFinished) -> TaskAccount | None:
         account = self._tasks.get(event.task_id)
@@ -293,7 +298,13 @@ class FleetState:
             account.spent_usd += event.cost_usd
         return account
 
-    def _count_failure(self, pool: int, t_s: float) -> None:
+    def _count_failure(self, attempt: OpenAttempt, t_s: float) -> None:
+        """Count towards the breaker; whatever ran when a fault showed fails by the same fault."""
+        pool = attempt.pool
+        started_s = t_s if attempt.started_s is None else attempt.started_s
+        if started_s <= self._failed_s[pool]:
+            return
+        self._failed_s[pool] = t_s
         self._failures[pool] += 1
         over = self._failures[pool] - _BREAKER_FAILURES
         if over >= 0:
@@ -301,12 +312,15 @@ class FleetState:
             open_s = _BREAKER_OPEN_S * 2.0 ** min(over, 16)
             self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, open_s)
 
+    def _close_breaker(self, pool: int) -> None:
+        self._failures[pool] = 0
+        self._open_until_s[pool] = -math.inf
+
     def _learn(
         self, event: AttemptFinished, attempt: OpenAttempt, account: TaskAccount | None
     ) -> None:
         """Correct what is expected of the pool and of such steps by what was measured."""
-        self._failures[attempt.pool] = 0
-        self._open_until_s[attempt.pool] = -math.inf
+        self._close_breaker(attempt.pool)
         step, usage, spec = attempt.step, event.usage, self._pools[attempt.pool]
         estimate = self._estimate_of(step.agent, step.name)
         if isinstance(step.call, LlmCall):

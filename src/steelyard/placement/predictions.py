@@ -182,8 +182,11 @@ def _obstacles(step: Step, view: FleetView, replica: IntArray) -> tuple[Verdict,
         ):
             obstacles.append("too_long")
         elif not isinstance(call, LlmCall) and (
-            isinstance(arrays, ToolArrays)
-            and max(view.expected.memory_bytes, call.memory_bytes) > arrays.memory_bytes[pool]
+            not view.pools[pool].runs_tool(call.tool)
+            or (
+                isinstance(arrays, ToolArrays)
+                and max(view.expected.memory_bytes, call.memory_bytes) > arrays.memory_bytes[pool]
+            )
         ):
             obstacles.append("cannot_run")
         elif replica[pool] < 0 or not view.closed[pool]:

@@ -213,12 +213,14 @@ class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
         cpu_s: User and system CPU seconds of the call, its waited-for children included.
         wall_s: Seconds from call to return, in the worker.
         max_memory_bytes: Peak resident memory of the worker up to the call's end.
+        measured: False where `cpu_s` and `max_memory_bytes` are not known but assumed.
     """
 
     result: Any
     cpu_s: float
     wall_s: float
     max_memory_bytes: int
+    measured: bool = True
 
 
 class ToolBackend(Protocol):

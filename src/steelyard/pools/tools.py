@@ -134,10 +134,21 @@ class ProcessToolPool:
                 f"The arguments of tool {request.tool} cannot be sent: {error}."
             ) from error
 
+    async def _limit_memory(
+        self, worker: ToolProcess, request: ToolRequest, most_bytes: int
+    ) -> None:
+        try:
+            worker.limit_memory(min(request.memory_bytes or most_bytes, most_bytes))
+        except OSError as error:
+            await worker.kill()
+            raise PoolUnavailableError(
+                f"The memory of tool {request.tool} cannot be limited: {error}; retry."
+            ) from error
+
     async def _exchange(self, worker: ToolProcess, request: ToolRequest, job: bytes) -> ToolReport:
         limit_s = request.timeout_s
         if self._sandbox is not None:
-            worker.limit_memory(request.memory_bytes or self._sandbox.limits.memory_bytes)
+            await self._limit_memory(worker, request, self._sandbox.limits.memory_bytes)
             limit_s += _GRACE_S
         try:
             async with asyncio.timeout(limit_s):

@@ -6,14 +6,13 @@ from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
-from steelyard.domain.decision import Decision, Refusal
+from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
     AttemptFinished,
     AttemptOutcome,
     Event,
     JsonValue,
     ReplicaChanged,
-    StepRefused,
     TaskFinished,
     TaskStatus,
     TaskSubmitted,
@@ -22,8 +21,6 @@ from steelyard.domain.events import (
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
 from steelyard.errors import (
-    BudgetExceededError,
-    NoFeasiblePoolError,
     PoolError,
     PoolUnavailableError,
     SteelyardError,
@@ -44,6 +41,7 @@ from steelyard.runtime.admission import Admission, step_cap
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.meter import AttemptMeter
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
+from steelyard.runtime.placing import Placing
 from steelyard.runtime.recorded_answer import recorded_llm
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.retry import pause_before_retry_s
@@ -51,6 +49,8 @@ from steelyard.runtime.transcript import Transcript
 
 # `error_code` of attempts that were running when their worker died.
 WORKER_LOST = "worker_lost"
+# An embedded engine that died is back after 4-9 s (measured here on busy and idle machines).
+_OUTAGE_PATIENCE_S = 20.0
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +75,7 @@ class Dispatcher:
         policy: Decides where steps go.
         llm_pools: Backends by pool name.
         tool_pools: Backends by pool name.
+        outage_patience_s: How long a step waits for a pool that could run it and is down.
     """
 
     def __init__(
@@ -83,12 +84,13 @@ class Dispatcher:
         policy: Policy,
         llm_pools: Mapping[str, LlmBackend],
         tool_pools: Mapping[str, ToolBackend],
+        outage_patience_s: float = _OUTAGE_PATIENCE_S,
     ) -> None:
         self._recorder = recorder
-        self._policy = policy
         self._llm_pools = dict(llm_pools)
         self._tool_pools = dict(tool_pools)
         self._admission = Admission(recorder)
+        self._placing = Placing(recorder, policy, outage_patience_s)
         self._tasks = OpenTasks()
 
     @property
@@ -117,6 +119,8 @@ class Dispatcher:
         """Record that a replica went down or came back; pools' watchers call this."""
         event = ReplicaChanged(t_s=self.now_s(), pool=pool, replica=replica, up=up, reason=reason)
         self._recorder.record(event)
+        if up:
+            self._placing.pool_came_back()
 
     # ------------------------------------------------------------------ tasks
 
@@ -385,9 +389,8 @@ class Dispatcher:
         Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
         shows the policy the fleet it saw. Whatever way the block is left, its end is recorded.
         """
+        decision, now_s = await self._placing.decide(step)
         self._admission.check_new(step)
-        now_s = self.now_s()
-        decision = self._decide(step, now_s)
         self._admission.check_room(decision)
         self._admission.place(step, decision, now_s)
         spec = self._spec(decision.pool)
@@ -412,13 +415,6 @@ class Dispatcher:
             self._admission.leave(ended, decision, cap, step.fence)
             if outcome == "ok":
                 self._tasks.step_done(step.task_id, step.step_id)
-
-    def _decide(self, step: Step, now_s: float) -> Decision:
-        answer = self._policy(step, self.state.view(step, now_s))
-        if isinstance(answer, Decision):
-            return answer
-        self._recorder.record(StepRefused(t_s=now_s, step=step, refusal=answer), step.fence)
-        raise _refusal_error(step, answer)
 
     async def _settle(self, meter: AttemptMeter) -> Settlement:
         event = meter.finished
@@ -449,20 +445,3 @@ def _lost_attempt(t_s: float, task_id: str, step_id: int, attempt: int) -> Attem
 def _says_something(chunk: LlmChunk) -> bool:
     """An endpoint's first chunk holds headers alone; after it a retry still goes unnoticed."""
     return bool(chunk.text or chunk.tool_calls or chunk.finish_reason)
-
-
-def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:
-    what = f"step {step.name} of task {step.task_id}"
-    if refusal.cause == "budget":
-        return BudgetExceededError(
-            f"{what} would exceed the task's budget of {step.budget_usd} USD in every pool "
-            f"({refusal.reason}); raise the budget or shorten the answer"
-        )
-    if refusal.cause == "deadline":
-        return NoFeasiblePoolError(
-            f"{what} would miss its deadline in every pool ({refusal.reason}); the earliest "
-            f"possible end is in {refusal.earliest_finish_s:.1f} s"
-        )
-    return NoFeasiblePoolError(
-        f"{what} cannot run in any pool ({refusal.reason}); add a pool that can, or wait for one"
-    )

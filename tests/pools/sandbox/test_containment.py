@@ -20,6 +20,7 @@ from steelyard.errors import (
 )
 from steelyard.pools.backend import ToolOutcome, ToolRequest
 from steelyard.pools.sandbox import launch
+from steelyard.pools.sandbox.cgroup import make_cgroup
 from steelyard.pools.sandbox.confinement import SandboxLimits, SandboxMode
 from steelyard.pools.sandbox.launch import Sandbox, find_sandbox
 from steelyard.pools.tools import ProcessToolPool
@@ -126,7 +127,7 @@ async def test_children_do_not_multiply_memory_without_control_groups(
 
 
 async def test_children_do_not_multiply_memory_in_a_control_group(sandbox: Sandbox) -> None:
-    group = launch.make_cgroup(LIMITS)
+    group = make_cgroup(LIMITS)
     if group is None:
         pytest.skip("no control group may be made here")
     group.remove()

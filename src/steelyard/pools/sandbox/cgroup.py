@@ -106,6 +106,7 @@ def make_cgroup(limits: SandboxLimits) -> WorkerCgroup | None:
         group = WorkerCgroup(memory / name, pids / name, cpu / name, version)
         try:
             for parent in dict.fromkeys(parents):
+                _sweep(parent)
                 (parent / name).mkdir()
             group.set_limits(limits)
         except OSError:
@@ -114,6 +115,14 @@ def make_cgroup(limits: SandboxLimits) -> WorkerCgroup | None:
             continue
         return group
     return None
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the empty groups of processes that were killed before they could."""
+    for left in parent.glob("steelyard-*-*"):
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            with contextlib.suppress(OSError):
+                left.rmdir()
 
 
 def _candidates() -> list[tuple[tuple[Path, Path, Path], int]]:

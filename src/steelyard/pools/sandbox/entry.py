@@ -78,6 +78,7 @@ def _confine(confinement: Confinement) -> str:
         layers.append("Landlock")
     if refuse_system_calls():
         layers.append("seccomp")
+    layers.append("memory summed up" if confinement.sum_memory else "control group")
     _prove()
     return ", ".join(layers)
 

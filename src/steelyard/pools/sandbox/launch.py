@@ -61,11 +61,12 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: A readable path would show too much.
         """
+        readable = readable_paths(self.readable)
         cgroup = make_cgroup(self.limits)
         confinement = Confinement(
             mode=self.mode,
             limits=self.limits,
-            readable=readable_paths(self.readable),
+            readable=readable,
             become_user_id=_next_user_id() if os.geteuid() == 0 else None,
             sum_memory=cgroup is None,
             command=command,
@@ -148,8 +149,8 @@ def readable_paths(further: tuple[str, ...]) -> tuple[str, ...]:
 def _refuse_broad(path: Path) -> None:
     if path.resolve() in _TOO_BROAD or _home().is_relative_to(path.resolve()):
         raise ConfigError(
-            f"python_paths holds {path}, which would show tools a home folder or a whole system; "
-            "put the tools into a folder of their own"
+            f"a sandbox that shows {path} shows a home folder or a whole system; put what tools "
+            "need into a folder of their own"
         )
 
 

@@ -191,8 +191,8 @@ def tamper() -> list[str]:
             continue
     for name in ("/proc/1/fd/0", "/proc/1/fd/1", "/proc/1/fd/3", "/proc/1/fd/4", "/proc/1/mem"):
         try:
-            with open(name, "wb", buffering=0) as file:  # noqa: PTH123
-                file.write(garbage)
+            with open(name, "wb", buffering=0) as opened:  # noqa: PTH123
+                opened.write(garbage)
                 outcomes.append(f"wrote to {name}")
         except OSError as error:
             outcomes.append(type(error).__name__)
