@@ -52,13 +52,13 @@ class Bench:
 
     def __init__(
         self,
-        worker: Worker,
         dispatcher: Dispatcher,
+        worker: Worker,
         llm: ScriptedLlmPool,
         tools: ProcessToolPool,
     ) -> None:
-        self.worker = worker
         self.dispatcher = dispatcher
+        self.worker = worker
         self.llm = llm
         self.tools = tools
 
@@ -81,7 +81,7 @@ async def _bench(
         worker = Worker(store, dispatcher, (client, MODEL), agents, settings)
         try:
             async with worker.working():
-                yield Bench(worker, dispatcher, llm, tools)
+                yield Bench(dispatcher, worker, llm, tools)
         finally:
             await client.close()
             await tools.close()

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import uvloop
@@ -159,8 +159,11 @@ def _agents(file: Path) -> dict[str, AnyAgent]:
     # Under its own name, since tool workers import it by that, too.
     sys.path.insert(0, str(file.resolve().parent))
     module = importlib.import_module(file.stem)
+    # What a user's module holds is known at run time alone.
     found: dict[str, AnyAgent] = {
-        name: one for name, one in vars(module).items() if isinstance(one, AgentTask)
+        name: cast("AnyAgent", one)
+        for name, one in vars(module).items()
+        if isinstance(one, AgentTask)
     }
     if not found:
         raise ConfigError(f"{file} holds no agent; mark an async function with @steelyard.task()")
