@@ -143,7 +143,9 @@ class TaskContext:
                     if error.upstream_code:
                         # The gateway has tried again by itself; its error is the step's error.
                         told = recorded_error(error.upstream_code, error.upstream_message)
-                        raise (told if told.code == error.upstream_code else error) from error
+                        if told.code != error.upstream_code:
+                            raise
+                        raise told from error
                     pause_s = pause_before_retry_s(
                         error, slot.attempt - first, self.now_s(), self._terms.deadline_s
                     )
