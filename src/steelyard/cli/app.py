@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import steelyard
+from steelyard.cli import catalog
 from steelyard.errors import SteelyardError
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(catalog.app)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ConfigOption = Annotated[Path, typer.Option("--config", help="TOML file; see the example.")]
