@@ -20,6 +20,15 @@ app = typer.Typer(
 app.add_typer(catalog.app)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+PlanConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of the plan: rules, what is allowed.")
+]
+FiguresOption = Annotated[
+    list[Path] | None, typer.Option("--figures", help="File of `steelyard measure`; repeatable.")
+]
+PredictedOption = Annotated[
+    bool, typer.Option("--allow-predicted", help="Use estimates where nothing was measured.")
+]
 ConfigOption = Annotated[Path, typer.Option("--config", help="TOML file; see the example.")]
 
 
@@ -82,26 +91,41 @@ def up(config: ConfigOption = Path("steelyard.toml")) -> None:
 
 
 @app.command()
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - one argument per option
     workload: Annotated[
         Path | None, typer.Option("--workload", help="Workload file (.parquet, .jsonl).")
     ] = None,
     demand: Annotated[
         Path | None, typer.Option("--demand", help="Offers, buckets and capacities as JSON.")
     ] = None,
+    config: PlanConfigOption = None,
     growth_factor: Annotated[
-        float, typer.Option("--growth", help="Plan for this many times the recorded rate.")
-    ] = 1.0,
+        float | None, typer.Option("--growth", help="Plan for this many times the given rate.")
+    ] = None,
+    figures: FiguresOption = None,
+    allow_predicted: PredictedOption = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the plan there, too.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the cheapest fleet for a workload, and prove how close to the optimum it is."""
-    from steelyard.cli.plan import run_plan
+    from steelyard.cli.plan import PlanRequest, run_plan
 
-    run_plan(workload, demand, growth_factor, as_json=as_json)
+    run_plan(
+        PlanRequest(
+            workload=workload,
+            demand=demand,
+            config=config,
+            growth_factor=growth_factor,
+            figures=tuple(figures or ()),
+            allow_predicted=allow_predicted,
+            out=out,
+            as_json=as_json,
+        )
+    )
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
     workload: Annotated[Path, typer.Option("--workload", help="Workload file.")],
     plan_file: Annotated[Path, typer.Option("--plan", help="plan.json of `steelyard plan`.")],
     policy: Annotated[str, typer.Option("--policy", help="Policy's name.")] = "cheapest_feasible",
@@ -109,9 +133,14 @@ def simulate(
         int, typer.Option("--tasks", min=1, help="Tasks drawn, to arrive at the plan's rate.")
     ] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every draw.")] = 1,
+    config: PlanConfigOption = None,
+    figures: FiguresOption = None,
+    allow_predicted: PredictedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a workload through a planned fleet on a virtual clock, with the live policy."""
+    from steelyard.cli.plan import plan_settings
     from steelyard.cli.simulate import run_simulate
 
-    run_simulate(workload, plan_file, policy, (tasks, seed), as_json=as_json)
+    settings = plan_settings(config, tuple(figures or ()), allow_predicted=allow_predicted)
+    run_simulate((workload, plan_file), policy, (tasks, seed), settings, as_json=as_json)

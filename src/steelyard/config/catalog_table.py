@@ -144,11 +144,10 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         Returns:
             The fit, or None where nothing was measured.
         """
-        fits = [
-            fit
-            for fit in self.llm_fits.get(hardware_key(offering), ())
-            if fit.model == model and engine in (None, fit.engine)
-        ]
+        mine = [f for f in self.llm_fits.get(hardware_key(offering), ()) if f.model == model]
+        # What the user measured on the real machine counts before anything published.
+        fits = [fit for fit in mine if fit.origin == "own figures"]
+        fits = fits or [fit for fit in mine if engine in (None, fit.engine)]
         if not fits:
             return None
         wanted = math.log(max(1.0, prompt_tokens))
@@ -183,19 +182,28 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(sorted({fit.model for fits in self.llm_fits.values() for fit in fits}))
 
 
-def load_catalog() -> Catalog:
+def load_catalog(*, with_spot: bool = False) -> Catalog:
     """What is in the packaged catalogue?
+
+    Args:
+        with_spot: Whether to offer machines at spot prices, too, where a source has one.
 
     Raises:
         ConfigError: A packaged file is missing or damaged.
     """
     rows = list(_rows("offerings.csv"))
-    offerings = sorted((_offering(row) for row in rows), key=lambda o: o.name)
+    offerings = [_offering(row) for row in rows]
+    if with_spot:
+        sold = {hardware_key(one): one for one in offerings}
+        offerings.extend(
+            _at_spot_price(sold[row["provider"], row["instance_type"]], row)
+            for row in _rows("spot_prices.csv")
+        )
     fits: dict[HardwareKey, list[LlmFit]] = {}
     for row in _rows("llm_curves.csv"):
         fits.setdefault((row["provider"], row["instance_type"]), []).append(_llm_fit(row))
     return Catalog(
-        offerings=tuple(offerings),
+        offerings=tuple(sorted(offerings, key=lambda o: o.name)),
         llm_fits={key: tuple(value) for key, value in fits.items()},
         tool_fits={
             (row["provider"], row["instance_type"]): _tool_fit(row)
@@ -240,6 +248,17 @@ def _offering(row: dict[str, str]) -> Offering:
         ),
         region=row["region"],
         capacity_type="on_demand",
+        usd_per_hour=float(row["usd_per_hour"]),
+        price_date=row["price_date"],
+        price_source=row["price_source"],
+    )
+
+
+def _at_spot_price(offering: Offering, row: dict[str, str]) -> Offering:
+    return msgspec.structs.replace(
+        offering,
+        name=f"{offering.name.rpartition('/')[0]}/spot",
+        capacity_type="spot",
         usd_per_hour=float(row["usd_per_hour"]),
         price_date=row["price_date"],
         price_source=row["price_source"],

@@ -24,7 +24,8 @@ class CapacityRules(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         engine: Engine and version whose curves count; None mixes versions (do not compare).
-        allow_predicted: Whether curves borrowed from a sibling with the same GPUs count.
+        allow_borrowed: Whether curves borrowed from a sibling with the same GPUs count.
+        allow_predicted: Whether roofline estimates count where nothing was measured.
         weak_derate_frac: How much slower weakly measured curves are taken to be.
         slowest_tool_speed: Slowest core that tools may run on, relative to the reference core.
         max_utilisation_frac: Largest share of a machine's time that is planned for.
@@ -33,7 +34,8 @@ class CapacityRules(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     engine: str | None = "vllm-0.22.1"
-    allow_predicted: bool = True
+    allow_borrowed: bool = True
+    allow_predicted: bool = False
     weak_derate_frac: float = 0.1
     slowest_tool_speed: float = 0.5
     max_utilisation_frac: float = 0.8
@@ -91,12 +93,9 @@ def llm_fitness(step: StepClass, fit: LlmFit | None, slo: Slo, rules: CapacityRu
     if fit is None:
         return _cannot(f"no {rules.engine or 'measured'} figures for {step.model}")
     curve = fit.curve
-    if curve.predicted and not rules.allow_predicted:
-        return _cannot("its figures are predicted, not measured")
-    if step.longest_context_tokens > curve.context_tokens:
-        return _cannot(
-            f"a context of {step.longest_context_tokens} tokens is over {curve.context_tokens}"
-        )
+    unfit = _unfit(step, fit, rules)
+    if unfit:
+        return _cannot(unfit)
     planned = planned_curve(curve, slo)
     if planned is None:
         alone_s = itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0)
@@ -116,6 +115,18 @@ def llm_fitness(step: StepClass, fit: LlmFit | None, slo: Slo, rules: CapacityRu
         obstacle="",
         measured=fit.quality == "ok" and not curve.predicted,
     )
+
+
+def _unfit(step: StepClass, fit: LlmFit, rules: CapacityRules) -> str:
+    """Why may this curve not be used for these steps at all? Empty if it may."""
+    if fit.origin == "predicted" and not rules.allow_predicted:
+        return "its figures are predicted, not measured"
+    if fit.origin == "borrowed" and not rules.allow_borrowed:
+        return "its figures are borrowed from a machine with the same GPUs"
+    if step.longest_context_tokens > fit.curve.context_tokens:
+        longest = step.longest_context_tokens
+        return f"a context of {longest} tokens is over {fit.curve.context_tokens}"
+    return ""
 
 
 def tool_fitness(step: StepClass, curve: ToolCurve | None, rules: CapacityRules) -> Fitness:
