@@ -144,3 +144,67 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
 
     settings = plan_settings(config, tuple(figures or ()), allow_predicted=allow_predicted)
     run_simulate((workload, plan_file), policy, (tasks, seed), settings, as_json=as_json)
+
+
+@app.command()
+def measure(  # noqa: PLR0913, PLR0917 - one argument per option
+    target: Annotated[str, typer.Argument(help="Base URL up to /v1, or `local`.")],
+    model: Annotated[str, typer.Option("--model", help="The target's name of the model.")] = "",
+    plan_model: Annotated[
+        str, typer.Option("--as-model", help="The name that plans use for it, if another.")
+    ] = "",
+    offering: Annotated[
+        str, typer.Option("--offering", help="Machine that the target has to itself; for plans.")
+    ] = "",
+    engine: Annotated[str, typer.Option("--engine", help="Engine and version behind it.")] = "",
+    api_key_env: Annotated[
+        str, typer.Option("--api-key-env", help="Environment variable that holds the key.")
+    ] = "",
+    context_tokens: Annotated[
+        int, typer.Option("--context-tokens", min=0, help="The model's limit, if known.")
+    ] = 0,
+    replicas: Annotated[
+        int, typer.Option("--replicas", min=1, help="Engines measured together; local only.")
+    ] = 1,
+    prompts: Annotated[
+        str, typer.Option("--prompts", help="Prompt lengths in tokens, e.g. 128,512,2048.")
+    ] = "",
+    cached: Annotated[
+        str, typer.Option("--cached", help="Cached shares of the longest prompt, e.g. 0.5,0.9.")
+    ] = "",
+    loads: Annotated[str, typer.Option("--loads", help="Streams at once, e.g. 1,4,16.")] = "",
+    output_tokens: Annotated[
+        int | None, typer.Option("--output-tokens", min=1, help="Tokens per answer.")
+    ] = None,
+    repetitions: Annotated[
+        int | None, typer.Option("--repetitions", min=1, help="Of every setting.")
+    ] = None,
+    short: Annotated[bool, typer.Option("--short", help="A rough look, in few requests.")] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="Time chat calls, not completions.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="File for the figures.")] = Path(
+        "figures.json"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Profile a live pool: fit its curves, say how sure they are, write figures for plans."""
+    from steelyard.cli.measure import MeasureRequest, run_measure
+    from steelyard.cli.profile_options import profile_plan
+
+    plan = profile_plan(
+        (prompts, cached, loads), output_tokens, repetitions, short=short, chat=chat
+    )
+    run_measure(
+        MeasureRequest(
+            target=target,
+            model=model,
+            plan_model=plan_model,
+            api_key_env=api_key_env,
+            offering=offering,
+            engine=engine,
+            context_tokens=context_tokens,
+            replicas=replicas,
+            out=out,
+            as_json=as_json,
+        ),
+        plan,
+    )

@@ -1,8 +1,9 @@
-"""From a plan's settings to the catalogue that it is planned from: spot, owned machines."""
+"""From a plan's settings to its catalogue: spot prices, owned machines, own figures."""
 
 import msgspec
 
 from steelyard.config.catalog_table import Catalog, load_catalog
+from steelyard.config.figures_file import with_figures
 from steelyard.config.plan_settings import OwnedMachines, PlanSettings
 from steelyard.config.unknown_keys import nearest
 from steelyard.domain.offering import Offering
@@ -16,7 +17,8 @@ def planning_catalog(settings: PlanSettings) -> Catalog:
         settings: The plan's settings.
 
     Returns:
-        The packaged catalogue with spot prices and owned machines, where asked for. The same
+        The packaged catalogue with spot prices, owned machines and figures of the
+        user's own, where asked for. The same
         settings are needed to simulate the plan.
 
     Raises:
@@ -26,6 +28,7 @@ def planning_catalog(settings: PlanSettings) -> Catalog:
     _check_names(catalog, settings)
     owned = [_owned(catalog, one) for one in settings.owned]
     offerings = sorted([*catalog.offerings, *owned], key=lambda one: one.name)
+    catalog = with_figures(catalog, settings.figures)
     names = [one.name for one in owned]
     for name in names:
         if names.count(name) > 1:

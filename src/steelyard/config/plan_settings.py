@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from steelyard.config.unknown_keys import is_table, refuse_unknown
+from steelyard.config.unknown_keys import is_list, is_table, refuse_unknown
 from steelyard.domain.slo import Slo
 from steelyard.errors import ConfigError
 
@@ -214,7 +214,7 @@ def load_plan_settings(path: Path) -> PlanSettings:
 def _refuse_in_lists(path: Path, where: str, table: dict[str, Any]) -> None:
     for key, struct in _LISTED.items():
         rows = table.get(key)
-        for number, row in enumerate(rows if isinstance(rows, list) else []):
+        for number, row in enumerate(rows if is_list(rows) else []):
             if is_table(row):
                 place = f"{where}{key}[{number}]."
                 refuse_unknown(path, place, row, struct, {})

@@ -3,6 +3,7 @@
 from steelyard.config.catalog_explain import ExplainedNumber
 from steelyard.config.catalog_query import models_on
 from steelyard.config.catalog_table import Catalog, LlmFit, hardware_key
+from steelyard.config.figures_file import FiguresFile
 from steelyard.domain.offering import Offering
 from steelyard.report.format import NONE, count, percent, seconds, significant, usd
 from steelyard.report.grid import Grid, columns
@@ -122,4 +123,31 @@ def explain_grid(offering: Offering, numbers: tuple[ExplainedNumber, ...]) -> Gr
             for one in numbers
         ),
         note="Figures from benchmarks are CC BY-SA 4.0 (SpareCores); see the catalogue's LICENSE.",
+    )
+
+
+def figures_grid(found: FiguresFile) -> Grid:
+    """What was measured of a pool, and how sure is it?
+
+    Args:
+        found: The figures.
+
+    Returns:
+        One row per figure.
+    """
+    doubts = f" Weak: {'; '.join(found.doubts)}" if found.doubts else ""
+    return Grid(
+        title=f"{found.model} at {found.target}, {found.date}",
+        origin="measured",
+        columns=columns(("figure", "value"), ("points", "error or spread")),
+        rows=tuple(
+            (
+                one.name,
+                seconds(one.value) if one.unit == "s" else f"{significant(one.value)} {one.unit}",
+                count(one.points),
+                percent(one.error_frac),
+            )
+            for one in found.figures
+        ),
+        note=f"Fitted lines show their leave-one-out error, medians their spread.{doubts}",
     )
