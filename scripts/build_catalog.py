@@ -62,6 +62,7 @@ TOOL_COLUMNS = [
     "instance_type",
     "relative_speed",
     "single_thread_speed",
+    "memory_read_bytes_per_s",
     "cores",
     "memory_bytes",
     "n_proxies",

@@ -70,7 +70,7 @@ def test_explain_gives_every_number_an_origin_and_names_what_is_missing(run: Run
     assert "llm phi-4-14b" in missing_topics
     fitted = [n for n in numbers if n["name"].startswith("gap between tokens")]
     assert any("leave-one-out error" in n["note"] for n in fitted)
-    assert all(n["date"] for n in fitted)
+    assert all(n["date"] for n in fitted if n["origin"] != "predicted")
 
 
 def test_explain_says_what_is_borrowed_and_what_is_weak(run: Run) -> None:
@@ -83,3 +83,12 @@ def test_explain_says_what_is_borrowed_and_what_is_weak(run: Run) -> None:
             assert "borrowed from" in number["note"]
             assert "10 % slower" in number["note"]
     assert "borrowed" in origins
+
+
+def test_explain_says_what_is_predicted_and_the_list_does_not_count_it(run: Run) -> None:
+    numbers = json.loads(run("catalog", "explain", "aws/m9g.large", "--json").out)["numbers"]
+    guessed = [n for n in numbers if n["origin"] == "predicted" and "gap" in n["name"]]
+    assert guessed
+    assert all("roofline" in n["note"] for n in guessed)
+    listed = json.loads(run("catalog", "show", "aws/m9g.large", "--json").out)
+    assert {fit["origin"] for fit in listed["llm_fits"]} <= {"measured", "weak", "borrowed"}

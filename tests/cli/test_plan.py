@@ -176,3 +176,17 @@ def test_wrong_options_are_one_line(run: Run, arguments: tuple[str, ...], told: 
     assert ran.code == 2
     assert told in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_estimates_are_planned_with_only_where_allowed(run: Run, tmp_path: Path) -> None:
+    """On one type of machine that was never measured with the model."""
+    path = tmp_path / "plan.toml"
+    text = AGENT.format(deadline_s=600).replace("smollm2-135m", "gemma-2-2b")
+    others = '[allowed]\nproviders = ["aws"]\narchs = ["arm64"]\n[slo]\nttft_s = 9\nitl_s = 0.5\n'
+    path.write_text(others + text, encoding="utf-8")
+    with_estimates = planned(run, "--config", str(path), "--allow-predicted")
+    measured_only = planned(run, "--config", str(path))
+    assert all(c["origin"] != "predicted" for c in measured_only["choices"])
+    assert with_estimates["options"]["capacity"]["allow_predicted"]
+    assert not measured_only["options"]["capacity"]["allow_predicted"]
+    assert with_estimates["usd_per_hour"] <= measured_only["usd_per_hour"] * (1 + 1e-6)

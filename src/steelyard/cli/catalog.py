@@ -90,9 +90,10 @@ def explain(
     """Show where each number of an offering comes from, and what is missing."""
     from steelyard.config.catalog_explain import explain_offering
     from steelyard.config.catalog_table import load_catalog
+    from steelyard.config.predicted_fits import with_predictions
     from steelyard.report.catalog_grids import explain_grid
 
-    catalog = load_catalog()
+    catalog = with_predictions(load_catalog())
     found = catalog.offering(offering)
     numbers = explain_offering(catalog, found, model)
     if as_json:

@@ -73,6 +73,9 @@ def run_plan(asked: PlanRequest) -> None:
     inputs = plan_inputs(plan, catalog)
     for grid in (fleet_grid(inputs), machine_grid(inputs), choice_grid(inputs)):
         print_grid(grid, console)
+    for choice in plan.choices:
+        if choice.origin in ("predicted", "borrowed", "weak"):
+            print(f"{choice.origin} figures: {choice.name} on {choice.offering}")
 
 
 def plan_settings(

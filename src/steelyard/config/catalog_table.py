@@ -71,12 +71,15 @@ class ToolFit(msgspec.Struct, frozen=True, kw_only=True):
             core in the same state; None without a figure.
         n_proxies: Number of benchmark programs behind `relative_speed`, of five.
         quality: `weak` when some are missing.
+        memory_read_bytes_per_s: Measured reading speed of main memory, all cores; None without a
+            figure. For the roofline estimate.
     """
 
     curve: ToolCurve
     single_thread_speed: float | None
     n_proxies: int
     quality: Quality
+    memory_read_bytes_per_s: float | None = None
 
 
 class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -323,5 +326,6 @@ def _tool_fit(row: dict[str, str]) -> ToolFit:
         curve=curve,
         single_thread_speed=_number(row["single_thread_speed"]),
         n_proxies=int(row["n_proxies"]),
+        memory_read_bytes_per_s=_number(row["memory_read_bytes_per_s"]),
         quality=_quality(row["quality"]),
     )

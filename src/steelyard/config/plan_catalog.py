@@ -5,6 +5,7 @@ import msgspec
 from steelyard.config.catalog_table import Catalog, load_catalog
 from steelyard.config.figures_file import with_figures
 from steelyard.config.plan_settings import OwnedMachines, PlanSettings
+from steelyard.config.predicted_fits import with_predictions
 from steelyard.config.unknown_keys import nearest
 from steelyard.domain.offering import Offering
 from steelyard.errors import ConfigError
@@ -29,6 +30,8 @@ def planning_catalog(settings: PlanSettings) -> Catalog:
     owned = [_owned(catalog, one) for one in settings.owned]
     offerings = sorted([*catalog.offerings, *owned], key=lambda one: one.name)
     catalog = with_figures(catalog, settings.figures)
+    if settings.allowed.predicted:
+        catalog = with_predictions(catalog)
     names = [one.name for one in owned]
     for name in names:
         if names.count(name) > 1:
