@@ -56,11 +56,13 @@ CURVE_COLUMNS = [
     "measured_context_tokens",
     "context_tokens",
 ]
+SPOT_COLUMNS = ["provider", "instance_type", "usd_per_hour", "price_date", "price_source"]
 TOOL_COLUMNS = [
     "provider",
     "instance_type",
     "relative_speed",
     "single_thread_speed",
+    "memory_read_bytes_per_s",
     "cores",
     "memory_bytes",
     "n_proxies",
@@ -108,6 +110,21 @@ def priced_offerings(specs: list[Row]) -> list[Row]:
     return sorted(offerings, key=lambda o: (o["provider"], o["instance_type"]))
 
 
+def spot_prices(specs: list[Row], names: set[tuple[str, str]]) -> list[Row]:
+    """Spot prices of the types that the catalogue holds, where a source has one."""
+    return [
+        {
+            "provider": spec["provider"],
+            "instance_type": spec["instance_type"],
+            "usd_per_hour": spec["spot_usd_hour"],
+            "price_date": spec["spot_date"],
+            "price_source": spec["spot_source"],
+        }
+        for spec in sorted(specs, key=lambda s: (s["provider"], s["instance_type"]))
+        if spec["spot_usd_hour"] and (spec["provider"], spec["instance_type"]) in names
+    ]
+
+
 def write_table(name: str, columns: list[str], rows: list[Row]) -> None:
     """One CSV file of the catalogue, sorted, floats with five significant digits."""
     with (TARGET / name).open("w", newline="", encoding="utf-8") as file:
@@ -151,6 +168,7 @@ def main() -> None:
     ]
     names = {(o["provider"], o["instance_type"]) for o in kept}
     write_table("offerings.csv", OFFERING_COLUMNS, kept)
+    write_table("spot_prices.csv", SPOT_COLUMNS, spot_prices(specs, names))
     write_table("llm_curves.csv", CURVE_COLUMNS, shipped)
     write_table(
         "tool_speed.csv",

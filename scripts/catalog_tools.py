@@ -37,6 +37,11 @@ def _per_vcpu(row: Row, vcpus: float) -> dict[str, float]:
     return {name: row[name] / vcpus for name in ALL_CORE_PROXIES if (row[name] or 0.0) > 0.0}
 
 
+def _bytes_per_s(mb_per_s: float | None) -> float | None:
+    """Reading 512 MB blocks with all cores; it serves the roofline estimate alone."""
+    return mb_per_s * 1e6 if mb_per_s else None
+
+
 def tool_speed(data: Path, offerings: list[Row]) -> list[Row]:
     """One line of tool_speed.csv per priced type with at least three of the five proxies."""
     frame = pl.read_csv(data / "cpu_work.csv.gz", infer_schema_length=None)
@@ -63,6 +68,7 @@ def tool_speed(data: Path, offerings: list[Row]) -> list[Row]:
                     [value / reference_all[name] for name, value in proxies.items()]
                 ),
                 "single_thread_speed": trimmed_geometric_mean(single) if single else None,
+                "memory_read_bytes_per_s": _bytes_per_s(row["mem_bw_rd_largest_mb_s"]),
                 "cores": offering["vcpus"],
                 "memory_bytes": offering["memory_bytes"],
                 "n_proxies": len(proxies),

@@ -6,10 +6,43 @@ import pytest
 
 from steelyard.config import settings
 from steelyard.config.catalog_table import load_catalog
+from steelyard.config.figures_file import FORMAT, FiguresFile, write_figures
 from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import load_settings
+from steelyard.domain.pool import LlmCurve
 from steelyard.placement.baselines import policy_names
 
+_CURVE = LlmCurve(
+    ttft_floor_s=0.0,
+    prefill_s_per_token=0.001,
+    itl_base_s=0.01,
+    itl_slope_s=0.001,
+    concurrency_cap=8,
+    context_tokens=4096,
+    predicted=False,
+    source="test",
+)
+FIGURES = FiguresFile(
+    format=FORMAT,
+    model="",
+    target="local",
+    engine="",
+    machine="",
+    offering="",
+    replicas=1,
+    date="2026-11-22",
+    source="test",
+    curve=_CURVE,
+    quality="ok",
+    doubts=(),
+    loo_error_frac=None,
+    itl_points=3,
+    prefill_points=3,
+    prompt_tokens=64,
+    output_tokens=48,
+    longest_tokens=2048,
+    figures=(),
+)
 _EXAMPLE = Path(__file__).parents[2] / "steelyard.example.toml"
 _SECTIONS = (
     settings.GatewaySection,
@@ -35,6 +68,9 @@ def test_every_commented_setting_of_the_example_is_valid(tmp_path: Path) -> None
     )
     path = tmp_path / "steelyard.toml"
     path.write_text(everything, encoding="utf-8")
+    for name, model in (("local", "smollm2-135m"), ("gpu", "qwen2.5-0.5b")):
+        measured = msgspec.structs.replace(FIGURES, model=model)
+        write_figures(tmp_path / f"{name}-figures.json", measured)
     loaded = load_settings(path)
     catalog = load_catalog()
     specs = [pool_spec(name, pool, catalog) for name, pool in loaded.pools.items()]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import steelyard
+from steelyard.cli import catalog
 from steelyard.cli.tasks_app import tasks_app
 from steelyard.errors import SteelyardError
 
@@ -17,8 +18,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(catalog.app)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+PlanConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of the plan: rules, what is allowed.")
+]
+FiguresOption = Annotated[
+    list[Path] | None, typer.Option("--figures", help="File of `steelyard measure`; repeatable.")
+]
+PredictedOption = Annotated[
+    bool, typer.Option("--allow-predicted", help="Use estimates where nothing was measured.")
+]
 ConfigOption = Annotated[Path, typer.Option("--config", help="TOML file; see the example.")]
 
 
@@ -115,26 +126,41 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 @app.command()
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - one argument per option
     workload: Annotated[
         Path | None, typer.Option("--workload", help="Workload file (.parquet, .jsonl).")
     ] = None,
     demand: Annotated[
         Path | None, typer.Option("--demand", help="Offers, buckets and capacities as JSON.")
     ] = None,
+    config: PlanConfigOption = None,
     growth_factor: Annotated[
-        float, typer.Option("--growth", help="Plan for this many times the recorded rate.")
-    ] = 1.0,
+        float | None, typer.Option("--growth", help="Plan for this many times the given rate.")
+    ] = None,
+    figures: FiguresOption = None,
+    allow_predicted: PredictedOption = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the plan there, too.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the cheapest fleet for a workload, and prove how close to the optimum it is."""
-    from steelyard.cli.plan import run_plan
+    from steelyard.cli.plan import PlanRequest, run_plan
 
-    run_plan(workload, demand, growth_factor, as_json=as_json)
+    run_plan(
+        PlanRequest(
+            workload=workload,
+            demand=demand,
+            config=config,
+            growth_factor=growth_factor,
+            figures=tuple(figures or ()),
+            allow_predicted=allow_predicted,
+            out=out,
+            as_json=as_json,
+        )
+    )
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
     workload: Annotated[Path, typer.Option("--workload", help="Workload file.")],
     plan_file: Annotated[Path, typer.Option("--plan", help="plan.json of `steelyard plan`.")],
     policy: Annotated[str, typer.Option("--policy", help="Policy's name.")] = "cheapest_feasible",
@@ -142,9 +168,78 @@ def simulate(
         int, typer.Option("--tasks", min=1, help="Tasks drawn, to arrive at the plan's rate.")
     ] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every draw.")] = 1,
+    config: PlanConfigOption = None,
+    figures: FiguresOption = None,
+    allow_predicted: PredictedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a workload through a planned fleet on a virtual clock, with the live policy."""
+    from steelyard.cli.plan import plan_settings
     from steelyard.cli.simulate import run_simulate
 
-    run_simulate(workload, plan_file, policy, (tasks, seed), as_json=as_json)
+    settings = plan_settings(config, tuple(figures or ()), allow_predicted=allow_predicted)
+    run_simulate((workload, plan_file), policy, (tasks, seed), settings, as_json=as_json)
+
+
+@app.command()
+def measure(  # noqa: PLR0913, PLR0917 - one argument per option
+    target: Annotated[str, typer.Argument(help="Base URL up to /v1, or `local`.")],
+    model: Annotated[str, typer.Option("--model", help="The target's name of the model.")] = "",
+    plan_model: Annotated[
+        str, typer.Option("--as-model", help="The name that plans use for it, if another.")
+    ] = "",
+    offering: Annotated[
+        str, typer.Option("--offering", help="Machine that the target has to itself; for plans.")
+    ] = "",
+    engine: Annotated[str, typer.Option("--engine", help="Engine and version behind it.")] = "",
+    api_key_env: Annotated[
+        str, typer.Option("--api-key-env", help="Environment variable that holds the key.")
+    ] = "",
+    context_tokens: Annotated[
+        int, typer.Option("--context-tokens", min=0, help="The model's limit, if known.")
+    ] = 0,
+    replicas: Annotated[
+        int, typer.Option("--replicas", min=1, help="Engines measured together; local only.")
+    ] = 1,
+    prompts: Annotated[
+        str, typer.Option("--prompts", help="Prompt lengths in tokens, e.g. 128,512,2048.")
+    ] = "",
+    cached: Annotated[
+        str, typer.Option("--cached", help="Cached shares of the longest prompt, e.g. 0.5,0.9.")
+    ] = "",
+    loads: Annotated[str, typer.Option("--loads", help="Streams at once, e.g. 1,4,16.")] = "",
+    output_tokens: Annotated[
+        int | None, typer.Option("--output-tokens", min=1, help="Tokens per answer.")
+    ] = None,
+    repetitions: Annotated[
+        int | None, typer.Option("--repetitions", min=1, help="Of every setting.")
+    ] = None,
+    short: Annotated[bool, typer.Option("--short", help="A rough look, in few requests.")] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="Time chat calls, not completions.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="File for the figures.")] = Path(
+        "figures.json"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Profile a live pool: fit its curves, say how sure they are, write figures for plans."""
+    from steelyard.cli.measure import MeasureRequest, run_measure
+    from steelyard.cli.profile_options import profile_plan
+
+    plan = profile_plan(
+        (prompts, cached, loads), output_tokens, repetitions, short=short, chat=chat
+    )
+    run_measure(
+        MeasureRequest(
+            target=target,
+            model=model,
+            plan_model=plan_model,
+            api_key_env=api_key_env,
+            offering=offering,
+            engine=engine,
+            context_tokens=context_tokens,
+            replicas=replicas,
+            out=out,
+            as_json=as_json,
+        ),
+        plan,
+    )

@@ -6,11 +6,14 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from steelyard.config.catalog_table import load_catalog
-from steelyard.domain.slo import Slo
+from steelyard.config.catalog_table import Catalog
+from steelyard.config.plan_catalog import planning_catalog
+from steelyard.config.plan_settings import PlanSettings, load_plan_settings
 from steelyard.errors import ConfigError
+from steelyard.planner.declared import declared_demand
 from steelyard.planner.demand import parse_demand
-from steelyard.planner.plan import PlanOptions, plan_fleet
+from steelyard.planner.plan import FleetPlan, plan_demand, plan_fleet
+from steelyard.planner.plan_options import plan_options
 from steelyard.planner.solve import Solution, solve
 from steelyard.report.from_plan import plan_inputs
 from steelyard.report.plan_grids import choice_grid, fleet_grid, machine_grid
@@ -18,35 +21,105 @@ from steelyard.report.tables import print_grid
 from steelyard.store.workload_file import read_workload
 
 
-def run_plan(
-    workload: Path | None, demand: Path | None, growth_factor: float, *, as_json: bool
-) -> None:
-    """Plan and print.
+class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks for.
+
+    Attributes:
+        workload: Workload file.
+        demand: Plain demand as JSON.
+        config: The plan's settings.
+        growth_factor: Overrides the settings' one.
+        figures: Files of `steelyard measure`, beside the settings' ones.
+        allow_predicted: Whether roofline estimates count, whatever the settings say.
+        out: Where to write the plan as JSON, too.
+        as_json: Whether to print JSON instead of tables.
+    """
+
+    workload: Path | None = None
+    demand: Path | None = None
+    config: Path | None = None
+    growth_factor: float | None = None
+    figures: tuple[Path, ...] = ()
+    allow_predicted: bool = False
+    out: Path | None = None
+    as_json: bool = False
+
+
+def run_plan(asked: PlanRequest) -> None:
+    """Plan, print, and write where asked.
 
     Args:
-        workload: Workload file; exactly one of the two is given.
-        demand: Offers, buckets and capacities as JSON.
-        growth_factor: Rate to plan for, over the workload's own.
-        as_json: Print JSON instead of tables.
+        asked: What the command line asks for.
 
     Raises:
         SteelyardError: A file is wrong, or no fleet serves the demand.
     """
-    if (workload is None) == (demand is None):
-        raise ConfigError("give either --workload FILE or --demand FILE")
-    if demand is not None:
-        _plan_demand(demand, as_json=as_json)
-    elif workload is not None:
-        _plan_workload(workload, growth_factor, as_json=as_json)
+    if asked.demand is not None:
+        if asked.workload is not None or asked.config is not None:
+            raise ConfigError("--demand FILE stands alone; its JSON holds offers and constraints")
+        _plan_plain(asked.demand, asked)
+        return
+    settings = plan_settings(asked.config, asked.figures, allow_predicted=asked.allow_predicted)
+    if asked.growth_factor is not None:
+        demand = msgspec.structs.replace(settings.demand, growth_factor=asked.growth_factor)
+        settings = msgspec.structs.replace(settings, demand=demand)
+    catalog = planning_catalog(settings)
+    plan = _plan(asked.workload, settings, catalog)
+    _write(asked.out, msgspec.json.encode(plan))
+    if asked.as_json:
+        print(msgspec.json.encode(plan).decode())
+        return
+    console = Console(file=sys.stdout)
+    inputs = plan_inputs(plan, catalog)
+    for grid in (fleet_grid(inputs), machine_grid(inputs), choice_grid(inputs)):
+        print_grid(grid, console)
+    for choice in plan.choices:
+        if choice.origin in ("predicted", "borrowed", "weak"):
+            print(f"{choice.origin} figures: {choice.name} on {choice.offering}")
 
 
-def _plan_demand(path: Path, *, as_json: bool) -> None:
+def plan_settings(
+    config: Path | None, figures: tuple[Path, ...] = (), *, allow_predicted: bool = False
+) -> PlanSettings:
+    """Which settings do a file and the options beside it make?
+
+    Args:
+        config: The file; None for the defaults.
+        figures: Figures files beside the settings' ones.
+        allow_predicted: Whether roofline estimates count, whatever the file says.
+
+    Raises:
+        ConfigError: The file is wrong.
+    """
+    settings = PlanSettings() if config is None else load_plan_settings(config)
+    if allow_predicted:
+        allowed = msgspec.structs.replace(settings.allowed, predicted=True)
+        settings = msgspec.structs.replace(settings, allowed=allowed)
+    return msgspec.structs.replace(
+        settings, figures=(*settings.figures, *(str(path) for path in figures))
+    )
+
+
+def _plan(workload: Path | None, settings: PlanSettings, catalog: Catalog) -> FleetPlan:
+    if (workload is None) == (not settings.agents):
+        raise ConfigError(
+            "give either --workload FILE, or [[agents]] in the --config FILE, or --demand FILE"
+        )
+    options = plan_options(settings, catalog)
+    if workload is not None:
+        return plan_fleet(read_workload(workload), catalog, settings.slo, options)
+    demand = declared_demand(settings.agents, options.growth_factor, options.quantile)
+    return plan_demand(demand, catalog, settings.slo, options)
+
+
+def _plan_plain(path: Path, asked: PlanRequest) -> None:
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"--demand {path} cannot be read: {error.strerror}") from error
     found = solve(parse_demand(text, str(path)))
-    if as_json:
+    _write(asked.out, msgspec.json.encode(found))
+    if asked.as_json:
         print(msgspec.json.encode(found).decode())
     else:
         _print_solution(found)
@@ -62,14 +135,10 @@ def _print_solution(found: Solution) -> None:
     )
 
 
-def _plan_workload(path: Path, growth_factor: float, *, as_json: bool) -> None:
-    catalog = load_catalog()
-    options = PlanOptions(growth_factor=growth_factor)
-    plan = plan_fleet(read_workload(path), catalog, Slo(), options)
-    if as_json:
-        print(msgspec.json.encode(plan).decode())
+def _write(path: Path | None, text: bytes) -> None:
+    if path is None:
         return
-    console = Console(file=sys.stdout)
-    inputs = plan_inputs(plan, catalog)
-    for grid in (fleet_grid(inputs), machine_grid(inputs), choice_grid(inputs)):
-        print_grid(grid, console)
+    try:
+        path.write_bytes(text + b"\n")
+    except OSError as error:
+        raise ConfigError(f"--out {path} cannot be written: {error.strerror}") from error

@@ -7,7 +7,8 @@ import msgspec
 from rich.console import Console
 
 from steelyard.cli.progress import Stages
-from steelyard.config.catalog_table import load_catalog
+from steelyard.config.plan_catalog import planning_catalog
+from steelyard.config.plan_settings import PlanSettings
 from steelyard.domain.workload import Workload
 from steelyard.errors import ConfigError, WorkloadError
 from steelyard.ledger.ledger import Ledger
@@ -23,32 +24,33 @@ from steelyard.store.workload_file import read_workload
 
 
 def run_simulate(
-    workload_path: Path,
-    plan_path: Path,
+    paths: tuple[Path, Path],
     policy: str,
     draw: tuple[int, int],
+    settings: PlanSettings,
     *,
     as_json: bool,
 ) -> None:
     """Simulate and print.
 
     Args:
-        workload_path: Workload file.
-        plan_path: A plan as `steelyard plan --json` or the demo wrote it.
+        paths: Workload file, and a plan as `steelyard plan --out` or the demo wrote it.
         policy: Name of the policy.
         draw: Number of tasks drawn from the workload to arrive at the plan's rate, and the seed.
+        settings: What the plan was made with, for its catalogue.
         as_json: Print JSON instead of tables.
 
     Raises:
         SteelyardError: A file is wrong, or the policy is unknown.
     """
+    workload_path, plan_path = paths
     tasks, seed = draw
     chosen = policy_named(policy)
     workload = read_workload(workload_path)
     plan = _read_plan(plan_path)
     sample = _at_planned_rate(workload, plan, tasks, seed)
     bids = {machines.offering: machines.bid_usd_per_hour for machines in plan.machines}
-    pools = pools_of(plan, load_catalog())
+    pools = pools_of(plan, planning_catalog(settings))
     with Stages(1) as stages:
         stages.stage(f"simulating {tasks} tasks under {policy}")
         span_s = sample.tasks[-1].arrival_s

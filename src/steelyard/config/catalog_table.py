@@ -18,6 +18,7 @@ from steelyard.domain.pool import LlmCurve, ToolCurve
 from steelyard.errors import ConfigError
 
 Quality = Literal["ok", "weak"]
+FitOrigin = Literal["measured", "weak", "borrowed", "predicted", "own figures"]
 HardwareKey = tuple[str, str]
 
 SOURCE = "SpareCores/sc-inspector-data 804d3c71"
@@ -36,9 +37,14 @@ class LlmFit(msgspec.Struct, frozen=True, kw_only=True):
         loo_error_frac: Median relative error of itl when an interior point is left out; None
             with fewer than three points.
         quality: `weak` when few requests, few points, a bad fit or a borrowed curve.
-        measured_on: `provider/instance_type` whose figures these are.
+        measured_on: `provider/instance_type` whose figures these are; empty for a roofline
+            estimate.
         measured_context_tokens: Longest context that the measurement allowed; beyond it the
             curve is extrapolated.
+        date: Day of the measurement, ISO 8601; empty where unknown.
+        prefill_points: Number of prompt lengths behind the prefill line.
+        origin: Where it comes from: measured on this type, measured weakly, borrowed from a type
+            with the same GPUs, predicted by the roofline, or a figures file of the user's own.
     """
 
     curve: LlmCurve
@@ -51,6 +57,9 @@ class LlmFit(msgspec.Struct, frozen=True, kw_only=True):
     quality: Quality
     measured_on: str
     measured_context_tokens: int
+    date: str = ""
+    prefill_points: int = 1
+    origin: FitOrigin = "measured"
 
 
 class ToolFit(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,12 +71,31 @@ class ToolFit(msgspec.Struct, frozen=True, kw_only=True):
             core in the same state; None without a figure.
         n_proxies: Number of benchmark programs behind `relative_speed`, of five.
         quality: `weak` when some are missing.
+        memory_read_bytes_per_s: Measured reading speed of main memory, all cores; None without a
+            figure. For the roofline estimate.
     """
 
     curve: ToolCurve
     single_thread_speed: float | None
     n_proxies: int
     quality: Quality
+    memory_read_bytes_per_s: float | None = None
+
+
+class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a machine beside its size.
+
+    Attributes:
+        microarch: Micro-architecture of its CPU; empty where the provider hides it.
+        watts_idle: Watts of the idle machine; None without a source.
+        watts_max: Watts of the machine with all cores busy; None without a source.
+        watts_source: Where the watts were read; they are estimates, never measurements.
+    """
+
+    microarch: str
+    watts_idle: float | None
+    watts_max: float | None
+    watts_source: str
 
 
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,11 +105,13 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         offerings: Sorted by name.
         llm_fits: (provider, instance type) to its fits, by model, engine and prompt length.
         tool_fits: (provider, instance type) to its CPU speed.
+        facts: (provider, instance type) to what else is known of it.
     """
 
     offerings: tuple[Offering, ...]
     llm_fits: dict[HardwareKey, tuple[LlmFit, ...]]
     tool_fits: dict[HardwareKey, ToolFit]
+    facts: dict[HardwareKey, MachineFacts] = {}
 
     def offering(self, name: str) -> Offering:
         """Which offering has this name, or is the only one of this `provider/instance_type`?
@@ -90,10 +120,10 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
             ConfigError: None has; the message names the nearest.
         """
         for offering in self.offerings:
-            if name in (offering.name, "/".join(_key(offering))):
+            if name in (offering.name, "/".join(hardware_key(offering))):
                 return offering
         names = [o.name for o in self.offerings]
-        short = ["/".join(_key(o)) for o in self.offerings]
+        short = ["/".join(hardware_key(o)) for o in self.offerings]
         near = difflib.get_close_matches(name, names + short, n=3, cutoff=0.5)
         cure = f"nearest: {', '.join(near)}" if near else "see `steelyard catalog list`"
         raise ConfigError(f"offering {name!r} is not in the catalogue; {cure}")
@@ -117,11 +147,10 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         Returns:
             The fit, or None where nothing was measured.
         """
-        fits = [
-            fit
-            for fit in self.llm_fits.get(_key(offering), ())
-            if fit.model == model and engine in (None, fit.engine)
-        ]
+        mine = [f for f in self.llm_fits.get(hardware_key(offering), ()) if f.model == model]
+        # What the user measured on the real machine counts before anything published.
+        fits = [fit for fit in mine if fit.origin == "own figures"]
+        fits = fits or [fit for fit in mine if engine in (None, fit.engine)]
         if not fits:
             return None
         wanted = math.log(max(1.0, prompt_tokens))
@@ -148,7 +177,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
 
     def tool_curve(self, offering: Offering) -> ToolCurve | None:
         """How fast does this offering run tools? None where its CPU was not measured."""
-        fit = self.tool_fits.get(_key(offering))
+        fit = self.tool_fits.get(hardware_key(offering))
         return None if fit is None else fit.curve
 
     def models(self) -> tuple[str, ...]:
@@ -156,27 +185,39 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(sorted({fit.model for fits in self.llm_fits.values() for fit in fits}))
 
 
-def load_catalog() -> Catalog:
+def load_catalog(*, with_spot: bool = False) -> Catalog:
     """What is in the packaged catalogue?
+
+    Args:
+        with_spot: Whether to offer machines at spot prices, too, where a source has one.
 
     Raises:
         ConfigError: A packaged file is missing or damaged.
     """
-    offerings = sorted((_offering(row) for row in _rows("offerings.csv")), key=lambda o: o.name)
+    rows = list(_rows("offerings.csv"))
+    offerings = [_offering(row) for row in rows]
+    if with_spot:
+        sold = {hardware_key(one): one for one in offerings}
+        offerings.extend(
+            _at_spot_price(sold[row["provider"], row["instance_type"]], row)
+            for row in _rows("spot_prices.csv")
+        )
     fits: dict[HardwareKey, list[LlmFit]] = {}
     for row in _rows("llm_curves.csv"):
         fits.setdefault((row["provider"], row["instance_type"]), []).append(_llm_fit(row))
     return Catalog(
-        offerings=tuple(offerings),
+        offerings=tuple(sorted(offerings, key=lambda o: o.name)),
         llm_fits={key: tuple(value) for key, value in fits.items()},
         tool_fits={
             (row["provider"], row["instance_type"]): _tool_fit(row)
             for row in _rows("tool_speed.csv")
         },
+        facts={(row["provider"], row["instance_type"]): _facts(row) for row in rows},
     )
 
 
-def _key(offering: Offering) -> HardwareKey:
+def hardware_key(offering: Offering) -> HardwareKey:
+    """Provider and instance type: the key under which figures of its machine stand."""
     return (offering.provider, offering.instance_type.name)
 
 
@@ -216,6 +257,17 @@ def _offering(row: dict[str, str]) -> Offering:
     )
 
 
+def _at_spot_price(offering: Offering, row: dict[str, str]) -> Offering:
+    return msgspec.structs.replace(
+        offering,
+        name=f"{offering.name.rpartition('/')[0]}/spot",
+        capacity_type="spot",
+        usd_per_hour=float(row["usd_per_hour"]),
+        price_date=row["price_date"],
+        price_source=row["price_source"],
+    )
+
+
 def _llm_fit(row: dict[str, str]) -> LlmFit:
     day = row["date"] or "day unknown"
     curve = LlmCurve(
@@ -235,11 +287,27 @@ def _llm_fit(row: dict[str, str]) -> LlmFit:
         prompt_tokens=int(row["prompt_tokens"]),
         output_tokens=int(row["output_tokens"]),
         points=int(row["points"]),
-        loo_error_frac=float(row["loo_error_frac"]) if row["loo_error_frac"] else None,
+        loo_error_frac=_number(row["loo_error_frac"]),
         quality=_quality(row["quality"]),
         measured_on=row["measured_on"],
         measured_context_tokens=int(row["measured_context_tokens"]),
+        date=row["date"],
+        prefill_points=int(row["prefill_points"]),
+        origin="borrowed" if curve.predicted else "measured" if row["quality"] == "ok" else "weak",
     )
+
+
+def _facts(row: dict[str, str]) -> MachineFacts:
+    return MachineFacts(
+        microarch=row["microarch"],
+        watts_idle=_number(row["watts_idle"]),
+        watts_max=_number(row["watts_max"]),
+        watts_source=row["watts_source"],
+    )
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def _tool_fit(row: dict[str, str]) -> ToolFit:
@@ -254,10 +322,10 @@ def _tool_fit(row: dict[str, str]) -> ToolFit:
         predicted=False,
         source=f"{SOURCE}, {row['date_first']} to {row['date_last']}",
     )
-    single = row["single_thread_speed"]
     return ToolFit(
         curve=curve,
-        single_thread_speed=float(single) if single else None,
+        single_thread_speed=_number(row["single_thread_speed"]),
         n_proxies=int(row["n_proxies"]),
+        memory_read_bytes_per_s=_number(row["memory_read_bytes_per_s"]),
         quality=_quality(row["quality"]),
     )

@@ -4,6 +4,7 @@ import msgspec
 
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.environment import machine_arch
+from steelyard.config.figures_file import pool_curve
 from steelyard.config.settings import (
     EmbeddedPoolSettings,
     EndpointPoolSettings,
@@ -86,6 +87,8 @@ def _embedded(name: str, pool: EmbeddedPoolSettings, catalog: Catalog) -> PoolSp
         predicted=True,
         source=_EMBEDDED_CURVE.source,
     )
+    if pool.figures is not None:
+        curve = pool_curve(name, pool.figures, (pool.model,))[1]
     return PoolSpec(
         name=name,
         provider=offering.provider,
@@ -167,6 +170,10 @@ def _endpoint(name: str, pool: EndpointPoolSettings, catalog: Catalog) -> PoolSp
         predicted=True,
         source=f"settings of pools.{name}.curve",
     )
+    curves = dict.fromkeys(pool.models, curve)
+    if pool.figures is not None:
+        model, measured = pool_curve(name, pool.figures, pool.models)
+        curves[model] = measured
     hardware = "vendor" if offering is None else offering.instance_type.hardware
     return PoolSpec(
         name=name,
@@ -178,7 +185,7 @@ def _endpoint(name: str, pool: EndpointPoolSettings, catalog: Catalog) -> PoolSp
         usd_per_hour=rent if pool.usd_per_hour is None else pool.usd_per_hour,
         replicas=len(pool.base_urls),
         token_price=_token_price(pool),
-        llm_curves=dict.fromkeys(pool.models, curve),
+        llm_curves=curves,
     )
 
 

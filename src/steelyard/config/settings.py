@@ -111,6 +111,8 @@ class EmbeddedPoolSettings(
         offering: Catalogue name of the machine that this one is priced as; None takes a common
             machine of the same architecture.
         machine_frac: Share of that machine's price that one replica pays; None takes one core's.
+        figures: File that `steelyard measure` wrote of one replica; it replaces the calibration
+            at start-up.
     """
 
     replicas: int = 1
@@ -119,6 +121,7 @@ class EmbeddedPoolSettings(
     concurrency_cap: int = 16
     offering: str | None = None
     machine_frac: float | None = None
+    figures: Path | None = None
 
 
 class ToolPoolSettings(
@@ -179,6 +182,8 @@ class EndpointPoolSettings(
         usd_per_hour: Price of one replica-hour; overrides the catalogue's.
         token_price: Price list of a vendor.
         curve: Speed of one replica.
+        figures: File that `steelyard measure` wrote of one replica; it replaces `curve` for its
+            model.
     """
 
     base_urls: tuple[str, ...]
@@ -191,6 +196,7 @@ class EndpointPoolSettings(
     usd_per_hour: float | None = None
     token_price: TokenPriceSettings | None = None
     curve: CurveSettings = CurveSettings()
+    figures: Path | None = None
 
 
 class McpPoolSettings(
@@ -423,14 +429,22 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     store = msgspec.structs.replace(store, path=folder / store.path)
     pools: dict[str, PoolSettings] = {}
     for name, pool in settings.pools.items():
-        if isinstance(pool, EmbeddedPoolSettings) and pool.model_path is not None:
-            pools[name] = msgspec.structs.replace(pool, model_path=folder / pool.model_path)
-        elif isinstance(pool, ToolPoolSettings):
+        if isinstance(pool, ToolPoolSettings):
             paths = tuple(folder / path for path in pool.python_paths)
             pools[name] = msgspec.structs.replace(pool, python_paths=paths)
-        elif isinstance(pool, McpPoolSettings):
+            continue
+        if isinstance(pool, McpPoolSettings):
             paths = tuple(folder / path for path in pool.readable)
             pools[name] = msgspec.structs.replace(pool, readable=paths)
-        else:
-            pools[name] = pool
+            continue
+        own = pool if pool.figures is None else _with_figures(pool, folder / pool.figures)
+        if isinstance(own, EmbeddedPoolSettings) and own.model_path is not None:
+            own = msgspec.structs.replace(own, model_path=folder / own.model_path)
+        pools[name] = own
     return msgspec.structs.replace(settings, gateway=gateway, store=store, pools=pools)
+
+
+def _with_figures(
+    pool: EmbeddedPoolSettings | EndpointPoolSettings, figures: Path
+) -> EmbeddedPoolSettings | EndpointPoolSettings:
+    return msgspec.structs.replace(pool, figures=figures)

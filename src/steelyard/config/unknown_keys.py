@@ -15,6 +15,11 @@ def is_table(value: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict)
 
 
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Is the value a TOML array?"""
+    return isinstance(value, list)
+
+
 def refuse_unknown(
     path: Path,
     where: str,

@@ -6,10 +6,11 @@ that keeps the ITL limit.
 
 import difflib
 import math
+from typing import Literal
 
 import msgspec
 
-from steelyard.config.catalog_table import Catalog, LlmFit
+from steelyard.config.catalog_table import Catalog, FitOrigin, LlmFit
 from steelyard.domain.offering import Offering
 from steelyard.domain.pool import LlmCurve, ToolCurve
 from steelyard.domain.slo import Slo
@@ -24,8 +25,11 @@ class CapacityRules(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         engine: Engine and version whose curves count; None mixes versions (do not compare).
-        allow_predicted: Whether curves borrowed from a sibling with the same GPUs count.
+        allow_borrowed: Whether curves borrowed from a sibling with the same GPUs count.
+        allow_predicted: Whether roofline estimates count where nothing was measured.
         weak_derate_frac: How much slower weakly measured curves are taken to be.
+        predicted_derate_frac: How much slower roofline estimates are taken to be; their median
+            error is 20-30 % (`scripts/roofline_error.py`).
         slowest_tool_speed: Slowest core that tools may run on, relative to the reference core.
         max_utilisation_frac: Largest share of a machine's time that is planned for.
         staffing_beta: b in the square-root rule R + b * sqrt(R) for R places in use (Halfin and
@@ -33,8 +37,10 @@ class CapacityRules(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     engine: str | None = "vllm-0.22.1"
-    allow_predicted: bool = True
+    allow_borrowed: bool = True
+    allow_predicted: bool = False
     weak_derate_frac: float = 0.1
+    predicted_derate_frac: float = 0.3
     slowest_tool_speed: float = 0.5
     max_utilisation_frac: float = 0.8
     staffing_beta: float = 1.0
@@ -48,12 +54,14 @@ class Fitness(msgspec.Struct, frozen=True, kw_only=True):
         latency_s: Predicted seconds from start to end of a step at planned load; None: it cannot.
         obstacle: Why it cannot, in words; empty otherwise.
         measured: Whether the figures were measured on this very type and are not weak.
+        origin: Where they come from; empty where it cannot.
     """
 
     machine_s: float | None
     latency_s: float | None
     obstacle: str
     measured: bool
+    origin: FitOrigin | Literal[""] = ""
 
 
 def planned_fit(
@@ -91,12 +99,9 @@ def llm_fitness(step: StepClass, fit: LlmFit | None, slo: Slo, rules: CapacityRu
     if fit is None:
         return _cannot(f"no {rules.engine or 'measured'} figures for {step.model}")
     curve = fit.curve
-    if curve.predicted and not rules.allow_predicted:
-        return _cannot("its figures are predicted, not measured")
-    if step.longest_context_tokens > curve.context_tokens:
-        return _cannot(
-            f"a context of {step.longest_context_tokens} tokens is over {curve.context_tokens}"
-        )
+    unfit = _unfit(step, fit, rules)
+    if unfit:
+        return _cannot(unfit)
     planned = planned_curve(curve, slo)
     if planned is None:
         alone_s = itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0)
@@ -107,7 +112,7 @@ def llm_fitness(step: StepClass, fit: LlmFit | None, slo: Slo, rules: CapacityRu
             f"{ttft_s:.2f} s to the first token after {step.high_uncached_tokens:.0f} uncached"
             f" tokens is over {slo.ttft_s} s"
         )
-    derate = 1.0 + rules.weak_derate_frac if fit.quality == "weak" else 1.0
+    derate = _derate(fit, rules)
     gap_s = itl_s(planned.itl_base_s, planned.itl_slope_s, float(planned.concurrency_cap))
     first_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, step.uncached_tokens)
     return Fitness(
@@ -115,7 +120,26 @@ def llm_fitness(step: StepClass, fit: LlmFit | None, slo: Slo, rules: CapacityRu
         latency_s=derate * (first_s + step.output_tokens * gap_s),
         obstacle="",
         measured=fit.quality == "ok" and not curve.predicted,
+        origin=fit.origin,
     )
+
+
+def _derate(fit: LlmFit, rules: CapacityRules) -> float:
+    if fit.origin == "predicted":
+        return 1.0 + rules.predicted_derate_frac
+    return 1.0 + rules.weak_derate_frac if fit.quality == "weak" else 1.0
+
+
+def _unfit(step: StepClass, fit: LlmFit, rules: CapacityRules) -> str:
+    """Why may this curve not be used for these steps at all? Empty if it may."""
+    if fit.origin == "predicted" and not rules.allow_predicted:
+        return "its figures are predicted, not measured"
+    if fit.origin == "borrowed" and not rules.allow_borrowed:
+        return "its figures are borrowed from a machine with the same GPUs"
+    if step.longest_context_tokens > fit.curve.context_tokens:
+        longest = step.longest_context_tokens
+        return f"a context of {longest} tokens is over {fit.curve.context_tokens}"
+    return ""
 
 
 def tool_fitness(step: StepClass, curve: ToolCurve | None, rules: CapacityRules) -> Fitness:
@@ -135,6 +159,7 @@ def tool_fitness(step: StepClass, curve: ToolCurve | None, rules: CapacityRules)
         latency_s=wall_s,
         obstacle="",
         measured=not curve.predicted,
+        origin="predicted" if curve.predicted else "measured",
     )
 
 

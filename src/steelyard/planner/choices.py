@@ -23,6 +23,7 @@ class StepChoice(msgspec.Struct, frozen=True, kw_only=True):
         usd_per_1000_steps: Cost there when the machine is full, headroom included.
         latency_s: Predicted seconds from start to end.
         measured: Whether the figures behind it were measured on this type, and well.
+        origin: Where the figures come from: measured, weak, borrowed, predicted or own figures.
         runner_up: Cheapest offering of the next best class of hardware; empty if none can.
         runner_up_hardware: Its class; empty if there is none.
         runner_up_usd_per_1000_steps: Cost there when full; None if none can.
@@ -42,6 +43,7 @@ class StepChoice(msgspec.Struct, frozen=True, kw_only=True):
     runner_up_hardware: str
     runner_up_usd_per_1000_steps: float | None
     why: str
+    origin: str = ""
 
 
 def explain_choices(
@@ -86,6 +88,7 @@ def _choice(
         usd_per_1000_steps=1000.0 * usd,
         latency_s=fitness.latency_s or 0.0,
         measured=fitness.measured,
+        origin=fitness.origin,
         runner_up="" if rival is None else table.offerings[rival].name,
         runner_up_hardware=("" if rival is None else table.offerings[rival].instance_type.hardware),
         runner_up_usd_per_1000_steps=None if rival is None else 1000.0 * rival_usd,

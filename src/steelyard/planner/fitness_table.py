@@ -26,12 +26,14 @@ class FitnessTable(msgspec.Struct, frozen=True, kw_only=True):
         offerings: The offerings.
         cells: [offering][class].
         headroom: Factor on the load of each class, [class]; see `CapacityRules`.
+        stock: Offering's name to the largest number that can be had; others have no limit.
     """
 
     classes: tuple[StepClass, ...]
     offerings: tuple[Offering, ...]
     cells: tuple[tuple[Fitness, ...], ...]
     headroom: tuple[float, ...]
+    stock: dict[str, int] = {}
 
     def usd_per_step(self, offering: int, step: int) -> float:
         """What does a step cost on a full machine, headroom included? Infinite if it cannot."""
@@ -58,6 +60,7 @@ class FitnessTable(msgspec.Struct, frozen=True, kw_only=True):
                     name=self.offerings[o].name,
                     provider=self.offerings[o].provider,
                     usd_per_hour=self.offerings[o].usd_per_hour,
+                    stock=self.stock.get(self.offerings[o].name),
                 )
                 for o in chosen
             ),

@@ -16,11 +16,12 @@ from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.baselines import Baseline, plan_baselines
 from steelyard.planner.capacity import CapacityRules, check_models
 from steelyard.planner.choices import StepChoice, explain_choices
+from steelyard.planner.deadlines import keep_deadlines
 from steelyard.planner.demand import Constraints
 from steelyard.planner.fitness_table import FitnessTable, fitness_table
 from steelyard.planner.search import SearchLimits, StopReason
 from steelyard.planner.solve import Solution, solve
-from steelyard.planner.workload_demand import StepClass, demand_of
+from steelyard.planner.workload_demand import StepClass, WorkloadDemand, demand_of
 
 
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +34,11 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
         capacity: What may be used, and how much is kept free.
         constraints: Provider share cap and survival of a provider's loss.
         providers: Providers to buy from; empty for all.
+        regions: Regions to buy in; empty for all.
         archs: CPU architectures to buy; empty for all.
+        stock: Offering's name to the largest number that can be had; others have no limit.
+        budget_usd_per_hour: Highest price of the fleet; None without a limit.
+        peak_window_s: See `demand_of`.
         limits: How hard to look.
         with_baselines: Whether to plan the comparisons, too.
     """
@@ -44,7 +49,11 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     capacity: CapacityRules = CapacityRules()
     constraints: Constraints = Constraints()
     providers: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
     archs: tuple[Arch, ...] = ()
+    stock: dict[str, int] = {}
+    budget_usd_per_hour: float | None = None
+    peak_window_s: float | None = None
     limits: SearchLimits = SearchLimits()
     with_baselines: bool = True
 
@@ -96,6 +105,8 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
         growth: The fleet serves this many times the demand, headroom kept.
         stopped: Why the search ended.
         baselines: Other fleets under the same rules.
+        peak_factor: How much more than the workload's mean rate is provided for, growth aside.
+        deadlines_s: Agent to the deadline that its steps keep in the mean, seconds.
     """
 
     workload: str
@@ -114,16 +125,14 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
     growth: float
     stopped: StopReason
     baselines: tuple[Baseline, ...]
+    peak_factor: float = 1.0
+    deadlines_s: dict[str, float] = {}
 
 
 def plan_fleet(
     workload: Workload, catalog: Catalog, slo: Slo, options: PlanOptions | None = None
 ) -> FleetPlan:
     """What is the cheapest fleet that serves the workload inside its SLOs?
-
-    Thin: list prices of one region per provider; means plus headroom, not the peaks in time; a
-    machine's time is split between models and tools as if they never disturbed one another, and
-    the weights of several models are taken to fit into one machine's memory.
 
     Args:
         workload: Tasks with their steps.
@@ -139,12 +148,42 @@ def plan_fleet(
         InfeasiblePlanError: No fleet keeps the rules; the message names what is in the way.
     """
     chosen = options or PlanOptions()
-    demand = demand_of(workload, chosen.growth_factor, chosen.quantile, chosen.duration_s)
+    demand = demand_of(
+        workload, chosen.growth_factor, chosen.quantile, chosen.duration_s, chosen.peak_window_s
+    )
+    return plan_demand(demand, catalog, slo, chosen)
+
+
+def plan_demand(
+    demand: WorkloadDemand, catalog: Catalog, slo: Slo, chosen: PlanOptions
+) -> FleetPlan:
+    """What is the cheapest fleet that serves a demand inside its SLOs and deadlines?
+
+    Thin: list prices of one region per provider; a machine's time is split between models and
+    tools as if they never disturbed one another, and the weights of several models are taken to
+    fit into one machine's memory.
+
+    Args:
+        demand: Step classes with their rates.
+        catalog: Offerings with their curves.
+        slo: Limits per LLM step.
+        chosen: How to plan; its growth and quantile are those of the demand.
+
+    Returns:
+        The plan.
+
+    Raises:
+        PlanError: A model is unknown.
+        InfeasiblePlanError: No fleet keeps the rules; the message names what is in the way.
+    """
     check_models(demand, catalog)
     table = fitness_table(demand, catalog, slo, chosen.capacity)
+    table = msgspec.structs.replace(table, stock=chosen.stock)
+    table = keep_deadlines(table, demand, _allowed(table, chosen))
     allowed = _allowed(table, chosen)
     _check_served(table, allowed)
     found = solve(table.plain(allowed, chosen.constraints), chosen.limits)
+    _check_budget(found, chosen.budget_usd_per_hour)
     tasks_per_hour = demand.tasks_per_s * 3600.0
     baselines: tuple[Baseline, ...] = ()
     if chosen.with_baselines:
@@ -168,6 +207,26 @@ def plan_fleet(
         growth=found.growth,
         stopped=found.stopped,
         baselines=baselines,
+        peak_factor=demand.peak_factor,
+        deadlines_s=demand.deadlines_s,
+    )
+
+
+def _check_budget(found: Solution, budget_usd_per_hour: float | None) -> None:
+    """Does the fleet cost no more than it may?
+
+    Raises:
+        InfeasiblePlanError: It costs more; the message says whether a cheaper one can exist.
+    """
+    if budget_usd_per_hour is None or found.usd_per_hour <= budget_usd_per_hour:
+        return
+    proven = found.lower_bound_usd_per_hour > budget_usd_per_hour
+    raise InfeasiblePlanError(
+        f"the budget of {budget_usd_per_hour:g} USD/h is too small: the cheapest fleet found costs"
+        f" {found.usd_per_hour:.6g} USD/h and none costs less than"
+        f" {found.lower_bound_usd_per_hour:.6g} USD/h"
+        f" ({'proven' if proven else 'the budget lies between the two'}); raise the budget, loosen"
+        " the SLO or the other rules, or plan for less"
     )
 
 
@@ -178,6 +237,7 @@ def _allowed(table: FitnessTable, options: PlanOptions) -> list[int]:
         for o, offering in enumerate(table.offerings)
         if table.useful(o)
         and (not options.providers or offering.provider in options.providers)
+        and (not options.regions or offering.region in options.regions)
         and (not options.archs or offering.instance_type.arch in options.archs)
     ]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from steelyard.domain.workload import Workload, WorkloadStep
+from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 from steelyard.errors import PlanError
 
 SIZE_STEP = 4
@@ -31,6 +31,7 @@ class StepClass(msgspec.Struct, frozen=True, kw_only=True):
         cpu_s: Mean CPU seconds on the reference core.
         wait_s: Mean seconds that a tool waits beside its CPU time.
         memory_bytes: Peak memory at the planning quantile.
+        per_task: Mean number of these steps on the longest chain of a task.
     """
 
     name: str
@@ -48,6 +49,7 @@ class StepClass(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float = 0.0
     wait_s: float = 0.0
     memory_bytes: float = 0.0
+    per_task: float = 0.0
 
 
 class WorkloadDemand(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +61,9 @@ class WorkloadDemand(msgspec.Struct, frozen=True, kw_only=True):
         growth_factor: How much more than the workload's own rate.
         quantile: Quantile of prompt length and memory that is provided for.
         classes: Sorted by name.
+        deadlines_s: Agent to the shortest deadline of its tasks, seconds from arrival; people's
+            gaps are taken off.
+        peak_factor: How much more than the mean rate is provided for, growth aside.
     """
 
     workload: str
@@ -66,6 +71,8 @@ class WorkloadDemand(msgspec.Struct, frozen=True, kw_only=True):
     growth_factor: float
     quantile: float
     classes: tuple[StepClass, ...]
+    deadlines_s: dict[str, float] = {}
+    peak_factor: float = 1.0
 
 
 def demand_of(
@@ -73,17 +80,20 @@ def demand_of(
     growth_factor: float = 1.0,
     quantile: float = 0.95,
     duration_s: float | None = None,
+    peak_window_s: float | None = None,
 ) -> WorkloadDemand:
     """Which steps come how often, and what does one use?
 
-    Thin: rates are means over the workload times the growth factor; peaks inside it are left to
-    the headroom. Gaps of people (`human`) use nothing.
+    Without a window, rates are means over the workload times the growth factor, and peaks inside
+    it are left to the headroom. Gaps of people (`human`) use nothing.
 
     Args:
         workload: Tasks with their steps.
         growth_factor: Rate to provide for, over the workload's own.
         quantile: For prompt length (TTFT) and memory.
         duration_s: Seconds over which the tasks arrived; None takes the span of the arrivals.
+        peak_window_s: Provide for the `quantile` of the rates in windows of this length; None
+            provides for the mean rate.
 
     Returns:
         The demand.
@@ -101,23 +111,113 @@ def demand_of(
             f"workload {workload.name!r} has {len(workload.tasks)} tasks that arrive within"
             f" {span_s} s, so it has no rate; give its duration in seconds"
         )
-    groups: dict[tuple[str, str, str, str, int], list[WorkloadStep]] = defaultdict(list)
+    groups: dict[_GroupKey, list[WorkloadStep]] = defaultdict(list)
     for task in workload.tasks:
         for step in task.steps:
             if step.kind != "human":
-                groups[task.agent, step.name, step.kind, step.model, _size(step)].append(step)
+                groups[_group(task, step)].append(step)
     if not groups:
         raise PlanError(f"workload {workload.name!r} has no LLM or tool steps; nothing to plan")
-    factor = growth_factor / span_s
+    peak = 1.0 if peak_window_s is None else peak_factor(workload, peak_window_s, quantile)
+    factor = growth_factor * peak / span_s
+    chains = chain_counts(workload)
     return WorkloadDemand(
         workload=workload.name,
         tasks_per_s=len(workload.tasks) * factor,
         growth_factor=growth_factor,
         quantile=quantile,
         classes=tuple(
-            _step_class(key[0], steps, factor, quantile) for key, steps in sorted(groups.items())
+            msgspec.structs.replace(
+                _step_class(key[0], steps, factor, quantile), per_task=chains.get(key, 0.0)
+            )
+            for key, steps in sorted(groups.items())
         ),
+        deadlines_s=_deadlines_s(workload),
+        peak_factor=peak,
     )
+
+
+_GroupKey = tuple[str, str, str, str, int]
+
+
+def _group(task: WorkloadTask, step: WorkloadStep) -> _GroupKey:
+    return (task.agent, step.name, step.kind, step.model, _size(step))
+
+
+def peak_factor(workload: Workload, window_s: float, quantile: float) -> float:
+    """How much more than the mean arrives in a busy window?
+
+    Args:
+        workload: Tasks with their arrivals.
+        window_s: Length of a window, seconds; whole windows from the first arrival on count.
+        quantile: Which quantile of the windows' counts is taken.
+
+    Returns:
+        Quantile over mean, at least 1.
+
+    Raises:
+        PlanError: The window is not above 0, or the arrivals fill fewer than ten windows.
+    """
+    if not (math.isfinite(window_s) and window_s > 0.0):
+        raise PlanError(f"peak window is {window_s} s; it must be a number above 0")
+    arrivals = sorted(task.arrival_s for task in workload.tasks)
+    windows = int((arrivals[-1] - arrivals[0]) / window_s) if arrivals else 0
+    if windows < 10:
+        raise PlanError(
+            f"workload {workload.name!r} fills {windows} windows of {window_s:g} s; a quantile of"
+            " their rates needs at least 10: take a shorter peak window, or none"
+        )
+    counts = [0.0] * windows
+    for arrival_s in arrivals:
+        window = int((arrival_s - arrivals[0]) / window_s)
+        if window < windows:
+            counts[window] += 1.0
+    return max(1.0, _quantile(counts, quantile) / _mean(counts))
+
+
+def chain_counts(workload: Workload) -> dict[_GroupKey, float]:
+    """How many steps of each kind are on the longest chain of a task, on average?
+
+    The chain with the most steps, people's gaps not counted; what runs beside it costs no time.
+    """
+    totals: dict[_GroupKey, float] = defaultdict(float)
+    tasks: dict[str, int] = defaultdict(int)
+    for task in workload.tasks:
+        tasks[task.agent] += 1
+        for step in _longest_chain(task):
+            totals[_group(task, step)] += 1.0
+    return {key: total / tasks[key[0]] for key, total in totals.items()}
+
+
+def _longest_chain(task: WorkloadTask) -> list[WorkloadStep]:
+    length: dict[int, int] = {}
+    before: dict[int, int] = {}
+    by_id = {step.step_id: step for step in task.steps}
+    for step in sorted(task.steps, key=lambda s: s.step_id):
+        parents = [p for p in step.parents if p in length]
+        longest = max(parents, key=lambda p: (length[p], -p), default=None)
+        if longest is not None:
+            before[step.step_id] = longest
+        own = 0 if step.kind == "human" else 1
+        length[step.step_id] = own + (0 if longest is None else length[longest])
+    chain: list[WorkloadStep] = []
+    at = max(length, key=lambda s: (length[s], -s), default=None)
+    while at is not None:
+        if by_id[at].kind != "human":
+            chain.append(by_id[at])
+        at = before.get(at)
+    return chain
+
+
+def _deadlines_s(workload: Workload) -> dict[str, float]:
+    """The shortest deadline of each agent, without people's gaps: no hardware shortens them."""
+    shortest: dict[str, float] = {}
+    for task in workload.tasks:
+        if task.deadline_after_s is not None:
+            people_s = math.fsum(s.think_or_tool_s for s in task.steps if s.kind == "human")
+            left_s = task.deadline_after_s - people_s
+            shortest[task.agent] = min(shortest.get(task.agent, left_s), left_s)
+    return dict(sorted(shortest.items()))
 
 
 def _duration_s(workload: Workload) -> float:

@@ -43,8 +43,8 @@ async def live_fleet(
 ) -> AsyncGenerator[Dispatcher, None]:
     """Start all pools and dispatch to them while the block runs.
 
-    Embedded pools are calibrated when they are up, so that the first placement is made from
-    figures of this machine.
+    Embedded pools without a figures file are calibrated when they are up, so that the first
+    placement is made from figures of this machine.
 
     Args:
         settings: What to run.
@@ -79,7 +79,7 @@ async def live_fleet(
                 await backend.start(watchers.watcher(name))
                 stack.push_async_callback(backend.close)
                 llm_pools[name] = backend
-                if isinstance(pool, EmbeddedPoolSettings):
+                if isinstance(pool, EmbeddedPoolSettings) and pool.figures is None:
                     progress(f"calibrating pool {name}")
                     spec = await _calibrated(spec, pool.model, backend)
             recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))

@@ -1,0 +1,142 @@
+"""`steelyard measure`: profile a live pool and write figures that pools and plans take."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from steelyard.cli.progress import Stages
+from steelyard.config.catalog_table import load_catalog
+from steelyard.config.environment import machine_description, secret
+from steelyard.config.figures_file import FiguresFile, write_figures
+from steelyard.errors import ConfigError
+from steelyard.pools.backend import LlmBackend
+from steelyard.report.catalog_grids import figures_grid
+from steelyard.report.tables import print_grid
+from steelyard.runtime.measured_figures import MeasuredPool, measured_figures
+from steelyard.runtime.profiling import ProfilePlan, profile
+
+LOCAL_MODEL = "smollm2-135m"
+
+
+class MeasureRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks for.
+
+    Attributes:
+        target: A base URL up to `/v1`, or `local`.
+        model: The endpoint's name of the model; empty takes its only one.
+        plan_model: The name that plans use; empty takes `model`.
+        api_key_env: Environment variable with the key; empty for none.
+        offering: Catalogue name of the machine that the target has to itself; empty: unknown.
+        engine: Engine and version behind an endpoint; empty: unknown.
+        context_tokens: Longest context of the model; 0: as long as measured.
+        replicas: Engine processes measured together; `local` only.
+        out: Where the figures go.
+        as_json: Whether to print JSON instead of a table.
+    """
+
+    target: str
+    model: str = ""
+    plan_model: str = ""
+    api_key_env: str = ""
+    offering: str = ""
+    engine: str = ""
+    context_tokens: int = 0
+    replicas: int = 1
+    out: Path
+    as_json: bool = False
+
+
+def run_measure(asked: MeasureRequest, plan: ProfilePlan) -> None:
+    """Measure, write and print.
+
+    Args:
+        asked: What the command line asks for.
+        plan: What is measured.
+
+    Raises:
+        SteelyardError: The target cannot be measured, or too little was.
+    """
+    offering = load_catalog().offering(asked.offering).name if asked.offering else ""
+    asked = msgspec.structs.replace(asked, offering=offering)
+    figures = asyncio.run(_measure(asked, plan))
+    write_figures(asked.out, figures)
+    if asked.as_json:
+        print(msgspec.json.encode(figures).decode())
+        return
+    print_grid(figures_grid(figures), Console(file=sys.stdout))
+    print(f"written to {asked.out}")
+
+
+async def _measure(asked: MeasureRequest, plan: ProfilePlan) -> FiguresFile:
+    settings = len(plan.prompt_tokens) + len(plan.cached_fracs) + len(plan.concurrencies)
+    with Stages(settings + 1) as stages:
+        backend = _backend(asked)
+        await backend.start()
+        try:
+            model = _model(asked, backend.models())
+            requests = await profile(
+                backend, model, plan, lambda what, done, total: stages.stage(what)
+            )
+            context_tokens = asked.context_tokens or _context_tokens(backend)
+        finally:
+            await backend.close()
+    pool = MeasuredPool(
+        model=asked.plan_model or model,
+        target=asked.target,
+        engine=asked.engine or _engine(asked.target),
+        machine=machine_description(),
+        offering=asked.offering,
+        replicas=backend.replicas,
+        context_tokens=context_tokens,
+        date=datetime.now(UTC).date().isoformat(),
+    )
+    return measured_figures(pool, plan, requests)
+
+
+def _backend(asked: MeasureRequest) -> LlmBackend:
+    if asked.target == "local":
+        from steelyard.pools.engine.adapter import EngineSettings
+        from steelyard.pools.engine.pool import EmbeddedEnginePool
+
+        settings = EngineSettings(model=asked.model or LOCAL_MODEL)
+        return EmbeddedEnginePool(replicas=asked.replicas, settings=settings)
+    if not asked.target.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"measure target {asked.target!r} is neither `local` nor an address that starts with"
+            " http:// or https:// and ends with /v1"
+        )
+    from steelyard.pools.endpoint import OpenAiEndpointPool
+
+    key = secret(asked.api_key_env, "--api-key-env") if asked.api_key_env else ""
+    models = [asked.model] if asked.model else []
+    return OpenAiEndpointPool([asked.target], models, api_key=key)
+
+
+def _model(asked: MeasureRequest, served: tuple[str, ...]) -> str:
+    if asked.model:
+        return asked.model
+    if len(served) != 1:
+        raise ConfigError(
+            f"{asked.target} serves {', '.join(served) or 'no model'}; say which with --model"
+        )
+    return served[0]
+
+
+def _context_tokens(backend: LlmBackend) -> int:
+    """The engine knows its model's limit; an endpoint does not tell it."""
+    known = getattr(backend, "context_tokens", 0)
+    return known if isinstance(known, int) else 0
+
+
+def _engine(target: str) -> str:
+    if target != "local":
+        return "unknown"
+    try:
+        return f"openvino-genai-{metadata.version('openvino-genai')}"
+    except metadata.PackageNotFoundError:
+        return "embedded"

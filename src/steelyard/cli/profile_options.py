@@ -1,0 +1,51 @@
+"""From the options of `steelyard measure` to what is measured."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from steelyard.errors import ConfigError
+from steelyard.runtime.profiling import SHORT_PLAN, ProfilePlan
+
+_Number = TypeVar("_Number", int, float)
+
+
+def profile_plan(
+    lists: tuple[str, str, str],
+    output_tokens: int | None,
+    repetitions: int | None,
+    *,
+    short: bool,
+    chat: bool,
+) -> ProfilePlan:
+    """What is to be measured?
+
+    Args:
+        lists: Prompt lengths, cached shares and loads, comma-separated; empty for the default.
+        output_tokens: Tokens per answer; None for the default.
+        repetitions: Of every setting; None for the default.
+        short: Whether the defaults are those of a rough look.
+        chat: Whether chat calls are timed.
+
+    Raises:
+        ConfigError: A list holds something that is no number.
+    """
+    plan = SHORT_PLAN if short else ProfilePlan()
+    prompts, cached, loads = lists
+    return msgspec.structs.replace(
+        plan,
+        prompt_tokens=_numbers("--prompts", prompts, int) or plan.prompt_tokens,
+        cached_fracs=_numbers("--cached", cached, float) or plan.cached_fracs,
+        concurrencies=_numbers("--loads", loads, int) or plan.concurrencies,
+        output_tokens=plan.output_tokens if output_tokens is None else output_tokens,
+        repetitions=plan.repetitions if repetitions is None else repetitions,
+        kind="chat" if chat else "completion",
+    )
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], _Number]) -> tuple[_Number, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ConfigError(f"{option} {text!r} is no comma-separated list of numbers") from None

@@ -1,0 +1,56 @@
+import pytest
+
+from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
+from steelyard.errors import PlanError
+from steelyard.planner.workload_demand import demand_of, peak_factor
+
+
+def arrivals(times_s: list[float], deadline_s: float | None = None) -> Workload:
+    """Tasks that plan, then run two searches at once, then ask a person, then answer."""
+    steps = (
+        WorkloadStep(step_id=0, parents=(), kind="llm", name="plan", model="m", prompt_tokens=9),
+        WorkloadStep(step_id=1, parents=(0,), kind="tool", name="search", cpu_s=1.0),
+        WorkloadStep(step_id=2, parents=(0,), kind="tool", name="search", cpu_s=1.0),
+        WorkloadStep(step_id=3, parents=(1, 2), kind="human", name="ask", think_or_tool_s=5.0),
+        WorkloadStep(step_id=4, parents=(3,), kind="llm", name="answer", model="m"),
+    )
+    return Workload(
+        name="w",
+        tasks=tuple(
+            WorkloadTask(
+                task_id=str(i), agent="a", arrival_s=t, steps=steps, deadline_after_s=deadline_s
+            )
+            for i, t in enumerate(times_s)
+        ),
+        source="test",
+    )
+
+
+def test_a_steady_workload_has_no_peak() -> None:
+    assert peak_factor(arrivals([float(t) for t in range(101)]), 10.0, 0.95) == 1.0
+
+
+def test_the_peak_is_the_quantile_of_the_windows_over_their_mean() -> None:
+    times = [float(t) for t in range(100)] + [50.0 + t / 20 for t in range(20)] + [100.0]
+    # Nine windows hold 10 tasks, one holds 30.
+    assert peak_factor(arrivals(times), 10.0, 1.0) == pytest.approx(30 / 12)
+    assert peak_factor(arrivals(times), 10.0, 0.9) == 1.0
+    demand = demand_of(arrivals(times), quantile=1.0, peak_window_s=10.0)
+    assert demand.peak_factor == pytest.approx(2.5)
+    mean = demand_of(arrivals(times), quantile=1.0)
+    assert demand.tasks_per_s == pytest.approx(2.5 * mean.tasks_per_s)
+
+
+def test_too_few_windows_are_refused() -> None:
+    with pytest.raises(PlanError, match="at least 10"):
+        demand_of(arrivals([0.0, 5.0]), peak_window_s=1.0)
+
+
+def test_steps_that_run_at_once_count_once_on_the_chain() -> None:
+    per_task = {c.step: c.per_task for c in demand_of(arrivals([0.0, 1.0])).classes}
+    assert per_task == {"plan": 1.0, "search": 1.0, "answer": 1.0}
+
+
+def test_a_deadline_is_shortened_by_the_gaps_of_people() -> None:
+    assert demand_of(arrivals([0.0, 1.0], deadline_s=20.0)).deadlines_s == {"a": 15.0}
+    assert demand_of(arrivals([0.0, 1.0])).deadlines_s == {}
