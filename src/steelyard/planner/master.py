@@ -14,6 +14,7 @@ is negative (column generation): the bound holds for all of them.
 """
 
 import highspy
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -28,6 +29,23 @@ INFINITY = highspy.kHighsInf
 UNSERVED_FACTOR = 1000.0
 FIRST_COLUMNS = 4
 PRICED_COLUMNS = 3
+LOOSE = 1e-6
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """`machines . n + values . x[cells] >= at_least`, kept by every whole fleet.
+
+    Attributes:
+        machines: Coefficients of n, shape (offers,).
+        cells: Shares with a coefficient, as indices into loads.ravel(), priced in or not.
+        values: Their coefficients.
+        at_least: Right-hand side.
+    """
+
+    machines: FloatArray
+    cells: IntArray
+    values: FloatArray
+    at_least: float
 
 
 class Master:
@@ -42,6 +60,9 @@ class Master:
         columns: Block, offer and bucket of every column, shape (3, columns).
         objective_usd_per_hour: Cost of the last solution.
         unserved: Share of all buckets that no offer serves in the last solution; 0 if feasible.
+        finite_loads: The same with 0 where the offer cannot serve the bucket.
+        caps: Coefficients of n in the rows of the provider cap.
+        cuts: In the order of their rows, after demand, capacity and caps.
     """
 
     def __init__(self, demand: Demand) -> None:
@@ -53,9 +74,11 @@ class Master:
         ) * self.usd_per_hour.reshape(1, -1, 1)
         self.closed_form_usd_per_hour = float(self._costs[0].min(axis=0).sum())
         self._able: BoolArray = np.isfinite(self.loads)
-        self._finite = np.where(self._able, self.loads, 0.0)
+        self.finite_loads = np.ascontiguousarray(np.where(self._able, self.loads, 0.0))
         self._open = self._able.copy()
         self.columns: IntArray = np.zeros((3, 0), dtype=np.int64)
+        self._column_of: IntArray = np.full(self.loads.size, -1, dtype=np.int64)
+        self.cuts: list[Cut] = []
         self.machines: FloatArray = np.zeros(self._offers)
         self.shares: FloatArray = np.zeros(0)
         self.objective_usd_per_hour = 0.0
@@ -72,7 +95,7 @@ class Master:
         """Rows: demand (blocks x buckets), capacity (blocks x offers), one per provider cap."""
         cells = self._blocks * self._buckets
         capacities = self._blocks * self._offers
-        caps = self._caps = _cap_rows(demand)
+        caps = self.caps = _cap_rows(demand)
         unserved_usd = UNSERVED_FACTOR * max(self.closed_form_usd_per_hour, 1e-9)
         stock = [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
         model = highspy.HighsLp()
@@ -110,32 +133,58 @@ class Master:
             return 0
         block, offer, bucket = new
         self._open[block, offer, bucket] = False
-        rows = np.empty(2 * count, dtype=np.int32)
-        values = np.empty(2 * count)
-        rows[0::2] = block * self._buckets + bucket
-        values[0::2] = 1.0
-        rows[1::2] = self._blocks * self._buckets + block * self._offers + offer
-        values[1::2] = -self.loads[block, offer, bucket]
-        starts = 2 * np.arange(count, dtype=np.int32)
+        cells = np.ravel_multi_index((block, offer, bucket), self.loads.shape)
+        self._column_of[cells] = self.columns.shape[1] + np.arange(count)
+        column = np.arange(count)
+        capacity = self._blocks * self._buckets + block * self._offers + offer
+        entries = [
+            (column, block * self._buckets + bucket, np.ones(count)),
+            (column, capacity, -self.loads[block, offer, bucket]),
+            *self._cut_entries(cells),
+        ]
+        columns, rows, values = (np.concatenate(part) for part in zip(*entries, strict=True))
+        order = np.argsort(columns, kind="stable")
         self._solver.addCols(
             count,
             np.zeros(count),
             np.zeros(count),
             np.full(count, INFINITY),
-            2 * count,
-            starts,
-            rows,
-            values,
+            len(order),
+            np.searchsorted(columns[order], column).astype(np.int32),
+            rows[order].astype(np.int32),
+            values[order],
         )
         self.columns = np.concatenate([self.columns, new], axis=1)
         return count
+
+    def _cut_entries(self, cells: IntArray) -> list[tuple[IntArray, IntArray, FloatArray]]:
+        """Which entries have new columns of these cells in the rows of the cuts?"""
+        if not self.cuts:
+            return []
+        position = np.full(self.loads.size, -1, dtype=np.int64)
+        position[cells] = np.arange(len(cells))
+        entries: list[tuple[IntArray, IntArray, FloatArray]] = []
+        for row, cut in enumerate(self.cuts, start=self.first_cut_row):
+            at = position[cut.cells]
+            hit = np.flatnonzero(at >= 0)
+            entries.append((at[hit], np.full(len(hit), row, dtype=np.int64), cut.values[hit]))
+        return entries
+
+    @property
+    def first_cut_row(self) -> int:
+        """The row of the first cut."""
+        return self._blocks * (self._buckets + self._offers) + len(self.caps)
 
     def _price(self, duals: FloatArray) -> int:
         """Add the columns that would make the solution cheaper; how many were there?"""
         cells = self._blocks * self._buckets
         worth = duals[:cells].reshape(self._blocks, 1, self._buckets)
         rent = np.maximum(duals[cells : cells + self._blocks * self._offers], 0.0)
-        saved = worth - rent.reshape(self._blocks, self._offers, 1) * self._finite
+        saved = worth - rent.reshape(self._blocks, self._offers, 1) * self.finite_loads
+        flat = saved.reshape(-1)
+        for dual, cut in zip(duals[self.first_cut_row :], self.cuts, strict=True):
+            if dual > 0.0:
+                flat[cut.cells] += dual * cut.values
         good = self._open & (saved > 1e-7 * np.abs(worth) + 1e-12)
         if not good.any():
             return 0
@@ -150,7 +199,7 @@ class Master:
 
     def keeps_caps(self, machines: FloatArray) -> bool:
         """Do these machines keep every provider's share under the cap?"""
-        return all(float(cap @ machines) <= 1e-9 for cap in self._caps)
+        return all(float(cap @ machines) <= 1e-9 for cap in self.caps)
 
     def add_all_columns(self) -> None:
         """Price in every column, so that the program is complete."""
@@ -187,12 +236,70 @@ class Master:
         self.objective_usd_per_hour = float(self._solver.getInfo().objective_function_value)
         return self.unserved <= 1e-7
 
-    def add_cut(self, offer: int, machines_coef: float, cols: IntArray, at_most: float) -> None:
-        """Add `sum load_c x_c - machines_coef * n_offer <= at_most` over share columns `cols`."""
-        block, _, bucket = self.columns[:, cols]
-        index = np.concatenate([[offer], self._first_share + cols]).astype(np.int32)
-        value = np.concatenate([[-machines_coef], self.loads[block, offer, bucket]])
-        self._solver.addRow(-INFINITY, at_most, len(index), index, value)
+    def add_cut(self, cut: Cut) -> None:
+        """Demand this inequality from now on."""
+        self.cuts.append(cut)
+        offers = np.flatnonzero(cut.machines)
+        columns = self._column_of[cut.cells]
+        known = np.flatnonzero(columns >= 0)
+        index = np.concatenate([offers, self._first_share + columns[known]]).astype(np.int32)
+        value = np.concatenate([cut.machines[offers], cut.values[known]])
+        self._solver.addRow(cut.at_least, INFINITY, len(index), index, value)
+
+    def trim(self, reduced_usd: float) -> None:
+        """Forget shares whose reduced cost is above this, and cuts that are slack.
+
+        The last solution stays optimal. Shares are priced in again when they are needed.
+        """
+        solution = self._solver.getSolution()
+        far = self.far_columns(reduced_usd)
+        if len(far):
+            self._solver.deleteCols(len(far), far.astype(np.int32))
+            far = far - self._first_share
+            block, offer, bucket = self.columns[:, far]
+            self._open[block, offer, bucket] = True
+            self.columns = np.delete(self.columns, far, axis=1)
+            self.shares = np.delete(self.shares, far)
+            cells = np.ravel_multi_index(tuple(self.columns), self.loads.shape)
+            self._column_of[:] = -1
+            self._column_of[cells] = np.arange(len(cells))
+        activity = np.array(solution.row_value)[self.first_cut_row :]
+        loose = [
+            k for k, cut in enumerate(self.cuts) if activity[k] > cut.at_least + LOOSE
+        ]
+        if loose:
+            rows = self.first_cut_row + np.array(loose, dtype=np.int32)
+            self._solver.deleteRows(len(loose), rows.astype(np.int32))
+            gone = set(loose)
+            self.cuts = [cut for k, cut in enumerate(self.cuts) if k not in gone]
+
+    def far_columns(self, reduced_usd: float) -> IntArray:
+        """Columns of the program with idle shares whose reduced cost is above this."""
+        costs = np.array(self._solver.getSolution().col_dual)[self._first_share :]
+        return self._first_share + np.flatnonzero((costs > reduced_usd) & (self.shares < 1e-9))
+
+    @property
+    def unserved_columns(self) -> range:
+        """Columns of the program that stand for shares which nobody serves."""
+        return range(self._offers, self._first_share)
+
+    def basic_machines(self) -> list[tuple[int, int]]:
+        """Row of the basis and offer of every number of machines that is basic, by offer."""
+        basic: IntArray = np.asarray(self._solver.getBasicVariables()[1], dtype=np.int64)
+        rows = np.flatnonzero((basic >= 0) & (basic < self._offers))
+        return sorted(((int(r), int(basic[r])) for r in rows), key=lambda pair: pair[1])
+
+    def row_multipliers(self, basis_row: int) -> FloatArray:
+        """Which combination of rows gives this row of the simplex tableau?"""
+        return np.array(self._solver.getBasisInverseRow(basis_row)[1], dtype=np.float64)
+
+    def cell_shares(self) -> FloatArray:
+        """x of the last solution for every cell of loads.ravel()."""
+        shares = np.zeros(self.loads.size)
+        shares[np.ravel_multi_index(tuple(self.columns[:, : len(self.shares)]), self.loads.shape)] = (
+            self.shares
+        )
+        return shares
 
     def bound_machines(self, offer: int, lower: float, upper: float) -> None:
         """Allow only lower <= n_offer <= upper from now on."""

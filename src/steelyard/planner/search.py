@@ -17,13 +17,19 @@ from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.cuts import violated_cuts
 from steelyard.planner.demand import Demand, FloatArray
 from steelyard.planner.exact import is_small, solve_exactly
+from steelyard.planner.gomory import gomory_cuts
 from steelyard.planner.master import INFINITY, Master
+from steelyard.planner.nearby import Neighbourhood, nearby_fleet
 
 StopReason = Literal["gap", "nodes", "time"]
 INTEGRAL = 1e-6
 DIVE_SHARE = 3
 DIVE_EVERY = 20
 DIVE_STEPS = 40
+FEW_CUTS = 5
+GOMORY_CUTS = 40
+PATIENCE = 2
+NEAR_GAPS = 3.0
 
 
 class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +39,7 @@ class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
         gap_frac: Stop when cost / lower bound - 1 is at most this.
         nodes: Stop after this many nodes of the search tree.
         root_rounds: Rounds of cuts before the first branching.
+        gomory_rounds: How many of them may add Gomory cuts.
         node_rounds: Rounds of cuts at every other node.
         time_limit_s: Backstop in wall seconds; a plan that it cut short may differ by machine.
     """
@@ -40,6 +47,7 @@ class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
     gap_frac: float = 1e-4
     nodes: int = 400
     root_rounds: int = 60
+    gomory_rounds: int = 12
     node_rounds: int = 2
     time_limit_s: float = 30.0
 
@@ -88,24 +96,37 @@ class _Search:
         for offer, lower, upper in new:
             self.master.bound_machines(offer, lower, upper)
 
-    def tighten(self, rounds: int) -> bool:
-        """Solve with cuts; False if no fleet fits the bounds or can beat the best known."""
-        recent: list[float] = []
-        for _ in range(rounds + 1):
+    def tighten(self, rounds: int, gomory: int = 0) -> bool:
+        """Solve with cuts; False if no fleet fits the bounds or can beat the best known.
+
+        Args:
+            rounds: Rounds of residual-capacity cuts.
+            gomory: Rounds that may add Gomory cuts, once the others are few; valid only while
+                the bounds of n are those of the demand.
+        """
+        gains: list[float] = []
+        for left in range(rounds, -1, -1):
             if not self.master.solve():
                 return False
             cost = self.master.objective_usd_per_hour
-            recent.append(cost)
-            if self.closed(cost) or len(recent) > rounds or self.late():
-                break
-            if len(recent) > 5 and cost - recent[-5] < 1e-4 * cost:
+            if self.closed(cost) or left == 0 or self.late():
                 break
             cuts = list(violated_cuts(self.master))
-            for cut in cuts:
-                self.master.add_cut(cut.offer, cut.machines_coef, cut.cols, cut.at_most)
+            if len(cuts) < FEW_CUTS and len(gains) < gomory:
+                gains.append(cost)
+                if len(gains) > PATIENCE and cost - gains[-1 - PATIENCE] < self.small_usd:
+                    break
+                cuts.extend(gomory_cuts(self.master, GOMORY_CUTS))
             if not cuts:
                 break
+            for cut in cuts:
+                self.master.add_cut(cut)
         return True
+
+    @property
+    def small_usd(self) -> float:
+        """An improvement too small to wait for."""
+        return 0.2 * self.limits.gap_frac * self.master.objective_usd_per_hour
 
     def closed(self, bound_usd: float) -> bool:
         return bound_usd * (1.0 + self.limits.gap_frac) >= self.best_usd
@@ -168,6 +189,23 @@ class _Search:
                 high = float(self.stock[o]) if not down else high
                 fixed[o] = (min(floor + 1.0, high), high)
             self.master.bound_machines(o, *fixed[o])
+
+    def look_nearby(self, bound_usd: float, width: int, nodes: int) -> None:
+        """Search the neighbourhood of the last solution for a fleet that closes the gap."""
+        cost = self.master.objective_usd_per_hour
+        near_usd = NEAR_GAPS * self.limits.gap_frac * cost
+        where = Neighbourhood(
+            width=width,
+            near_usd=near_usd,
+            target_usd=bound_usd * (1.0 + 0.9 * self.limits.gap_frac),
+            gap_frac=0.3 * self.limits.gap_frac,
+            nodes=nodes,
+            time_limit_s=self.give_up_s - time.perf_counter(),
+        )
+        below_usd = min(self.best_usd, bound_usd * (1.0 + 5.0 * self.limits.gap_frac))
+        found = nearby_fleet(self.master, below_usd, where)
+        if found is not None:
+            self.offer_incumbent(found)
 
     def branch_offer(self, fractional: list[int]) -> int:
         """The offer whose part machine is worth most money; ties by index."""
@@ -266,7 +304,9 @@ def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
         run.set_bounds(current, bounds)
         current = bounds
         nodes += 1
-        if not run.tighten(run.limits.root_rounds if nodes == 1 else run.limits.node_rounds):
+        at_root = nodes == 1
+        rounds = run.limits.root_rounds if at_root else run.limits.node_rounds
+        if not run.tighten(rounds, run.limits.gomory_rounds if at_root else 0):
             continue
         node_usd = max(parent_usd, run.master.objective_usd_per_hour)
         fractional = run.fractional()
@@ -275,14 +315,24 @@ def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
         if not fractional or run.closed(node_usd):
             closed_usd = min(closed_usd, node_usd)
             continue
+        if at_root:
+            run.look_nearby(node_usd, 0, 20)
+            if run.best_usd > node_usd * (1.0 + 5.0 * run.limits.gap_frac):
+                run.look_nearby(node_usd, 1, 20)
+            if run.closed(node_usd):
+                closed_usd = min(closed_usd, node_usd)
+                continue
+            gap_usd = run.best_usd - node_usd
+            run.master.solve()
+            run.master.trim(gap_usd)
         offer = run.branch_offer(fractional)
         whole = float(math.floor(float(run.master.machines[offer])))
         for lower, upper in ((0.0, whole), (whole + 1.0, float(run.stock[offer]))):
             pushed += 1
             child = _narrowed(bounds, offer, lower, upper)
             heapq.heappush(open_nodes, (node_usd, pushed, child))
-        if nodes % DIVE_EVERY == 1:
-            run.dive(bounds)
+        if nodes % DIVE_EVERY == 0:
+            run.look_nearby(heapq.nsmallest(1, open_nodes)[0][0], 0, 5)
     return min(closed_usd, run.best_usd), nodes, "gap"
 
 
