@@ -175,11 +175,27 @@ class Master:
         """The row of the first cut."""
         return self._blocks * (self._buckets + self._offers) + len(self.caps)
 
-    def _price(self, duals: FloatArray) -> int:
+    def _rents(self, duals: FloatArray, reduced: FloatArray, values: FloatArray) -> FloatArray:
+        """Worth of a machine's time in every block, shape (blocks, offers).
+
+        The duals of offers that nobody buys are not unique: the solver may say 0, and then all
+        their shares would look cheap. Their reduced cost is added, up to the full price; this
+        changes neither feasibility nor the value of the dual solution.
+        """
+        first = self._blocks * self._buckets
+        rents = np.maximum(duals[first : first + self._blocks * self._offers], 0.0)
+        rents = rents.reshape(self._blocks, self._offers)
+        idle = values[: self._offers] < 1e-9
+        spare = np.where(idle, np.maximum(reduced[: self._offers], 0.0), 0.0)
+        usable = self._able.any(axis=2)
+        return rents + usable * (spare / np.maximum(usable.sum(axis=0), 1))
+
+    def _price(self, solution: highspy.HighsSolution) -> int:
         """Add the columns that would make the solution cheaper; how many were there?"""
+        duals = np.array(solution.row_dual)
         cells = self._blocks * self._buckets
         worth = duals[:cells].reshape(self._blocks, 1, self._buckets)
-        rent = np.maximum(duals[cells : cells + self._blocks * self._offers], 0.0)
+        rent = self._rents(duals, np.array(solution.col_dual), np.array(solution.col_value))
         saved = worth - rent.reshape(self._blocks, self._offers, 1) * self.finite_loads
         flat = saved.reshape(-1)
         for dual, cut in zip(duals[self.first_cut_row :], self.cuts, strict=True):
@@ -227,7 +243,7 @@ class Master:
             if status != highspy.HighsModelStatus.kOptimal:
                 raise SolverError(f"HiGHS stopped with status {status}; please report the demand")
             solution = self._solver.getSolution()
-            if not price or self._price(np.array(solution.row_dual)) == 0:
+            if not price or self._price(solution) == 0:
                 break
         values = np.array(solution.col_value)
         self.machines = values[: self._offers]

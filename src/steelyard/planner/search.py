@@ -29,7 +29,9 @@ DIVE_STEPS = 40
 FEW_CUTS = 5
 GOMORY_CUTS = 40
 PATIENCE = 2
+SLOW_ROUNDS = 4
 NEAR_GAPS = 3.0
+LOOK_NEARBY_AT = frozenset({20, 60, 140, 300, 620, 1260})
 
 
 class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +77,14 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 Bounds = tuple[tuple[int, float, float], ...]
 
 
+class _Step(msgspec.Struct, frozen=True):
+    """One rounding: `part` of a machine of this offer taken away, or added where `up`."""
+
+    offer: int
+    part: float
+    up: bool
+
+
 class _Search:
     def __init__(self, demand: Demand, limits: SearchLimits) -> None:
         self.demand = demand
@@ -85,6 +95,8 @@ class _Search:
         )
         self.best: FloatArray | None = None
         self.best_usd = math.inf
+        self.relaxed_usd = 0.0
+        self._gains: dict[tuple[int, bool], tuple[float, int]] = {}
         self.give_up_s = time.perf_counter() + limits.time_limit_s
 
     def late(self) -> bool:
@@ -105,12 +117,18 @@ class _Search:
                 the bounds of n are those of the demand.
         """
         gains: list[float] = []
+        recent: list[float] = []
         for left in range(rounds, -1, -1):
             if not self.master.solve():
                 return False
             cost = self.master.objective_usd_per_hour
             if self.closed(cost) or left == 0 or self.late():
                 break
+            recent.append(cost)
+            if len(recent) > SLOW_ROUNDS and not gains:
+                gained = cost - recent[-1 - SLOW_ROUNDS]
+                if gained < 0.01 * (cost - self.relaxed_usd):
+                    break
             cuts = list(violated_cuts(self.master))
             if len(cuts) < FEW_CUTS and len(gains) < gomory:
                 gains.append(cost)
@@ -126,7 +144,7 @@ class _Search:
     @property
     def small_usd(self) -> float:
         """An improvement too small to wait for."""
-        return 0.2 * self.limits.gap_frac * self.master.objective_usd_per_hour
+        return 0.1 * self.limits.gap_frac * self.master.objective_usd_per_hour
 
     def closed(self, bound_usd: float) -> bool:
         return bound_usd * (1.0 + self.limits.gap_frac) >= self.best_usd
@@ -193,25 +211,48 @@ class _Search:
     def look_nearby(self, bound_usd: float, width: int, nodes: int) -> None:
         """Search the neighbourhood of the last solution for a fleet that closes the gap."""
         cost = self.master.objective_usd_per_hour
-        near_usd = NEAR_GAPS * self.limits.gap_frac * cost
+        lifted_usd = max(bound_usd - self.relaxed_usd, 0.0)
+        near_usd = max(NEAR_GAPS * self.limits.gap_frac * cost, (0.1 + 0.2 * width) * lifted_usd)
         where = Neighbourhood(
             width=width,
             near_usd=near_usd,
             target_usd=bound_usd * (1.0 + 0.9 * self.limits.gap_frac),
-            gap_frac=0.3 * self.limits.gap_frac,
+            gap_frac=0.5 * self.limits.gap_frac,
             nodes=nodes,
             time_limit_s=self.give_up_s - time.perf_counter(),
         )
-        below_usd = min(self.best_usd, bound_usd * (1.0 + 5.0 * self.limits.gap_frac))
+        # What cuts have closed tells how much may be left.
+        hope_usd = max(5.0 * self.limits.gap_frac * bound_usd, (0.2 + width) * lifted_usd)
+        below_usd = min(self.best_usd, bound_usd + hope_usd)
         found = nearby_fleet(self.master, below_usd, where)
         if found is not None:
             self.offer_incumbent(found)
 
+    def learn(self, step: _Step, gain_usd: float) -> None:
+        """Remember by how much a rounding raised the bound, per part of a machine rounded."""
+        total, count = self._gains.get((step.offer, step.up), (0.0, 0))
+        self._gains[step.offer, step.up] = (total + max(gain_usd, 0.0) / step.part, count + 1)
+
     def branch_offer(self, fractional: list[int]) -> int:
-        """The offer whose part machine is worth most money; ties by index."""
+        """The offer whose rounding, down and up, should raise the bound most; ties by index.
+
+        Offers not yet branched on count as the average of those that were, by price.
+        """
         n, usd = self.master.machines, self.master.usd_per_hour
-        part = n - np.floor(n)
-        return max(fractional, key=lambda o: (usd[o] * min(part[o], 1.0 - part[o]), -o))
+        ratios = [
+            total / count / float(usd[offer]) for (offer, _), (total, count) in self._gains.items()
+        ]
+        usual = math.fsum(ratios) / len(ratios) if ratios else 1.0
+
+        def gain_usd(offer: int, part: float, up: bool) -> float:
+            total, count = self._gains.get((offer, up), (usual * float(usd[offer]), 1))
+            return max(part * total / count, 1e-9)
+
+        def score(offer: int) -> float:
+            part = float(n[offer]) - math.floor(float(n[offer]))
+            return gain_usd(offer, part, up=False) * gain_usd(offer, 1.0 - part, up=True)
+
+        return max(fractional, key=lambda offer: (score(offer), -offer))
 
 
 def _as_bounds(fixed: dict[int, tuple[float, float]]) -> Bounds:
@@ -241,7 +282,7 @@ def search(demand: Demand, limits: SearchLimits) -> SearchResult:
     run = _Search(demand, limits)
     if not run.master.solve():
         raise InfeasiblePlanError(_why_infeasible(demand))
-    relaxed_usd = run.master.objective_usd_per_hour
+    relaxed_usd = run.relaxed_usd = run.master.objective_usd_per_hour
     run.round_up()
     if is_small(run.master):
         return _exact(run, relaxed_usd)
@@ -287,7 +328,7 @@ def _no_whole_fleet(demand: Demand) -> str:
 
 def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
     """Best bound first. Returns the proven bound, the nodes used and why it stopped."""
-    open_nodes: list[tuple[float, int, Bounds]] = [(relaxed_usd, 0, ())]
+    open_nodes: list[tuple[float, int, Bounds, _Step | None]] = [(relaxed_usd, 0, (), None)]
     current: Bounds = ()
     pushed = nodes = 0
     closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
@@ -300,7 +341,7 @@ def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
         # The root is looked at however late it is: a plan must come out.
         if nodes >= 1 and run.late():
             return bound_usd, nodes, "time"
-        parent_usd, _, bounds = heapq.heappop(open_nodes)
+        parent_usd, _, bounds, step = heapq.heappop(open_nodes)
         run.set_bounds(current, bounds)
         current = bounds
         nodes += 1
@@ -308,6 +349,8 @@ def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
         rounds = run.limits.root_rounds if at_root else run.limits.node_rounds
         if not run.tighten(rounds, run.limits.gomory_rounds if at_root else 0):
             continue
+        if step is not None:
+            run.learn(step, run.master.objective_usd_per_hour - parent_usd)
         node_usd = max(parent_usd, run.master.objective_usd_per_hour)
         fractional = run.fractional()
         if not fractional:
@@ -316,8 +359,10 @@ def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
             closed_usd = min(closed_usd, node_usd)
             continue
         if at_root:
-            run.look_nearby(node_usd, 0, 20)
-            if run.best_usd > node_usd * (1.0 + 5.0 * run.limits.gap_frac):
+            run.look_nearby(node_usd, 0, 1)
+            if run.best_usd > node_usd * (1.0 + 20.0 * run.limits.gap_frac):
+                run.dive(bounds)
+                run.master.solve()
                 run.look_nearby(node_usd, 1, 20)
             if run.closed(node_usd):
                 closed_usd = min(closed_usd, node_usd)
@@ -327,11 +372,14 @@ def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
             run.master.trim(gap_usd)
         offer = run.branch_offer(fractional)
         whole = float(math.floor(float(run.master.machines[offer])))
+        part = float(run.master.machines[offer]) - whole
         for lower, upper in ((0.0, whole), (whole + 1.0, float(run.stock[offer]))):
             pushed += 1
+            up = lower > 0.0
             child = _narrowed(bounds, offer, lower, upper)
-            heapq.heappush(open_nodes, (node_usd, pushed, child))
-        if nodes % DIVE_EVERY == 0:
+            step = _Step(offer, 1.0 - part if up else part, up)
+            heapq.heappush(open_nodes, (node_usd, pushed, child, step))
+        if nodes in LOOK_NEARBY_AT:
             run.look_nearby(heapq.nsmallest(1, open_nodes)[0][0], 0, 5)
     return min(closed_usd, run.best_usd), nodes, "gap"
 
