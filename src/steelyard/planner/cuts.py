@@ -57,7 +57,7 @@ def residual_capacity(
 
 def violated_cuts(master: Master) -> Iterator[Cut]:
     """Which cuts does the master's last solution break? At most one per block and offer."""
-    offers, shape = len(master.usd_per_hour), master.loads.shape
+    offers = len(master.usd_per_hour)
     used = np.flatnonzero(master.shares > 1e-9)
     block, offer, _ = master.columns[:, used]
     group = block * offers + offer
@@ -74,5 +74,5 @@ def violated_cuts(master: Master) -> Iterator[Cut]:
             inside = mask > 0.0
             machines = np.zeros(offers)
             machines[o] = rest
-            cells = np.ravel_multi_index(tuple(master.columns[:, cols[inside]]), shape)
+            cells = master.cells(master.columns[:, cols[inside]])
             yield Cut(machines=machines, cells=cells, values=-loads[inside], at_least=-at_most)

@@ -1,4 +1,4 @@
-"""Which inequalities over several offers does a fractional solution break? Gomory's mixed-integer cuts.
+"""Which inequalities over several offers does a fractional solution break? Gomory cuts.
 
 A row of the simplex tableau, `n_o + sum_j t_j z_j = beta` over the nonbasic z_j >= 0, with
 f = beta - floor(beta) gives
@@ -41,7 +41,7 @@ def gomory_cuts(master: Master, most: int) -> list[Cut]:
     Returns:
         The most violated ones first, in parts of their length.
     """
-    n = master.machines
+    n, shares = master.machines, master.cell_shares()
     found: list[tuple[float, int, Cut]] = []
     for row, offer in master.basic_machines():
         part = float(n[offer]) - math.floor(float(n[offer]))
@@ -50,16 +50,15 @@ def gomory_cuts(master: Master, most: int) -> list[Cut]:
         cut = _Row(master, master.row_multipliers(row)).cut()
         if cut is None:
             continue
-        violation = _violation(master, cut)
+        violation = _violation(master, cut, shares)
         if violation > LEAST_VIOLATION:
             found.append((-violation, offer, cut))
     found.sort(key=lambda item: item[:2])
     return [cut for _, _, cut in found[:most]]
 
 
-def _violation(master: Master, cut: Cut) -> float:
+def _violation(master: Master, cut: Cut, shares: FloatArray) -> float:
     """Distance of the last solution from the cut."""
-    shares = master.cell_shares()
     lacking = cut.at_least - float(cut.machines @ master.machines)
     lacking -= float(cut.values @ shares[cut.cells])
     used = cut.values[shares[cut.cells] > 0.0]
@@ -106,7 +105,7 @@ class _Row:
 
     def cut(self) -> Cut | None:
         """The cut of this row; None where it would be too dense or too weak to help."""
-        blocks, offers, buckets = self.master.loads.shape
+        _, offers, buckets = self.master.loads.shape
         if len(self.pairs) * buckets > 20 * MOST_CELLS:
             return None
         machines = np.zeros(offers)

@@ -133,7 +133,7 @@ class Master:
             return 0
         block, offer, bucket = new
         self._open[block, offer, bucket] = False
-        cells = np.ravel_multi_index((block, offer, bucket), self.loads.shape)
+        cells = self.cells(new)
         self._column_of[cells] = self.columns.shape[1] + np.arange(count)
         column = np.arange(count)
         capacity = self._blocks * self._buckets + block * self._offers + offer
@@ -173,7 +173,13 @@ class Master:
     @property
     def first_cut_row(self) -> int:
         """The row of the first cut."""
-        return self._blocks * (self._buckets + self._offers) + len(self.caps)
+        count: int = self._blocks * (self._buckets + self._offers) + len(self.caps)
+        return count
+
+    def cells(self, columns: IntArray) -> IntArray:
+        """Block, offer and bucket, shape (3, k), as indices into loads.ravel()."""
+        flat: IntArray = (columns[0] * self._offers + columns[1]) * self._buckets + columns[2]
+        return flat
 
     def _rents(self, duals: FloatArray, reduced: FloatArray, values: FloatArray) -> FloatArray:
         """Worth of a machine's time in every block, shape (blocks, offers).
@@ -188,7 +194,8 @@ class Master:
         idle = values[: self._offers] < 1e-9
         spare = np.where(idle, np.maximum(reduced[: self._offers], 0.0), 0.0)
         usable = self._able.any(axis=2)
-        return rents + usable * (spare / np.maximum(usable.sum(axis=0), 1))
+        repaired: FloatArray = rents + usable * (spare / np.maximum(usable.sum(axis=0), 1))
+        return repaired
 
     def _price(self, solution: highspy.HighsSolution) -> int:
         """Add the columns that would make the solution cheaper; how many were there?"""
@@ -276,13 +283,11 @@ class Master:
             self._open[block, offer, bucket] = True
             self.columns = np.delete(self.columns, far, axis=1)
             self.shares = np.delete(self.shares, far)
-            cells = np.ravel_multi_index(tuple(self.columns), self.loads.shape)
+            cells = self.cells(self.columns)
             self._column_of[:] = -1
             self._column_of[cells] = np.arange(len(cells))
         activity = np.array(solution.row_value)[self.first_cut_row :]
-        loose = [
-            k for k, cut in enumerate(self.cuts) if activity[k] > cut.at_least + LOOSE
-        ]
+        loose = [k for k, cut in enumerate(self.cuts) if activity[k] > cut.at_least + LOOSE]
         if loose:
             rows = self.first_cut_row + np.array(loose, dtype=np.int32)
             self._solver.deleteRows(len(loose), rows.astype(np.int32))
@@ -292,7 +297,9 @@ class Master:
     def far_columns(self, reduced_usd: float) -> IntArray:
         """Columns of the program with idle shares whose reduced cost is above this."""
         costs = np.array(self._solver.getSolution().col_dual)[self._first_share :]
-        return self._first_share + np.flatnonzero((costs > reduced_usd) & (self.shares < 1e-9))
+        far: IntArray = np.flatnonzero((costs > reduced_usd) & (self.shares < 1e-9))
+        columns: IntArray = far + self._first_share
+        return columns
 
     @property
     def unserved_columns(self) -> range:
@@ -301,20 +308,21 @@ class Master:
 
     def basic_machines(self) -> list[tuple[int, int]]:
         """Row of the basis and offer of every number of machines that is basic, by offer."""
-        basic: IntArray = np.asarray(self._solver.getBasicVariables()[1], dtype=np.int64)
+        # The bindings' stubs leave these two calls out.
+        found = self._solver.getBasicVariables()[1]  # type: ignore[attr-defined]
+        basic: IntArray = np.array(found, dtype=np.int64)
         rows = np.flatnonzero((basic >= 0) & (basic < self._offers))
         return sorted(((int(r), int(basic[r])) for r in rows), key=lambda pair: pair[1])
 
     def row_multipliers(self, basis_row: int) -> FloatArray:
         """Which combination of rows gives this row of the simplex tableau?"""
-        return np.array(self._solver.getBasisInverseRow(basis_row)[1], dtype=np.float64)
+        found = self._solver.getBasisInverseRow(basis_row)[1]  # type: ignore[attr-defined]
+        return np.array(found, dtype=np.float64)
 
     def cell_shares(self) -> FloatArray:
-        """x of the last solution for every cell of loads.ravel()."""
+        """Shares of the last solution for every cell of loads.ravel()."""
         shares = np.zeros(self.loads.size)
-        shares[np.ravel_multi_index(tuple(self.columns[:, : len(self.shares)]), self.loads.shape)] = (
-            self.shares
-        )
+        shares[self.cells(self.columns)] = self.shares
         return shares
 
     def bound_machines(self, offer: int, lower: float, upper: float) -> None:

@@ -41,7 +41,8 @@ def nearby_fleet(master: Master, below_usd: float, where: Neighbourhood) -> Floa
 
     Args:
         master: Solved; not changed.
-        below_usd: Only fleets cheaper than this are of interest.
+        below_usd: Only fleets cheaper than this are of interest; the solver may still return a
+            dearer one.
         where: The neighbourhood and the limits.
 
     Returns:

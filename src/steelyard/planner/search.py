@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 
 from steelyard.errors import InfeasiblePlanError
+from steelyard.planner.branching import Bounds, PseudoCosts, Step, as_bounds, narrowed
+from steelyard.planner.conflicts import no_whole_fleet, why_infeasible
 from steelyard.planner.cuts import violated_cuts
 from steelyard.planner.demand import Demand, FloatArray
 from steelyard.planner.exact import is_small, solve_exactly
@@ -29,8 +31,11 @@ DIVE_STEPS = 40
 FEW_CUTS = 5
 GOMORY_CUTS = 40
 PATIENCE = 2
+SMALL_GAIN = 0.1
 SLOW_ROUNDS = 4
 NEAR_GAPS = 3.0
+POOR_GAPS = 20.0
+NODES_NEARBY = 10
 LOOK_NEARBY_AT = frozenset({20, 60, 140, 300, 620, 1260})
 
 
@@ -74,17 +79,6 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
 
 
-Bounds = tuple[tuple[int, float, float], ...]
-
-
-class _Step(msgspec.Struct, frozen=True):
-    """One rounding: `part` of a machine of this offer taken away, or added where `up`."""
-
-    offer: int
-    part: float
-    up: bool
-
-
 class _Search:
     def __init__(self, demand: Demand, limits: SearchLimits) -> None:
         self.demand = demand
@@ -96,7 +90,7 @@ class _Search:
         self.best: FloatArray | None = None
         self.best_usd = math.inf
         self.relaxed_usd = 0.0
-        self._gains: dict[tuple[int, bool], tuple[float, int]] = {}
+        self.gains = PseudoCosts(self.master.usd_per_hour)
         self.give_up_s = time.perf_counter() + limits.time_limit_s
 
     def late(self) -> bool:
@@ -106,34 +100,28 @@ class _Search:
         for offer, _, _ in old:
             self.master.bound_machines(offer, 0.0, float(self.stock[offer]))
         for offer, lower, upper in new:
-            self.master.bound_machines(offer, lower, upper)
+            self.master.bound_machines(offer, lower, min(upper, float(self.stock[offer])))
 
     def tighten(self, rounds: int, gomory: int = 0) -> bool:
         """Solve with cuts; False if no fleet fits the bounds or can beat the best known.
 
         Args:
-            rounds: Rounds of residual-capacity cuts.
-            gomory: Rounds that may add Gomory cuts, once the others are few; valid only while
-                the bounds of n are those of the demand.
+            rounds: Rounds of cuts.
+            gomory: How many of them may add Gomory cuts, once the others are few; valid only
+                while the bounds of n are those of the demand.
         """
-        gains: list[float] = []
-        recent: list[float] = []
+        costs: list[float] = []
+        gomory_costs: list[float] = []
         for left in range(rounds, -1, -1):
             if not self.master.solve():
                 return False
             cost = self.master.objective_usd_per_hour
-            if self.closed(cost) or left == 0 or self.late():
+            costs.append(cost)
+            if self.closed(cost) or left == 0 or self.late() or self._slow(costs, gomory_costs):
                 break
-            recent.append(cost)
-            if len(recent) > SLOW_ROUNDS and not gains:
-                gained = cost - recent[-1 - SLOW_ROUNDS]
-                if gained < 0.01 * (cost - self.relaxed_usd):
-                    break
             cuts = list(violated_cuts(self.master))
-            if len(cuts) < FEW_CUTS and len(gains) < gomory:
-                gains.append(cost)
-                if len(gains) > PATIENCE and cost - gains[-1 - PATIENCE] < self.small_usd:
-                    break
+            if len(cuts) < FEW_CUTS and len(gomory_costs) < gomory:
+                gomory_costs.append(cost)
                 cuts.extend(gomory_cuts(self.master, GOMORY_CUTS))
             if not cuts:
                 break
@@ -141,10 +129,15 @@ class _Search:
                 self.master.add_cut(cut)
         return True
 
-    @property
-    def small_usd(self) -> float:
-        """An improvement too small to wait for."""
-        return 0.1 * self.limits.gap_frac * self.master.objective_usd_per_hour
+    def _slow(self, costs: list[float], gomory_costs: list[float]) -> bool:
+        """Do more cuts not pay any more?"""
+        if gomory_costs:
+            small_usd = SMALL_GAIN * self.limits.gap_frac * costs[-1]
+            return len(gomory_costs) > PATIENCE and costs[-1] - gomory_costs[-PATIENCE] < small_usd
+        if len(costs) <= SLOW_ROUNDS:
+            return False
+        gained = costs[-1] - costs[-1 - SLOW_ROUNDS]
+        return gained < 0.01 * (costs[-1] - self.relaxed_usd)
 
     def closed(self, bound_usd: float) -> bool:
         return bound_usd * (1.0 + self.limits.gap_frac) >= self.best_usd
@@ -191,7 +184,7 @@ class _Search:
                 break
         else:
             self.round_up()
-        self.set_bounds(_as_bounds(fixed), _as_bounds(before))
+        self.set_bounds(as_bounds(fixed), as_bounds(before))
 
     def _round(
         self, batch: list[int], fixed: dict[int, tuple[float, float]], *, down: bool
@@ -207,6 +200,18 @@ class _Search:
                 high = float(self.stock[o]) if not down else high
                 fixed[o] = (min(floor + 1.0, high), high)
             self.master.bound_machines(o, *fixed[o])
+
+    def look_around_root(self, root_usd: float) -> None:
+        """Find a first good fleet; then forget the shares that it shows to be too dear."""
+        self.look_nearby(root_usd, 0, 1)
+        if self.best_usd > root_usd * (1.0 + POOR_GAPS * self.limits.gap_frac):
+            self.dive(())
+            self.master.solve()
+            self.look_nearby(root_usd, 1, NODES_NEARBY)
+        if not self.closed(root_usd):
+            self.master.solve()
+            self.master.trim(self.best_usd - root_usd)
+            self.master.solve()
 
     def look_nearby(self, bound_usd: float, width: int, nodes: int) -> None:
         """Search the neighbourhood of the last solution for a fleet that closes the gap."""
@@ -228,43 +233,6 @@ class _Search:
         if found is not None:
             self.offer_incumbent(found)
 
-    def learn(self, step: _Step, gain_usd: float) -> None:
-        """Remember by how much a rounding raised the bound, per part of a machine rounded."""
-        total, count = self._gains.get((step.offer, step.up), (0.0, 0))
-        self._gains[step.offer, step.up] = (total + max(gain_usd, 0.0) / step.part, count + 1)
-
-    def branch_offer(self, fractional: list[int]) -> int:
-        """The offer whose rounding, down and up, should raise the bound most; ties by index.
-
-        Offers not yet branched on count as the average of those that were, by price.
-        """
-        n, usd = self.master.machines, self.master.usd_per_hour
-        ratios = [
-            total / count / float(usd[offer]) for (offer, _), (total, count) in self._gains.items()
-        ]
-        usual = math.fsum(ratios) / len(ratios) if ratios else 1.0
-
-        def gain_usd(offer: int, part: float, up: bool) -> float:
-            total, count = self._gains.get((offer, up), (usual * float(usd[offer]), 1))
-            return max(part * total / count, 1e-9)
-
-        def score(offer: int) -> float:
-            part = float(n[offer]) - math.floor(float(n[offer]))
-            return gain_usd(offer, part, up=False) * gain_usd(offer, 1.0 - part, up=True)
-
-        return max(fractional, key=lambda offer: (score(offer), -offer))
-
-
-def _as_bounds(fixed: dict[int, tuple[float, float]]) -> Bounds:
-    return tuple((o, lo, up) for o, (lo, up) in sorted(fixed.items()))
-
-
-def _narrowed(bounds: Bounds, offer: int, lower: float, upper: float) -> Bounds:
-    fixed = {o: (lo, up) for o, lo, up in bounds}
-    low, high = fixed.get(offer, (0.0, INFINITY))
-    fixed[offer] = (max(low, lower), min(high, upper))
-    return _as_bounds(fixed)
-
 
 def search(demand: Demand, limits: SearchLimits) -> SearchResult:
     """Which whole numbers of machines are cheapest, and how far can they be from the best?
@@ -281,14 +249,14 @@ def search(demand: Demand, limits: SearchLimits) -> SearchResult:
     """
     run = _Search(demand, limits)
     if not run.master.solve():
-        raise InfeasiblePlanError(_why_infeasible(demand))
+        raise InfeasiblePlanError(why_infeasible(demand))
     relaxed_usd = run.relaxed_usd = run.master.objective_usd_per_hour
     run.round_up()
     if is_small(run.master):
         return _exact(run, relaxed_usd)
     bound_usd, nodes, stopped = _explore(run, relaxed_usd)
     if run.best is None:
-        raise InfeasiblePlanError(_no_whole_fleet(demand))
+        raise InfeasiblePlanError(no_whole_fleet(demand))
     return SearchResult(
         machines=run.best,
         usd_per_hour=run.best_usd,
@@ -307,7 +275,7 @@ def _exact(run: _Search, relaxed_usd: float) -> SearchResult:
     if found.machines is not None:
         run.offer_incumbent(found.machines)
     if run.best is None:
-        raise InfeasiblePlanError(_no_whole_fleet(run.demand))
+        raise InfeasiblePlanError(no_whole_fleet(run.demand))
     bound_usd = max(relaxed_usd, found.lower_bound_usd_per_hour)
     return SearchResult(
         machines=run.best,
@@ -319,95 +287,83 @@ def _exact(run: _Search, relaxed_usd: float) -> SearchResult:
     )
 
 
-def _no_whole_fleet(demand: Demand) -> str:
-    return (
-        f"no whole number of machines keeps all constraints ({_rules(demand)}); loosen one, or"
-        " add offers of other sizes"
-    )
+class _Tree:
+    """Open nodes, best bound first."""
+
+    def __init__(self, relaxed_usd: float) -> None:
+        self._open: list[tuple[float, int, Bounds, Step | None]] = [(relaxed_usd, 0, (), None)]
+        self._pushed = 0
+        self._closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
+        self.nodes = 0
+
+    def bound_usd(self) -> float:
+        """No fleet that is still to be found, or was given up inside the gap, costs less."""
+        return min(self._open[0][0] if self._open else math.inf, self._closed_usd)
+
+    def pop(self) -> tuple[float, Bounds, Step | None]:
+        self.nodes += 1
+        usd, _, bounds, step = heapq.heappop(self._open)
+        return usd, bounds, step
+
+    def close(self, usd: float) -> None:
+        self._closed_usd = min(self._closed_usd, usd)
+
+    def split(self, usd: float, bounds: Bounds, offer: int, machines: float) -> None:
+        whole = float(math.floor(machines))
+        part = machines - whole
+        for lower, upper in ((0.0, whole), (whole + 1.0, INFINITY)):
+            self._pushed += 1
+            up = lower > 0.0
+            step = Step(offer=offer, part=1.0 - part if up else part, up=up)
+            child = narrowed(bounds, offer, lower, upper)
+            heapq.heappush(self._open, (usd, self._pushed, child, step))
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
 
 
 def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
     """Best bound first. Returns the proven bound, the nodes used and why it stopped."""
-    open_nodes: list[tuple[float, int, Bounds, _Step | None]] = [(relaxed_usd, 0, (), None)]
+    tree = _Tree(relaxed_usd)
     current: Bounds = ()
-    pushed = nodes = 0
-    closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
-    while open_nodes:
-        bound_usd = min(open_nodes[0][0], closed_usd)
+    while tree:
+        bound_usd = tree.bound_usd()
         if run.closed(bound_usd):
-            return bound_usd, nodes, "gap"
-        if nodes >= run.limits.nodes:
-            return bound_usd, nodes, "nodes"
+            return bound_usd, tree.nodes, "gap"
+        if tree.nodes >= run.limits.nodes:
+            return bound_usd, tree.nodes, "nodes"
         # The root is looked at however late it is: a plan must come out.
-        if nodes >= 1 and run.late():
-            return bound_usd, nodes, "time"
-        parent_usd, _, bounds, step = heapq.heappop(open_nodes)
+        if tree.nodes >= 1 and run.late():
+            return bound_usd, tree.nodes, "time"
+        parent_usd, bounds, step = tree.pop()
         run.set_bounds(current, bounds)
         current = bounds
-        nodes += 1
-        at_root = nodes == 1
-        rounds = run.limits.root_rounds if at_root else run.limits.node_rounds
-        if not run.tighten(rounds, run.limits.gomory_rounds if at_root else 0):
-            continue
-        if step is not None:
-            run.learn(step, run.master.objective_usd_per_hour - parent_usd)
-        node_usd = max(parent_usd, run.master.objective_usd_per_hour)
-        fractional = run.fractional()
-        if not fractional:
-            run.offer_incumbent(np.round(run.master.machines))
-        if not fractional or run.closed(node_usd):
-            closed_usd = min(closed_usd, node_usd)
-            continue
-        if at_root:
-            run.look_nearby(node_usd, 0, 1)
-            if run.best_usd > node_usd * (1.0 + 20.0 * run.limits.gap_frac):
-                run.dive(bounds)
-                run.master.solve()
-                run.look_nearby(node_usd, 1, 20)
-            if run.closed(node_usd):
-                closed_usd = min(closed_usd, node_usd)
-                continue
-            gap_usd = run.best_usd - node_usd
-            run.master.solve()
-            run.master.trim(gap_usd)
-        offer = run.branch_offer(fractional)
-        whole = float(math.floor(float(run.master.machines[offer])))
-        part = float(run.master.machines[offer]) - whole
-        for lower, upper in ((0.0, whole), (whole + 1.0, float(run.stock[offer]))):
-            pushed += 1
-            up = lower > 0.0
-            child = _narrowed(bounds, offer, lower, upper)
-            step = _Step(offer, 1.0 - part if up else part, up)
-            heapq.heappush(open_nodes, (node_usd, pushed, child, step))
-        if nodes in LOOK_NEARBY_AT:
-            run.look_nearby(heapq.nsmallest(1, open_nodes)[0][0], 0, 5)
-    return min(closed_usd, run.best_usd), nodes, "gap"
+        _visit(run, tree, parent_usd, bounds, step)
+        if tree and tree.nodes in LOOK_NEARBY_AT:
+            run.look_nearby(tree.bound_usd(), 0, NODES_NEARBY)
+    return min(tree.bound_usd(), run.best_usd), tree.nodes, "gap"
 
 
-def _rules(demand: Demand) -> str:
-    names: list[str] = []
-    if demand.constraints.provider_share_cap is not None:
-        names.append(f"provider_share_cap {demand.constraints.provider_share_cap}")
-    if demand.constraints.survive_provider_loss_frac:
-        names.append(f"survive_provider_loss_frac {demand.constraints.survive_provider_loss_frac}")
-    if any(o.stock is not None for o in demand.offers):
-        names.append("stock")
-    return " with ".join(names) or "capacity alone"
-
-
-def _why_infeasible(demand: Demand) -> str:
-    """Which single rule, when dropped, would let the demand be served?"""
-    rules = demand.constraints
-    free = tuple(msgspec.structs.replace(o, stock=None) for o in demand.offers)
-    tries = {
-        "stock": msgspec.structs.replace(demand, offers=free),
-        "provider_share_cap": msgspec.structs.replace(
-            demand, constraints=msgspec.structs.replace(rules, provider_share_cap=None)
-        ),
-        "survive_provider_loss_frac": msgspec.structs.replace(
-            demand, constraints=msgspec.structs.replace(rules, survive_provider_loss_frac=None)
-        ),
-    }
-    guilty = [name for name, relaxed in tries.items() if Master(relaxed).solve()]
-    cure = f"loosening any of {', '.join(guilty)} would help" if guilty else "loosen several"
-    return f"the constraints are in conflict: {_rules(demand)}; {cure}"
+def _visit(run: _Search, tree: _Tree, parent_usd: float, bounds: Bounds, step: Step | None) -> None:
+    """Solve one node; close it or split it."""
+    limits = run.limits
+    solved = (
+        run.tighten(limits.root_rounds, limits.gomory_rounds)
+        if step is None
+        else run.tighten(limits.node_rounds)
+    )
+    if not solved:
+        return
+    node_usd = max(parent_usd, run.master.objective_usd_per_hour)
+    if step is not None:
+        run.gains.learn(step, node_usd - parent_usd)
+    elif run.fractional() and not run.closed(node_usd):
+        run.look_around_root(node_usd)
+    fractional = run.fractional()
+    if not fractional:
+        run.offer_incumbent(np.round(run.master.machines))
+    if not fractional or run.closed(node_usd):
+        tree.close(node_usd)
+        return
+    offer = run.gains.best_offer(run.master.machines, fractional)
+    tree.split(node_usd, bounds, offer, float(run.master.machines[offer]))
