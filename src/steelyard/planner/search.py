@@ -26,7 +26,7 @@ from steelyard.planner.nearby import Neighbourhood, nearby_fleet
 StopReason = Literal["gap", "nodes", "time"]
 INTEGRAL = 1e-6
 DIVE_SHARE = 3
-DIVE_EVERY = 20
+DIVE_EVERY = 40
 DIVE_STEPS = 40
 FEW_CUTS = 5
 GOMORY_CUTS = 40
@@ -34,7 +34,7 @@ PATIENCE = 2
 SMALL_GAIN = 0.1
 SLOW_ROUNDS = 4
 NEAR_GAPS = 3.0
-POOR_GAPS = 20.0
+POOR_GAPS = 3.0
 NODES_NEARBY = 10
 LOOK_NEARBY_AT = frozenset({20, 60, 140, 300, 620, 1260})
 
@@ -203,18 +203,18 @@ class _Search:
 
     def look_around_root(self, root_usd: float) -> None:
         """Find a first good fleet; then forget the shares that it shows to be too dear."""
-        self.look_nearby(root_usd, 0, 1)
-        if self.best_usd > root_usd * (1.0 + POOR_GAPS * self.limits.gap_frac):
+        if not self.look_nearby(root_usd, 0, 1):
             self.dive(())
             self.master.solve()
+        if self.poor(root_usd):
             self.look_nearby(root_usd, 1, NODES_NEARBY)
         if not self.closed(root_usd):
             self.master.solve()
             self.master.trim(self.best_usd - root_usd)
             self.master.solve()
 
-    def look_nearby(self, bound_usd: float, width: int, nodes: int) -> None:
-        """Search the neighbourhood of the last solution for a fleet that closes the gap."""
+    def look_nearby(self, bound_usd: float, width: int, nodes: int) -> bool:
+        """Is there any fleet in the neighbourhood of the last solution? Keep it if it is good."""
         cost = self.master.objective_usd_per_hour
         lifted_usd = max(bound_usd - self.relaxed_usd, 0.0)
         near_usd = max(NEAR_GAPS * self.limits.gap_frac * cost, (0.1 + 0.2 * width) * lifted_usd)
@@ -232,6 +232,11 @@ class _Search:
         found = nearby_fleet(self.master, below_usd, where)
         if found is not None:
             self.offer_incumbent(found)
+        return found is not None
+
+    def poor(self, bound_usd: float) -> bool:
+        """Is the best fleet so far from the bound that one must look further?"""
+        return self.best_usd > bound_usd * (1.0 + POOR_GAPS * self.limits.gap_frac)
 
 
 def search(demand: Demand, limits: SearchLimits) -> SearchResult:
@@ -340,7 +345,10 @@ def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
         current = bounds
         _visit(run, tree, parent_usd, bounds, step)
         if tree and tree.nodes in LOOK_NEARBY_AT:
-            run.look_nearby(tree.bound_usd(), 0, NODES_NEARBY)
+            width = 1 if run.poor(tree.bound_usd()) else 0
+            run.look_nearby(tree.bound_usd(), width, NODES_NEARBY)
+        elif tree and tree.nodes % DIVE_EVERY == 0:
+            run.dive(bounds)
     return min(tree.bound_usd(), run.best_usd), tree.nodes, "gap"
 
 
