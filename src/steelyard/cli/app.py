@@ -208,3 +208,19 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
         ),
         plan,
     )
+
+
+@app.command()
+def export(
+    plan_file: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="plan.json of `steelyard plan --out`.")
+    ],
+    target: Annotated[str, typer.Option("--to", help="skypilot, karpenter, kubernetes or ray.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("export"),
+    config: PlanConfigOption = None,
+) -> None:
+    """Write a plan's machines as files of the tools that rent them."""
+    from steelyard.cli.export import run_export
+    from steelyard.cli.plan import plan_settings
+
+    run_export(plan_file, target, folder, plan_settings(config))
