@@ -105,6 +105,9 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument per option
     figures: FiguresOption = None,
     allow_predicted: PredictedOption = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write the plan there, too.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Folder for plots of cost over load, SVG.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the cheapest fleet for a workload, and prove how close to the optimum it is."""
@@ -119,6 +122,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument per option
             figures=tuple(figures or ()),
             allow_predicted=allow_predicted,
             out=out,
+            plots=plots,
             as_json=as_json,
         )
     )

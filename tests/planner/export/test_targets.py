@@ -1,7 +1,6 @@
 """Structural checks: the tools' own schemas are not installed with the tests.
 
-The same files were checked by hand against Karpenter's NodePool CRD (22664681, 2026-08-20, objects
-closed); see `docs/planning.md`.
+`docs/planning.md` says which of the tools have read such files.
 """
 
 import re
