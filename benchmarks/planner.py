@@ -1,10 +1,13 @@
 """How fast and how well does the planner solve? Random demands by seed, beside binary slices.
 
-Run as `python benchmarks/planner.py [--seeds N] [--full] [--slices S]`. The baseline is the
+Run as `python benchmarks/planner.py [--seeds N] [--full] [--slices S] [--plain]`. The baseline is the
 binary-slice formulation as in Mélange, written anew for HiGHS (planner.binary_slices), on the same
 machine in the same run, with the same time limit.
 
-Instances: prices exp(N(0, 1)) USD/h; capacity = 10 * price * exp(N(0, 0.5)) per cell
+`--plain` adds the solver's own branch and bound on the complete program, same time limit.
+
+Instances: prices exp(N(0, 1)) USD/h; capacity = 10 * price * exp(N(0, noise)) per cell, noise 0.5
+(0.1: prices follow capacity closely, as on a market)
 * exp(N(0, 0.2)) per offer; a fifth of the cells null; rates exp(N(0, 1)) scaled so that the fleet
 is about `scale` USD/h; providers a, b, c in turn. Machines of very unequal prices and few of each
 are the hard case for whole numbers.
@@ -12,29 +15,46 @@ are the hard case for whole numbers.
 
 import argparse
 import datetime as dt
+import math
 import platform
 import statistics
+import time
 
 import numpy as np
 
 from steelyard.errors import PlanError
 from steelyard.planner.binary_slices import plan_with_binary_slices
 from steelyard.planner.demand import Bucket, Constraints, Demand, Offer
+from steelyard.planner.exact import solve_exactly
+from steelyard.planner.master import Master
 from steelyard.planner.search import SearchLimits
 from steelyard.planner.solve import solve
 
 TIME_LIMIT_S = 10.0
-SMALL = ((4, 60, 30.0), (40, 60, 100.0), (40, 60, 1000.0), (200, 400, 1000.0), (200, 400, 10000.0))
+SMALL = (
+    (4, 60, 30.0),
+    (40, 60, 100.0),
+    (40, 60, 1000.0),
+    (200, 400, 100.0),
+    (200, 400, 1000.0),
+    (200, 400, 10000.0),
+)
+MARKET = ((40, 60, 1000.0), (200, 400, 1000.0), (200, 400, 10000.0))
 RULES = Constraints(provider_share_cap=0.5, survive_provider_loss_frac=0.8)
 
 
 def random_demand(
-    offers: int, buckets: int, scale: float, seed: int, constraints: Constraints
+    offers: int,
+    buckets: int,
+    scale: float,
+    seed: int,
+    constraints: Constraints,
+    noise: float = 0.5,
 ) -> Demand:
     """One instance, as the module's docstring says."""
     rng = np.random.default_rng(seed)
     usd = np.exp(rng.normal(0.0, 1.0, offers))
-    capacity = 10.0 * usd[:, None] * np.exp(rng.normal(0.0, 0.5, (offers, buckets)))
+    capacity = 10.0 * usd[:, None] * np.exp(rng.normal(0.0, noise, (offers, buckets)))
     capacity *= np.exp(rng.normal(0.0, 0.2, offers))[:, None]
     able = rng.random((offers, buckets)) >= 0.2
     able[:2] = True
@@ -62,26 +82,45 @@ def sliced_usd(demand: Demand, slices: int) -> float | None:
         return None
 
 
-def measure(case: tuple[int, int, float], seeds: int, slices: int, rules: Constraints) -> None:
+def plain_gap(demand: Demand) -> float:
+    """The gap that the solver leaves on the complete program; infinity without a fleet."""
+    found = solve_exactly(Master(demand), 1e-4, TIME_LIMIT_S)
+    if found.machines is None or found.lower_bound_usd_per_hour <= 0.0:
+        return math.inf
+    return float(found.machines @ demand.prices()) / found.lower_bound_usd_per_hour - 1.0
+
+
+def measure(
+    case: tuple[int, int, float], args: argparse.Namespace, rules: Constraints, noise: float = 0.5
+) -> None:
     """Print one line: medians over the seeds."""
-    offers, buckets, scale = case
     times: list[float] = []
+    cpu_times: list[float] = []
     gaps: list[float] = []
     ratios: list[float] = []
-    for seed in range(seeds):
-        demand = random_demand(offers, buckets, scale, seed, rules)
-        found = solve(demand, SearchLimits(time_limit_s=TIME_LIMIT_S))
+    plain: list[float] = []
+    for seed in range(args.seeds):
+        demand = random_demand(*case, seed, rules, noise)
+        started_s = time.process_time()
+        found = solve(demand, SearchLimits(time_limit_s=TIME_LIMIT_S, nodes=10_000))
+        cpu_times.append(time.process_time() - started_s)
         times.append(found.solve_s)
         gaps.append(found.gap_frac)
-        if slices and rules == Constraints():
-            usd = sliced_usd(demand, slices)
-            ratios.append(float("inf") if usd is None else usd / found.usd_per_hour)
+        if args.slices and rules == Constraints() and case[0] < 1000:
+            usd = sliced_usd(demand, args.slices)
+            ratios.append(math.inf if usd is None else usd / found.usd_per_hour)
+        if args.plain:
+            plain.append(plain_gap(demand))
     line = (
-        f"{offers:5d} x {buckets:5d}  scale {scale:8.0f}  solve_s {statistics.median(times):7.2f}"
-        f" (max {max(times):.2f})  gap {statistics.median(gaps):.5%} (max {max(gaps):.5%})"
+        f"{case[0]:5d} x {case[1]:5d}  scale {case[2]:6.0f}  noise {noise:.1f}"
+        f"  solve_s {statistics.median(times):6.2f} (max {max(times):.2f};"
+        f" CPU {statistics.median(cpu_times):.2f})"
+        f"  gap {statistics.median(gaps):.4%} (max {max(gaps):.4%})"
     )
     if ratios:
         line += f"  binary slices / ours {statistics.median(ratios):.4f} (min {min(ratios):.4f})"
+    if plain:
+        line += f"  plain gap {statistics.median(plain):.4%}"
     print(line, flush=True)
 
 
@@ -91,20 +130,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--slices", type=int, default=4, help="slices per bucket; 0 for none")
     parser.add_argument("--full", action="store_true", help="1000 x 1000 and constraints, too")
+    parser.add_argument("--plain", action="store_true", help="the solver's own search beside it")
     args = parser.parse_args()
     today = dt.datetime.now(tz=dt.UTC).date()
     print(f"{platform.machine()} {platform.python_version()} {today}, seeds 0..{args.seeds - 1},")
     print(f"time limit {TIME_LIMIT_S} s for each solver, one thread; binary slices: {args.slices}")
     for case in SMALL:
-        measure(case, args.seeds, args.slices, Constraints())
+        measure(case, args, Constraints())
+    for case in MARKET:
+        measure(case, args, Constraints(), 0.1)
     if args.full:
-        measure((1000, 1000, 10000.0), args.seeds, 0, Constraints())
+        measure((1000, 1000, 10000.0), args, Constraints())
         print(
             f"with provider_share_cap {RULES.provider_share_cap} and loss frac "
             f"{RULES.survive_provider_loss_frac}:"
         )
-        measure((40, 60, 1000.0), args.seeds, 0, RULES)
-        measure((200, 400, 10000.0), args.seeds, 0, RULES)
+        measure((40, 60, 1000.0), args, RULES)
+        measure((200, 400, 10000.0), args, RULES)
 
 
 if __name__ == "__main__":

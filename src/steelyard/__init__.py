@@ -4,8 +4,8 @@ Importing this package loads no HTTP stack, solver, engine or plotting; the comm
 sub-packages load what they need.
 """
 
-from steelyard.runtime.definitions import task, tool
+from steelyard.runtime.definitions import NO_KEY, IdempotencyKey, task, tool
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "task", "tool"]
+__all__ = ["NO_KEY", "IdempotencyKey", "__version__", "task", "tool"]

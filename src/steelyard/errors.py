@@ -3,7 +3,8 @@
 ```
 SteelyardError                    base; `retryable` says whether another attempt can help
 ├── ConfigError                   names file, key, value and the cure
-│   └── MissingExtraError         an optional package is not installed
+│   ├── MissingExtraError         an optional package is not installed
+│   └── SandboxUnavailableError   this machine cannot confine tools
 ├── FigureError                   a figure is missing, unsourced or out of range
 ├── WorkloadError                 a workload or trace file cannot be read
 ├── PlacementError
@@ -20,6 +21,7 @@ SteelyardError                    base; `retryable` says whether another attempt
 │   ├── StepFailedError           attempts used up; __cause__ is the last one
 │   ├── DeadlineExceededError
 │   ├── NondeterminismError       a replay took another path
+│   ├── LeaseLostError            another worker has the task now
 │   └── TaskNotFoundError
 ├── StoreError
 │   ├── StoreBusyError            retryable
@@ -56,6 +58,12 @@ class MissingExtraError(ConfigError):
     code = "missing_extra"
 
 
+class SandboxUnavailableError(ConfigError):
+    """No wanted sandbox works on this machine; the message says what each one lacks."""
+
+    code = "sandbox_unavailable"
+
+
 class FigureError(SteelyardError):
     """A figure is missing, has no source, or is out of range."""
 
@@ -87,9 +95,16 @@ class BudgetExceededError(PlacementError):
 
 
 class PoolError(SteelyardError):
-    """A pool could not do the work."""
+    """A pool could not do the work.
+
+    Attributes:
+        upstream_code: `code` of the error that an endpoint answered with; empty without one.
+        upstream_message: Its message.
+    """
 
     code = "pool"
+    upstream_code: str = ""
+    upstream_message: str = ""
 
 
 class PoolUnavailableError(PoolError):
@@ -162,6 +177,12 @@ class NondeterminismError(TaskError):
     """A replayed task asked for another step than the one in the log."""
 
     code = "nondeterminism"
+
+
+class LeaseLostError(TaskError):
+    """Another worker has taken the task over; this one may not write for it any more."""
+
+    code = "lease_lost"
 
 
 class TaskNotFoundError(TaskError):

@@ -10,6 +10,7 @@ from steelyard.config.figures_file import FORMAT, FiguresFile, write_figures
 from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import load_settings
 from steelyard.domain.pool import LlmCurve
+from steelyard.placement.baselines import policy_names
 
 _CURVE = LlmCurve(
     ttft_floor_s=0.0,
@@ -49,6 +50,7 @@ _SECTIONS = (
     settings.PolicySection,
     settings.EmbeddedPoolSettings,
     settings.ToolPoolSettings,
+    settings.McpPoolSettings,
     settings.EndpointPoolSettings,
     settings.CurveSettings,
     settings.TokenPriceSettings,
@@ -72,7 +74,14 @@ def test_every_commented_setting_of_the_example_is_valid(tmp_path: Path) -> None
     loaded = load_settings(path)
     catalog = load_catalog()
     specs = [pool_spec(name, pool, catalog) for name, pool in loaded.pools.items()]
-    assert [spec.name for spec in specs] == ["local", "tools", "gpu", "vendor"]
+    assert [spec.name for spec in specs] == [
+        "local",
+        "tools",
+        "documents",
+        "tickets",
+        "gpu",
+        "vendor",
+    ]
 
 
 @pytest.mark.parametrize("section", _SECTIONS)
@@ -80,3 +89,9 @@ def test_every_setting_stands_in_the_example(section: type[msgspec.Struct]) -> N
     text = _EXAMPLE.read_text(encoding="utf-8")
     for key in section.__struct_fields__:
         assert re.search(rf"^#?(\[pools\.\w+\.{key}\]|{key} = )", text, re.MULTILINE), key
+
+
+def test_every_policy_is_named_in_the_example() -> None:
+    text = _EXAMPLE.read_text(encoding="utf-8")
+    for name in policy_names():
+        assert name in text

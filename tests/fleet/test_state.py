@@ -181,18 +181,44 @@ def test_replicas_keep_their_work_when_the_pool_grows(
     assert list(state.view(tool_step(), 2.0).waiting) == [0.0, 0.0, 0.0, 1.0]
 
 
+def fail_one_by_one(state: FleetState, failures: int) -> None:
+    """Attempts that each start when the breaker is closed again; the last one fails at 0 s."""
+    for n in range(failures):
+        fails_s = 100.0 * (n - failures + 1)
+        place(state, llm_step(f"t{n}"), fails_s - 0.5)
+        start(state, llm_step(f"t{n}"), fails_s - 0.5)
+        finish(state, llm_step(f"t{n}"), fails_s, Usage(), error_code="pool_unavailable")
+
+
 @pytest.mark.parametrize("failures", [1, 2, 3, 5000])
 def test_the_breaker_opens_after_three_failures_in_a_row_and_for_at_most_a_minute(
     llm_pool: PoolSpec, failures: int
 ) -> None:
     state = folded((PoolAdded(t_s=0.0, spec=llm_pool),))
-    steps = [llm_step(f"t{n}") for n in range(failures)]
+    fail_one_by_one(state, failures)
+    assert bool(state.view(llm_step(), 0.1).closed[0]) == (failures < 3)
+    assert state.view(llm_step(), 60.0).closed[0]
+
+
+def test_attempts_that_one_fault_ends_together_count_once(llm_pool: PoolSpec) -> None:
+    state = folded((PoolAdded(t_s=0.0, spec=llm_pool),))
+    steps = [llm_step(f"t{n}") for n in range(4)]
     for step in steps:
         place(state, step, 1.0)
+        start(state, step, 1.0)
     for step in steps:
         finish(state, step, 2.0, Usage(), error_code="pool_unavailable")
-    assert bool(state.view(llm_step(), 2.1).closed[0]) == (failures < 3)
-    assert state.view(llm_step(), 62.0).closed[0]
+    assert state.view(llm_step(), 2.1).closed[0]
+
+
+def test_a_replica_that_is_back_closes_the_breaker(llm_pool: PoolSpec) -> None:
+    state = folded((PoolAdded(t_s=0.0, spec=llm_pool),))
+    fail_one_by_one(state, 3)
+    assert not state.view(llm_step(), 0.1).closed[0]
+    state.apply(ReplicaChanged(t_s=0.2, pool="arm", replica=0, up=False, reason="test"))
+    assert not state.view(llm_step(), 0.3).closed[0]
+    state.apply(ReplicaChanged(t_s=0.4, pool="arm", replica=0, up=True, reason="test"))
+    assert state.view(llm_step(), 0.5).closed[0]
 
 
 def test_the_start_of_a_tool_is_not_learned_as_waiting(

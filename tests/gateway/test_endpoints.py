@@ -94,7 +94,7 @@ async def test_an_estimate_just_over_the_context_is_left_to_the_pool(start: Star
 
 
 async def test_a_gateway_in_front_of_a_gateway_gives_the_same_answers(start: Start) -> None:
-    overload = ScriptedAnswer(error=PoolOverloadedError("full", retry_after_s=3.0))
+    overload = ScriptedAnswer(error=PoolOverloadedError("full", retry_after_s=0.1))
     script = (ScriptedAnswer(), ScriptedAnswer(), overload)
     async with start(ScriptedLlmPool(script)) as upstream:
         pool = OpenAiEndpointPool([upstream.server.base_url])

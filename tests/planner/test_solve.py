@@ -205,3 +205,11 @@ def test_no_demand_needs_no_fleet() -> None:
         single(), buckets=(Bucket(name="a", rate_per_s=0.0), Bucket(name="b", rate_per_s=0.0))
     )
     assert solve(nothing).usd_per_hour == 0.0
+
+
+def test_a_plan_comes_out_even_when_there_is_no_time() -> None:
+    demand = random_demand(3, 40, 60, Constraints())
+    found = solve(demand, SearchLimits(time_limit_s=0.0))
+    assert found.stopped == "time"
+    assert found.usd_per_hour <= found.lower_bound_usd_per_hour * 1.1
+    assert keeps_rules(demand, machines(demand, found))

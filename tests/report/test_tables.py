@@ -1,8 +1,11 @@
 import io
 
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from steelyard.ledger.ledger import Ledger
+from steelyard.report.grid import Grid, columns
 from steelyard.report.inputs import PlanInputs
 from steelyard.report.plan_grids import choice_grid, fleet_grid
 from steelyard.report.run_grids import (
@@ -15,9 +18,9 @@ from steelyard.report.run_grids import (
 from steelyard.report.tables import plain_lines, print_grid
 
 
-def _printed(ledger: Ledger, *, terminal: bool) -> str:
+def _printed(ledger: Ledger, *, terminal: bool, width: int = 240) -> str:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=240, color_system=None)
+    console = Console(file=out, force_terminal=terminal, width=width, color_system=None)
     print_grid(step_grid(ledger, "measured"), console)
     return out.getvalue()
 
@@ -32,7 +35,30 @@ def test_a_pipe_gets_plain_lines_that_never_wrap(ledger: Ledger) -> None:
 
 def test_a_terminal_gets_a_drawn_table(ledger: Ledger) -> None:
     assert "summarise" in _printed(ledger, terminal=True)
-    assert "│" in _printed(ledger, terminal=True)
+    assert "───" in _printed(ledger, terminal=True)
+
+
+@given(width=st.integers(min_value=20, max_value=200))
+def test_no_terminal_is_too_narrow_for_any_figure(width: int) -> None:
+    figures = Grid(
+        title="t",
+        origin="measured",
+        columns=columns(("step",), ("latency p50", "cost"), ("why the runner-up lost",)),
+        rows=(("summarise", "1.59 s", "46.2 µ$", "x86 costs 1.18 times as much per step"),),
+    )
+    out = io.StringIO()
+    print_grid(figures, Console(file=out, force_terminal=True, width=width, color_system=None))
+    shown = out.getvalue()
+    assert all(len(line) <= width for line in shown.splitlines())
+    for word in ("summarise", "1.59", "46.2", "µ$", "x86", "1.18", "latency", "p50"):
+        assert word in shown
+
+
+def test_a_narrow_terminal_gets_a_paragraph_per_row(ledger: Ledger) -> None:
+    shown = " ".join(_printed(ledger, terminal=True, width=60).split())
+    assert (
+        "summarise - agent librarian; pool engine; steps 3; failed 0; latency p50 1.59 s" in shown
+    )
 
 
 def test_brackets_in_names_are_no_markup(hostile_ledger: Ledger) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.strategies import events
 
 from steelyard.domain.events import BidChanged, Event, TaskSubmitted
-from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
+from steelyard.errors import SchemaMismatchError, StoreError
 from steelyard.store.event_log import MemoryEventLog
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
 
@@ -30,20 +30,10 @@ group = int(sys.argv[2])
 count = 0
 while True:
     for _ in range(group):
-        seq = log.append(TaskSubmitted(t_s=float(count), task_id=f"t{count}", agent="a" * 300))
+        log.append(TaskSubmitted(t_s=float(count), task_id=f"t{count}", agent="a" * 300))
         count += 1
     log.durable().result()
-    print(seq, flush=True)
-"""
-# Opens the log, says so, and holds it until its input ends.
-_HOLDER = """
-import sys
-from pathlib import Path
-from steelyard.store.sqlite_log import SqliteEventLog
-
-with SqliteEventLog(Path(sys.argv[1])):
-    print("open", flush=True)
-    sys.stdin.read()
+    print(count, flush=True)
 """
 
 
@@ -67,23 +57,24 @@ def log_of_any_event(folder: Path) -> Iterator[SqliteEventLog]:
 def test_every_kind_of_event_is_read_as_it_was_written(
     appended: list[Event], log_of_any_event: SqliteEventLog
 ) -> None:
-    numbered = {log_of_any_event.append(event): event for event in appended}
+    path = log_of_any_event.path
+    before = len(list(read_events(path)))
+    for event in appended:
+        log_of_any_event.append(event)
     log_of_any_event.durable().result()
-    read = list(read_events(log_of_any_event.path))
-    assert {seq: read[seq - 1] for seq in numbered} == numbered
-    connection = sqlite3.connect(log_of_any_event.path)
-    kinds = dict(connection.execute("SELECT seq, kind FROM events").fetchall())
+    assert list(read_events(path))[before:] == appended
+    connection = sqlite3.connect(path)
+    kinds = connection.execute("SELECT kind FROM events ORDER BY seq").fetchall()
     connection.close()
-    for seq, event in numbered.items():
-        assert kinds[seq] == str(event.__struct_config__.tag)
+    assert kinds[before:] == [(str(event.__struct_config__.tag),) for event in appended]
 
 
-def test_numbers_go_on_where_the_file_ended(tmp_path: Path) -> None:
+def test_events_go_on_where_the_file_ended(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
-    with SqliteEventLog(path) as log:
-        assert [log.append(_bid(n)) for n in range(3)] == [1, 2, 3]
-    with SqliteEventLog(path) as log:
-        assert log.append(_bid(3)) == 4
+    for number in range(2):
+        with SqliteEventLog(path) as log:
+            log.append(_bid(2 * number))
+            log.append(_bid(2 * number + 1))
     assert [event.t_s for event in read_events(path)] == [0.0, 1.0, 2.0, 3.0]
 
 
@@ -97,16 +88,13 @@ def test_a_closed_log_says_so_and_may_be_closed_again(tmp_path: Path) -> None:
         log.durable().result()
 
 
-def test_events_of_many_threads_are_kept_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_every_thread_finds_its_events_in_its_own_order(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
-    numbered: dict[int, str] = {}
-
     with SqliteEventLog(path) as log:
 
         def append(thread: int) -> None:
             for number in range(200):
-                event = TaskSubmitted(t_s=0.0, task_id=f"{thread}/{number}", agent="a")
-                numbered[log.append(event)] = event.task_id
+                log.append(TaskSubmitted(t_s=0.0, task_id=f"{thread}/{number}", agent="a"))
                 if number % 50 == 0:
                     log.durable().result()
 
@@ -116,8 +104,7 @@ def test_events_of_many_threads_are_kept_in_the_order_of_their_numbers(tmp_path:
         for thread in threads:
             thread.join()
     read = [event.task_id for event in read_events(path) if isinstance(event, TaskSubmitted)]
-    assert sorted(numbered) == list(range(1, 801))
-    assert read == [numbered[seq] for seq in sorted(numbered)]
+    assert len(read) == 800
     for thread_number in range(4):
         own = [task for task in read if task.startswith(f"{thread_number}/")]
         assert own == [f"{thread_number}/{number}" for number in range(200)]
@@ -169,39 +156,36 @@ def test_what_was_called_durable_survives_a_kill(
     assert len(read) >= last
     assert read == [float(number) for number in range(len(read))]
     with SqliteEventLog(path) as log:
-        assert log.append(_bid(0)) == len(read) + 1
+        log.append(_bid(0))
+    assert len(list(read_events(path))) == len(read) + 1
 
 
-def test_a_second_writer_is_refused_and_the_first_one_is_not_disturbed(tmp_path: Path) -> None:
+def test_writers_in_several_processes_share_one_log(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
-    with SqliteEventLog(path) as log:
-        log.append(_bid(1))
-        with pytest.raises(StoreBusyError, match=r"log\.db is being written by another process"):
-            SqliteEventLog(path)
-        other = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _HOLDER, str(path)], capture_output=True, text=True, check=False
+    writers = [
+        subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", _ENDLESS_WRITER, str(path), "3"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        assert "StoreBusyError" in other.stderr
-        log.append(_bid(2))
-    assert list(read_events(path)) == [_bid(1), _bid(2)]
-
-
-def test_the_next_writer_gets_in_when_the_first_one_was_killed(tmp_path: Path) -> None:
-    path = tmp_path / "log.db"
-    with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", _HOLDER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "open\n"
-        with pytest.raises(StoreBusyError):
-            SqliteEventLog(path)
-        holder.kill()
-        holder.wait()
-        with SqliteEventLog(path) as log:
-            assert log.append(_bid(1)) == 1
+        for _ in range(3)
+    ]
+    told: list[int] = []
+    for writer in writers:
+        assert writer.stdout is not None
+        for _ in range(20):
+            writer.stdout.readline()
+    for writer in writers:
+        writer.kill()
+        assert writer.stdout is not None
+        rest = [int(line) for line in writer.stdout.read().splitlines(keepends=True)[:-1]]
+        told.append(max([60, *rest]))
+        writer.wait()
+        writer.stdout.close()
+    read = [event.t_s for event in read_events(path)]
+    # Every writer counts from 0: what each was told to be safe is there, in its own order.
+    for number in range(max(told)):
+        assert read.count(float(number)) >= sum(1 for last in told if number < last)
 
 
 def test_a_missing_log_cannot_be_read(tmp_path: Path) -> None:
@@ -285,7 +269,7 @@ def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
 def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(StoreError, match=r"log\.db cannot be opened: Permission denied"):
+        with pytest.raises(StoreError, match=r"log\.db cannot be opened"):
             SqliteEventLog(tmp_path / "log.db")
     finally:
         tmp_path.chmod(0o700)
@@ -333,6 +317,7 @@ for again in (lambda: log.append(event), lambda: log.durable().result(), log.clo
 
 def test_a_log_in_memory_keeps_order_and_is_done_at_once() -> None:
     log = MemoryEventLog()
-    assert [log.append(_bid(1)), log.append(_bid(2))] == [1, 2]
+    log.append(_bid(1))
+    log.append(_bid(2))
     assert log.durable().done()
     assert log.events == [_bid(1), _bid(2)]

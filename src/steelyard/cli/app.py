@@ -8,6 +8,7 @@ import typer
 
 import steelyard
 from steelyard.cli import catalog
+from steelyard.cli.tasks_app import tasks_app
 from steelyard.errors import SteelyardError
 
 app = typer.Typer(
@@ -17,8 +18,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(catalog.app)
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PlanConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file of the plan: rules, what is allowed.")
@@ -52,6 +51,10 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"steelyard {steelyard.__version__}")
         raise typer.Exit
+
+
+app.add_typer(catalog.app)
+app.add_typer(tasks_app, name="tasks")
 
 
 @app.callback()
@@ -88,6 +91,37 @@ def up(config: ConfigOption = Path("steelyard.toml")) -> None:
     from steelyard.cli.up import run_up
 
     run_up(config)
+
+
+@app.command()
+def run(  # noqa: PLR0913, PLR0917 - one parameter per option
+    program: Annotated[
+        str, typer.Argument(help="FILE.py:AGENT runs one task; FILE.py serves all agents in it.")
+    ],
+    arguments: Annotated[
+        str, typer.Option("--input", help="The agent's arguments by name, a JSON object.")
+    ] = "{}",
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", help="Time for the task: 60s, 5m, 2h.")
+    ] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option("--budget", help="What the task may cost, in USD.")
+    ] = None,
+    task_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Id of the task; one that is in the store already goes on."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file; without one, local pools alone.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an agent as a durable task: after a crash, the same --id goes on where it was."""
+    from steelyard.cli.run import Wanted, run_program
+
+    wanted = Wanted(arguments=arguments, deadline=deadline, budget_usd=budget_usd, task_id=task_id)
+    if not run_program(program, wanted, config, as_json=as_json):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -62,7 +62,7 @@ async def _serve(settings: Settings) -> None:
     with listen(front) as listener, SqliteEventLog(settings.store.path) as log:
         async with (
             live_fleet(settings, load_catalog(), policy, log, _say) as dispatcher,
-            serve(front, dispatcher, listener=listener) as server,
+            serve(front, dispatcher, listener=listener, store=log) as server,
         ):
             models = ", ".join(dispatcher.models())
             _say(f"serving {models} at {server.base_url} (log {settings.store.path})")

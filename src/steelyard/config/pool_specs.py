@@ -1,17 +1,23 @@
 """From settings and catalogue to the pools' specifications, prices and curves included."""
 
+import msgspec
+
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.environment import machine_arch
 from steelyard.config.figures_file import pool_curve
 from steelyard.config.settings import (
     EmbeddedPoolSettings,
     EndpointPoolSettings,
+    McpPoolSettings,
     PoolSettings,
     ToolPoolSettings,
 )
 from steelyard.domain.offering import Offering, TokenPrice
-from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
+from steelyard.domain.pool import OWN_POOL_PREFIX, LlmCurve, PoolSpec, ToolCurve
 from steelyard.domain.units import TOKENS_PER_MILLION
+
+# More than any tool step asks for.
+_UNKNOWN_MEMORY_BYTES = 1 << 50
 
 # This machine is priced as the smallest current general-purpose machine of its architecture.
 _LOCAL_OFFERING = {"x86_64": "aws/m7i.large", "arm64": "aws/m9g.large"}
@@ -62,6 +68,8 @@ def pool_spec(name: str, pool: PoolSettings, catalog: Catalog) -> PoolSpec:
         return _embedded(name, pool, catalog)
     if isinstance(pool, ToolPoolSettings):
         return _tools(name, pool, catalog)
+    if isinstance(pool, McpPoolSettings):
+        return _mcp(name, pool, catalog)
     return _endpoint(name, pool, catalog)
 
 
@@ -94,7 +102,35 @@ def _embedded(name: str, pool: EmbeddedPoolSettings, catalog: Catalog) -> PoolSp
     )
 
 
-def _tools(name: str, pool: ToolPoolSettings, catalog: Catalog) -> PoolSpec:
+def _mcp(name: str, pool: McpPoolSettings, catalog: Catalog) -> PoolSpec:
+    prefix = f"{OWN_POOL_PREFIX}{name}/"
+    if pool.command:
+        return msgspec.structs.replace(_tools(name, pool, catalog), tool_prefix=prefix)
+    # Somebody else's machine: what it has and costs is not known, and not counted.
+    curve = ToolCurve(
+        relative_speed=1.0,
+        cores=1.0,
+        memory_bytes=_UNKNOWN_MEMORY_BYTES,
+        start_s=0.0,
+        slots=pool.slots,
+        predicted=True,
+        source=f"assumed of pools.{name}; not measured",
+    )
+    return PoolSpec(
+        name=name,
+        provider="custom",
+        region="",
+        arch=machine_arch(),
+        hardware="vendor",
+        offering="",
+        usd_per_hour=0.0,
+        replicas=1,
+        tool_curve=curve,
+        tool_prefix=prefix,
+    )
+
+
+def _tools(name: str, pool: ToolPoolSettings | McpPoolSettings, catalog: Catalog) -> PoolSpec:
     offering = local_offering(catalog, pool.offering)
     machine = offering.instance_type
     share = pool.cores / machine.vcpus

@@ -6,13 +6,16 @@ valid name.
 
 import tomllib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
+from steelyard.config.convert import convert_table
 from steelyard.config.unknown_keys import is_table, nearest, refuse_unknown
 from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
+
+SandboxChoice = Literal["auto", "bubblewrap", "landlock", "off"]
 
 
 class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,14 +136,27 @@ class ToolPoolSettings(
 
     Attributes:
         slots: Tools at once.
-        cores: Cores that the pool pays for.
+        cores: Cores that the pool pays for; in a sandbox also what one tool may use.
         offering: Catalogue name of the machine that this one is priced as; None takes a common
             machine of the same architecture.
+        sandbox: What confines tools. `auto` takes the first of `bubblewrap` and `landlock` that
+            works on this machine and refuses to start where none does; `off` gives tools all
+            rights of this user.
+        python_paths: Folders with the tools' modules; in a sandbox tools read them and see no
+            other folder of this machine.
+        memory_bytes: Memory of one call and its children, in a sandbox.
+        processes: Processes of one call, in a sandbox.
+        folder_bytes: Size of a call's private folder, in a sandbox.
     """
 
     slots: int = 2
     cores: float = 1.0
     offering: str | None = None
+    sandbox: SandboxChoice = "auto"
+    python_paths: tuple[Path, ...] = ()
+    memory_bytes: int = 2048 * 1024 * 1024
+    processes: int = 64
+    folder_bytes: int = 256 * 1024 * 1024
 
 
 class EndpointPoolSettings(
@@ -183,7 +199,50 @@ class EndpointPoolSettings(
     figures: Path | None = None
 
 
-PoolSettings = EmbeddedPoolSettings | ToolPoolSettings | EndpointPoolSettings
+class McpPoolSettings(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag="mcp",
+    tag_field="kind",
+):
+    """A pool of the tools of one MCP server, named `mcp:POOL/TOOL`.
+
+    Attributes:
+        command: Program and arguments of a server on this machine, which speaks over its standard
+            input and output.
+        url: Address of a server that speaks streamable HTTP, instead of `command`.
+        api_key_env: Name of the environment variable whose value goes to `url` as bearer token.
+        tools: Tools that may be called; empty for all that the server offers.
+        timeout_s: Longest call in seconds.
+        slots: Calls at once.
+        cores: Cores that a server on this machine pays for and may use.
+        offering: As in a pool of tools, for a server on this machine.
+        sandbox: As in a pool of tools; in a sandbox the server has no network.
+        readable: Files and folders that a confined server sees, besides Python and the system's
+            libraries.
+        memory_bytes: Memory of the server and its children, in a sandbox.
+        processes: Processes and threads of the server, in a sandbox.
+        folder_bytes: Size of the server's private folder, in a sandbox.
+    """
+
+    command: tuple[str, ...] = ()
+    url: str = ""
+    api_key_env: str | None = None
+    tools: tuple[str, ...] = ()
+    timeout_s: float = 60.0
+    slots: int = 4
+    cores: float = 1.0
+    offering: str | None = None
+    sandbox: SandboxChoice = "auto"
+    readable: tuple[Path, ...] = ()
+    memory_bytes: int = 2048 * 1024 * 1024
+    processes: int = 64
+    folder_bytes: int = 256 * 1024 * 1024
+
+
+PoolSettings = EmbeddedPoolSettings | ToolPoolSettings | McpPoolSettings | EndpointPoolSettings
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -237,18 +296,24 @@ def load_settings(path: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"configuration {path} is not TOML: {error}") from error
     _refuse_unknown(path, table)
-    try:
-        settings = msgspec.convert(table, Settings, dec_hook=_to_path)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"configuration {path}: {error}") from error
+    pools = {
+        name: convert_table(path, f"pools.{name}", pool, _POOL_KINDS[pool["kind"]])
+        for name, pool in table.pop("pools", {}).items()
+    }
+    settings = convert_table(path, "", table, Settings)
+    settings = msgspec.structs.replace(settings, pools=pools)
     _check_values(path, settings)
-    return _anchored(settings, path.parent)
+    settings = _anchored(settings, path.parent)
+    _check_hidden(path, settings)
+    return settings
 
 
 def _refuse_unknown(path: Path, table: dict[str, Any]) -> None:
     refuse_unknown(path, "", table, Settings, _NESTED)
-    pools = table.get("pools")
-    for name, pool in pools.items() if is_table(pools) else ():
+    pools = table.get("pools", {})
+    if not is_table(pools):
+        raise ConfigError(f"configuration {path}: pools is no table; write [pools.NAME]")
+    for name, pool in pools.items():
         where = f"pools.{name}"
         if not is_table(pool):
             raise ConfigError(f"configuration {path}: {where} is no table; write [{where}]")
@@ -260,16 +325,14 @@ def _refuse_unknown(path: Path, table: dict[str, Any]) -> None:
         refuse_unknown(path, f"{where}.", pool, _POOL_KINDS[kind], _NESTED)
 
 
-def _to_path(wanted: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook is untyped
-    if wanted is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError(f"no setting is of type {wanted}")
-
-
 def _check_values(path: Path, settings: Settings) -> None:
     if not 0 <= settings.gateway.port <= 65535:
         raise ConfigError(
             f"configuration {path}: gateway.port is {settings.gateway.port}; it must be 0 to 65535"
+        )
+    if settings.gateway.max_body_bytes == 0:
+        raise ConfigError(
+            f"configuration {path}: gateway.max_body_bytes is 0; it must be greater than 0"
         )
     if not settings.pools:
         raise ConfigError(
@@ -288,14 +351,55 @@ def _check_pool(where: str, pool: PoolSettings) -> None:
             "concurrency_cap": pool.concurrency_cap,
             "machine_frac": pool.machine_frac,
         }
-    elif isinstance(pool, ToolPoolSettings):
-        counts = {"slots": pool.slots, "cores": pool.cores}
+    elif isinstance(pool, ToolPoolSettings | McpPoolSettings):
+        if isinstance(pool, McpPoolSettings):
+            _check_server(where, pool)
+            counts["timeout_s"] = pool.timeout_s
+        counts |= {
+            "slots": pool.slots,
+            "cores": pool.cores,
+            "memory_bytes": pool.memory_bytes,
+            "processes": pool.processes,
+            "folder_bytes": pool.folder_bytes,
+        }
     else:
-        counts = {"curve.concurrency_cap": pool.curve.concurrency_cap}
+        counts = {
+            "curve.concurrency_cap": pool.curve.concurrency_cap,
+            "curve.context_tokens": pool.curve.context_tokens,
+        }
         _check_endpoint(where, pool)
     for key, value in counts.items():
         if value is not None and not value > 0:
             raise ConfigError(f"{where}.{key} is {value}; it must be greater than 0")
+
+
+def _check_server(where: str, pool: McpPoolSettings) -> None:
+    if bool(pool.command) == bool(pool.url):
+        raise ConfigError(f"{where} needs either command or url, and not both")
+    if pool.url and not pool.url.startswith(("http://", "https://")):
+        raise ConfigError(f"{where}.url is {pool.url!r}; it must start with http:// or https://")
+
+
+def _check_hidden(path: Path, settings: Settings) -> None:
+    """Refuse to show tools the event log or the keys."""
+    hidden = {
+        "store.path": settings.store.path,
+        "gateway.api_keys_file": settings.gateway.api_keys_file,
+    }
+    for name, pool in settings.pools.items():
+        if isinstance(pool, ToolPoolSettings):
+            key_of_folders, folders = "python_paths", pool.python_paths
+        elif isinstance(pool, McpPoolSettings):
+            key_of_folders, folders = "readable", pool.readable
+        else:
+            continue
+        for folder in () if pool.sandbox == "off" else folders:
+            for key, file in hidden.items():
+                if file is not None and file.resolve().is_relative_to(folder.resolve()):
+                    raise ConfigError(
+                        f"configuration {path}: pools.{name}.{key_of_folders} holds {folder}, "
+                        f"where tools would read {key}; put them into a folder of their own"
+                    )
 
 
 def _check_endpoint(where: str, pool: EndpointPoolSettings) -> None:
@@ -310,6 +414,10 @@ def _check_endpoint(where: str, pool: EndpointPoolSettings) -> None:
         raise ConfigError(f"{where}.models is empty; name the models that the endpoint serves")
     if pool.token_price is None and pool.usd_per_hour is None and pool.offering is None:
         raise ConfigError(f"{where} has no price; give offering, usd_per_hour or token_price")
+    if pool.token_price is not None and (pool.usd_per_hour or pool.offering):
+        raise ConfigError(
+            f"{where} has two prices; give token_price, or one of offering and usd_per_hour"
+        )
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
@@ -322,7 +430,12 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     pools: dict[str, PoolSettings] = {}
     for name, pool in settings.pools.items():
         if isinstance(pool, ToolPoolSettings):
-            pools[name] = pool
+            paths = tuple(folder / path for path in pool.python_paths)
+            pools[name] = msgspec.structs.replace(pool, python_paths=paths)
+            continue
+        if isinstance(pool, McpPoolSettings):
+            paths = tuple(folder / path for path in pool.readable)
+            pools[name] = msgspec.structs.replace(pool, readable=paths)
             continue
         own = pool if pool.figures is None else _with_figures(pool, folder / pool.figures)
         if isinstance(own, EmbeddedPoolSettings) and own.model_path is not None:

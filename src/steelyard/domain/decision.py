@@ -9,6 +9,7 @@ from steelyard.errors import BudgetExceededError, NoFeasiblePoolError
 Verdict = Literal[
     "chosen",
     "dearer",
+    "later",
     "too_late",
     "over_budget",
     "cannot_run",
@@ -19,6 +20,9 @@ Verdict = Literal[
 
 class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Why one pool was chosen or not.
+
+    `dearer` is by bid price, with a surcharge for the queue; `later` is no dearer, and
+    ends later or queues longer than the step's share of the slack.
 
     Attributes:
         pool: Name of the pool.

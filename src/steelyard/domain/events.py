@@ -16,6 +16,8 @@ from steelyard.domain.task import Step
 JsonValue = Any
 AttemptOutcome = Literal["ok", "failed", "cancelled"]
 TaskStatus = Literal["succeeded", "failed", "cancelled"]
+# `llm` and `tool` steps run in pools; the others are recorded by the task's own worker.
+StepKind = Literal["llm", "tool", "local", "sleep", "signal", "child", "gather"]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,13 +73,37 @@ class ReplicaChanged(msgspec.Struct, frozen=True, kw_only=True, tag="replica_cha
 
 
 class TaskSubmitted(msgspec.Struct, frozen=True, kw_only=True, tag="task_submitted"):
-    """A task arrived. `deadline_s` is absolute on the log's clock."""
+    """A task arrived, with all that a worker needs to start it, or to start it again.
+
+    Attributes:
+        t_s: When.
+        task_id: The task.
+        agent: Name of its agent; workers take tasks of the agents that they know.
+        deadline_s: Absolute, on the log's clock; None without one.
+        budget_usd: What it may cost; None without a limit.
+        arguments: The agent's arguments by name.
+        parent: Task that submitted it as a step; empty without one.
+    """
 
     t_s: float
     task_id: str
     agent: str
     deadline_s: float | None = None
     budget_usd: float | None = None
+    arguments: dict[str, JsonValue] = {}
+    parent: str = ""
+
+
+class TaskResumed(msgspec.Struct, frozen=True, kw_only=True, tag="task_resumed"):
+    """Another worker, or the same one started anew, goes on with the task.
+
+    `fence` is the number of its lease: writes under an older one are refused from here on.
+    """
+
+    t_s: float
+    task_id: str
+    worker: str
+    fence: int
 
 
 class StepPlaced(msgspec.Struct, frozen=True, kw_only=True, tag="step_placed"):
@@ -133,8 +159,75 @@ class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True, tag="attempt_fi
     result: JsonValue = None
 
 
+class StepRecorded(msgspec.Struct, frozen=True, kw_only=True, tag="step_recorded"):
+    """A step got its result outside of pools, or failed for good in one.
+
+    The results of `llm` and `tool` steps that went well are in their `AttemptFinished`.
+
+    Attributes:
+        t_s: When.
+        task_id: The task.
+        step_id: The step.
+        path: Its place in the program, see `Step.path`.
+        kind: What kind of step it is.
+        name: Its name.
+        fingerprint: Hash of what was asked.
+        result: Its result, where it went well.
+        error_code: Stable code of its error, empty when it went well.
+        error: The error's message.
+    """
+
+    t_s: float
+    task_id: str
+    step_id: int
+    path: str
+    kind: StepKind
+    name: str
+    fingerprint: str
+    result: JsonValue = None
+    error_code: str = ""
+    error: str = ""
+
+
+class StepWaiting(msgspec.Struct, frozen=True, kw_only=True, tag="step_waiting"):
+    """A `sleep` step began; after a crash it goes on to the same `until_s`."""
+
+    t_s: float
+    task_id: str
+    step_id: int
+    path: str
+    kind: StepKind
+    name: str
+    fingerprint: str
+    until_s: float
+
+
+class SignalSent(msgspec.Struct, frozen=True, kw_only=True, tag="signal_sent"):
+    """Somebody sent a value to a task; a `signal` step of that name takes it."""
+
+    t_s: float
+    task_id: str
+    name: str
+    value: JsonValue = None
+
+
+class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag="cancel_requested"):
+    """Somebody wants the task to end."""
+
+    t_s: float
+    task_id: str
+
+
+class TaskPreempted(msgspec.Struct, frozen=True, kw_only=True, tag="task_preempted"):
+    """The task's main function was stopped; its `wrap_up` makes do with what is recorded."""
+
+    t_s: float
+    task_id: str
+    cause: Literal["deadline", "budget"]
+
+
 class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished"):
-    """The task ended."""
+    """The task ended. `wrapped_up` says that its result is what `wrap_up` made of a part."""
 
     t_s: float
     task_id: str
@@ -142,6 +235,7 @@ class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished
     error_code: str = ""
     error: str = ""
     result: JsonValue = None
+    wrapped_up: bool = False
 
 
 Event = (
@@ -149,9 +243,15 @@ Event = (
     | BidChanged
     | ReplicaChanged
     | TaskSubmitted
+    | TaskResumed
     | StepPlaced
     | StepRefused
     | AttemptStarted
     | AttemptFinished
+    | StepRecorded
+    | StepWaiting
+    | SignalSent
+    | CancelRequested
+    | TaskPreempted
     | TaskFinished
 )

@@ -57,6 +57,10 @@ class ToolCurve(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
+# Tools whose name starts so belong to the pool that the name goes on with.
+OWN_POOL_PREFIX = "mcp:"
+
+
 class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What the policy must know of a pool. Complete: a log of events needs no other file.
 
@@ -72,6 +76,8 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
         token_price: Set where a vendor is paid per token; `usd_per_hour` is then 0.
         llm_curves: Model name to speed; empty in a pool without models.
         tool_curve: Set in a pool that runs tools.
+        tool_prefix: What the names of its tools start with, where it runs no others; empty in a
+            pool that runs every tool of no pool of its own (`mcp:...`).
     """
 
     name: str
@@ -85,3 +91,12 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
     token_price: TokenPrice | None = None
     llm_curves: dict[str, LlmCurve] = {}
     tool_curve: ToolCurve | None = None
+    tool_prefix: str = ""
+
+    def runs_tool(self, tool: str) -> bool:
+        """Does the pool run the tool of this name?"""
+        if self.tool_curve is None:
+            return False
+        if self.tool_prefix:
+            return tool.startswith(self.tool_prefix)
+        return not tool.startswith(OWN_POOL_PREFIX)

@@ -51,6 +51,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         budget_usd: The task's whole budget; None without one.
         on_miss: What to do when no pool can meet the deadline.
         attempt: 0 for the first attempt, 1 for the first retry, ...
+        path: Its place in the program of a durable task: `3` is the fourth step, `3.1.0` the first
+            step of the second branch of a gather in that place. Empty elsewhere.
+        fingerprint: Hash of what is asked, by which a replay knows the step; empty elsewhere.
+        fence: Number of the lease under which it runs; None outside of durable tasks.
     """
 
     task_id: str
@@ -63,6 +67,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     budget_usd: float | None = None
     on_miss: OnMiss = "run_late"
     attempt: int = 0
+    path: str = ""
+    fingerprint: str = ""
+    fence: int | None = None
 
     @property
     def kind(self) -> Literal["llm", "tool"]:

@@ -12,13 +12,13 @@ class TaskAccount(msgspec.Struct):
         agent: Name of its agent.
         spent_usd: Cost of finished attempts.
         reserved_usd: Predicted cost of attempts placed and not finished.
-        finished: Step names with the time of their end; remaining work is learned from them.
+        finished: Name, number and end of finished steps; remaining work is learned from them.
     """
 
     agent: str
     spent_usd: float = 0.0
     reserved_usd: float = 0.0
-    finished: list[tuple[str, float]] = []
+    finished: list[tuple[str, int, float]] = []
 
 
 class OpenAttempt(msgspec.Struct):

@@ -1,9 +1,12 @@
 """What is usual for a step? Running means per (agent, step name), learned from the log."""
 
+import math
+
 import msgspec
 
 # Below this many samples the mean is plain; from then on old samples fade.
 _PLAIN_SAMPLES = 20
+_ANY_DEPTH = -1
 
 
 class RunningMean(msgspec.Struct):
@@ -28,6 +31,31 @@ class RunningMean(msgspec.Struct):
         self.value += (sample - self.value) / min(self.count, _PLAIN_SAMPLES)
 
 
+class RunningSpread(msgspec.Struct):
+    """Mean and standard deviation that follow slow change, as `RunningMean` does.
+
+    >>> spread = RunningSpread()
+    >>> for value in (1.0, 3.0):
+    ...     spread.add(value)
+    >>> spread.high
+    3.0
+    """
+
+    mean: RunningMean = msgspec.field(default_factory=RunningMean)
+    square: RunningMean = msgspec.field(default_factory=RunningMean)
+
+    def add(self, sample: float) -> None:
+        """Take one more sample into account."""
+        self.mean.add(sample)
+        self.square.add(sample * sample)
+
+    @property
+    def high(self) -> float:
+        """Mean plus one standard deviation: about five in six samples of a bell are below."""
+        variance = self.square.value - self.mean.value * self.mean.value
+        return self.mean.value + math.sqrt(max(0.0, variance))
+
+
 class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):
     """What a step is expected to use.
 
@@ -36,7 +64,9 @@ class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):
         cpu_s: CPU seconds on the reference core.
         other_s: Seconds a tool waits beside its CPU time.
         memory_bytes: Peak memory of a tool.
-        remaining_s: Seconds from the end of this step to the end of its task.
+        remaining_s: Seconds from the end of this step to the end of its task, mean plus one
+            standard deviation; 0 until seen.
+        remaining_known: Whether such a task has ended, so that `remaining_s` means something.
     """
 
     output_tokens: float
@@ -44,6 +74,7 @@ class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):
     other_s: float
     memory_bytes: float
     remaining_s: float
+    remaining_known: bool
 
 
 class StepEstimate(msgspec.Struct):
@@ -53,17 +84,29 @@ class StepEstimate(msgspec.Struct):
     cpu_s: RunningMean
     other_s: RunningMean
     memory_bytes: RunningMean
-    remaining_s: RunningMean
+    remaining_s: dict[int, RunningSpread]
 
     @classmethod
     def unseen(cls) -> "StepEstimate":
         """An estimate without samples."""
-        return cls(RunningMean(), RunningMean(), RunningMean(), RunningMean(), RunningMean())
+        return cls(RunningMean(), RunningMean(), RunningMean(), RunningMean(), {})
 
-    def expectation(self, max_output_tokens: float, memory_bytes: float) -> StepExpectation:
+    def add_remaining(self, step_id: int, remaining_s: float) -> None:
+        """A task ended so long after its step of this number.
+
+        Agents repeat step names, so that what is left depends on how far a task is: numbers are
+        told apart by powers of two.
+        """
+        for depth in (step_id.bit_length(), _ANY_DEPTH):
+            self.remaining_s.setdefault(depth, RunningSpread()).add(remaining_s)
+
+    def expectation(
+        self, step_id: int, max_output_tokens: float, memory_bytes: float
+    ) -> StepExpectation:
         """What is the next such step expected to use?
 
         Args:
+            step_id: Its number in the task.
             max_output_tokens: The caller's limit; expected until a length was seen, so that a
                 budget is never overspent by ignorance.
             memory_bytes: Memory the tool declares; expected until a peak was seen.
@@ -72,11 +115,13 @@ class StepEstimate(msgspec.Struct):
             The expectation.
         """
         seen = self.output_tokens.count > 0
+        remaining = self.remaining_s.get(step_id.bit_length(), self.remaining_s.get(_ANY_DEPTH))
         output_tokens = min(self.output_tokens.value, max_output_tokens)
         return StepExpectation(
             output_tokens=output_tokens if seen else max_output_tokens,
             cpu_s=self.cpu_s.value,
             other_s=self.other_s.value,
             memory_bytes=self.memory_bytes.value if self.memory_bytes.count else memory_bytes,
-            remaining_s=self.remaining_s.value,
+            remaining_s=0.0 if remaining is None else remaining.high,
+            remaining_known=remaining is not None,
         )

@@ -59,6 +59,7 @@ class FleetState:
         self._log_correction: list[RunningMean] = []
         self._correction = np.zeros(0, dtype=np.float64)
         self._failures: list[int] = []
+        self._failed_s: list[float] = []
         self._open_until_s = np.zeros(0, dtype=np.float64)
         self._arrays: dict[str, LlmArrays | ToolArrays] = {}
         self._estimates: dict[tuple[str, str], StepEstimate] = {}
@@ -128,7 +129,7 @@ class FleetState:
             service_sum_s=self._service_sum_s.copy(),
             up=self._up.copy(),
             cached_tokens=self._cached_tokens(step),
-            expected=estimate.expectation(max_output_tokens, memory_bytes),
+            expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
         )
 
@@ -170,6 +171,10 @@ class FleetState:
         """Is the task open?"""
         return task_id in self._tasks
 
+    def forget_task(self, task_id: str) -> None:
+        """Close a task's account without learning from it: it goes on in another process."""
+        self._tasks.pop(task_id, None)
+
     def _arrays_for(self, model: str) -> LlmArrays | ToolArrays:
         arrays = self._arrays.get(model)
         if arrays is None:
@@ -196,6 +201,7 @@ class FleetState:
             self._log_correction.append(RunningMean())
             self._correction = np.append(self._correction, 1.0)
             self._failures.append(0)
+            self._failed_s.append(-math.inf)
             self._open_until_s = np.append(self._open_until_s, -math.inf)
         else:
             self._pools[index] = spec
@@ -229,6 +235,9 @@ class FleetState:
     def _change_replica(self, event: ReplicaChanged) -> None:
         self._up[self.replica_index(event.pool, event.replica)] = event.up
         self._prefixes.clear((self._index[event.pool], event.replica))
+        if event.up:
+            # Its watcher has tried it: better evidence than the failures before.
+            self._close_breaker(self._index[event.pool])
 
     def _place(self, event: StepPlaced) -> None:
         step, decision = event.step, event.decision
@@ -263,7 +272,11 @@ class FleetState:
         return int(self._offsets[attempt.pool]) + attempt.replica
 
     def _finish(self, event: AttemptFinished) -> None:
-        attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt))
+        attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt), None)
+        if attempt is None:
+            # Placed by another process, or given up as lost before: only its cost counts here.
+            self._charge(event)
+            return
         at = self._flat(attempt)
         if at is not None:
             counts = self._waiting if attempt.started_s is None else self._running
@@ -271,16 +284,27 @@ class FleetState:
             # Rounding must not leave a trace of work on an idle replica.
             idle = self._waiting[at] + self._running[at] == 0.0
             self._service_sum_s[at] = 0.0 if idle else self._service_sum_s[at] - attempt.service_s
-        account = self._tasks.get(event.task_id)
+        account = self._charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
-            account.spent_usd += event.cost_usd
         if event.outcome == "ok":
             self._learn(event, attempt, account)
         elif event.error_code in _POOL_FAULTS:
-            self._count_failure(attempt.pool, event.t_s)
+            self._count_failure(attempt, event.t_s)
 
-    def _count_failure(self, pool: int, t_s: float) -> None:
+    def _charge(self, event: AttemptFinished) -> TaskAccount | None:
+        account = self._tasks.get(event.task_id)
+        if account is not None:
+            account.spent_usd += event.cost_usd
+        return account
+
+    def _count_failure(self, attempt: OpenAttempt, t_s: float) -> None:
+        """Count towards the breaker; whatever ran when a fault showed fails by the same fault."""
+        pool = attempt.pool
+        started_s = t_s if attempt.started_s is None else attempt.started_s
+        if started_s <= self._failed_s[pool]:
+            return
+        self._failed_s[pool] = t_s
         self._failures[pool] += 1
         over = self._failures[pool] - _BREAKER_FAILURES
         if over >= 0:
@@ -288,12 +312,15 @@ class FleetState:
             open_s = _BREAKER_OPEN_S * 2.0 ** min(over, 16)
             self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, open_s)
 
+    def _close_breaker(self, pool: int) -> None:
+        self._failures[pool] = 0
+        self._open_until_s[pool] = -math.inf
+
     def _learn(
         self, event: AttemptFinished, attempt: OpenAttempt, account: TaskAccount | None
     ) -> None:
         """Correct what is expected of the pool and of such steps by what was measured."""
-        self._failures[attempt.pool] = 0
-        self._open_until_s[attempt.pool] = -math.inf
+        self._close_breaker(attempt.pool)
         step, usage, spec = attempt.step, event.usage, self._pools[attempt.pool]
         estimate = self._estimate_of(step.agent, step.name)
         if isinstance(step.call, LlmCall):
@@ -320,7 +347,7 @@ class FleetState:
             estimate.other_s.add(max(0.0, other_s))
             estimate.memory_bytes.add(usage.memory_bytes)
         if account is not None:
-            account.finished.append((step.name, event.t_s))
+            account.finished.append((step.name, step.step_id, event.t_s))
 
     def _estimate_of(self, agent: str, name: str) -> StepEstimate:
         """The estimate to learn into; the oldest goes when clients make up ever new names."""
@@ -335,6 +362,6 @@ class FleetState:
         account = self._tasks.pop(event.task_id, None)
         if account is None or event.status != "succeeded":
             return
-        for name, t_s in account.finished:
+        for name, step_id, t_s in account.finished:
             estimate = self._estimate_of(account.agent, name)
-            estimate.remaining_s.add(event.t_s - t_s)
+            estimate.add_remaining(step_id, event.t_s - t_s)

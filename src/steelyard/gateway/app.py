@@ -19,7 +19,9 @@ from steelyard.gateway.errors_http import RequestError, error_response
 from steelyard.gateway.exchange import Exchange, Message, Receive, Scope, Send
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
 from steelyard.gateway.settings import GatewaySettings
+from steelyard.gateway.task_api import TaskApi
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.store.event_store import EventStore
 
 _LOGGER = logging.getLogger("steelyard.gateway")
 _ACCESS_LOGGER = logging.getLogger("steelyard.gateway.access")
@@ -37,13 +39,20 @@ class Gateway:
         settings: The gateway's settings.
         dispatcher: Places and runs steps.
         metrics: Where requests are counted; it should be subscribed to the dispatcher already.
+        store: Where durable tasks are; None serves no /api/tasks.
     """
 
-    def __init__(self, settings: GatewaySettings, dispatcher: Dispatcher, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        store: EventStore | None = None,
+    ) -> None:
         self._settings = settings
         self._authenticator = Authenticator(settings)
         self._data_plane = DataPlane(settings, dispatcher)
-        self._control_plane = control_plane(dispatcher, metrics)
+        self._control_plane = control_plane(dispatcher, metrics, store)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,12 +112,15 @@ class Gateway:
             _ACCESS_LOGGER.info("%s", msgspec.json.encode(line).decode())
 
 
-def control_plane(dispatcher: Dispatcher, metrics: Metrics) -> Starlette:
+def control_plane(
+    dispatcher: Dispatcher, metrics: Metrics, store: EventStore | None = None
+) -> Starlette:
     """The paths beside /v1.
 
     Args:
         dispatcher: Knows the pools.
         metrics: What /metrics shows.
+        store: Where durable tasks are; None serves no /api/tasks.
 
     Returns:
         The application.
@@ -129,25 +141,27 @@ def control_plane(dispatcher: Dispatcher, metrics: Metrics) -> Starlette:
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE.decode()})
 
     async def refused(request: Request, error: Exception) -> Response:
-        if not isinstance(error, HTTPException):
+        headers = None
+        if isinstance(error, HTTPException):
+            headers = error.headers
+            error = RequestError(
+                f"{request.method} {request.url.path[:80]!r}: {error.detail}",
+                status=error.status_code,
+                code="unknown_path",
+            )
+        if not isinstance(error, SteelyardError):
             raise error
-        told = RequestError(
-            f"{request.method} {request.url.path[:80]!r}: {error.detail}",
-            status=error.status_code,
-            code="unknown_path",
-        )
-        response = error_response(told)
-        return Response(
-            response.encoded(), response.status, error.headers, media_type="application/json"
-        )
+        told = error_response(error)
+        return Response(told.encoded(), told.status, headers, media_type="application/json")
 
     return Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", show_metrics),
+            *([] if store is None else TaskApi(store, dispatcher).routes()),
         ],
-        exception_handlers={HTTPException: refused},
+        exception_handlers={HTTPException: refused, SteelyardError: refused},
     )
 
 

@@ -122,7 +122,7 @@ class DataPlane:
                 model=request.model,
             )
             renderer = _renderer(generation, head)
-            items = self._dispatcher.serve_llm(step, request, journal=task.journal)
+            items = self._dispatcher.serve_llm_once(step, request, journal=task.journal)
             answer = _Answer(exchange, generation, renderer, step.task_id)
             async with aclosing(items):
                 async for item in items:

@@ -12,8 +12,11 @@ Request headers:
 - `Steelyard-On-Miss`: `run_late` or `refuse`, when no pool can meet the deadline.
 - `Steelyard-Priority`: -10 to 10. It is validated and nothing else so far: queues go by slack.
 - `Idempotency-Key: TASK/STEP_ID` beside `Steelyard-Task: TASK`: the caller numbers its steps and
-  wants the answer kept in the event log (Steelyard's own task runtime does). Other keys are
-  ignored.
+  wants the answer kept in the event log (Steelyard's own task runtime does). A step that has an
+  answer there gets it again, without running. Other keys are ignored.
+- `Steelyard-Journal: FENCE ATTEMPT PATH FINGERPRINT`: sent by Steelyard's own workers beside the
+  former: number of the task's lease (`-` for none), number of the attempt, place of the step in the
+  program, hash of what it asks.
 """
 
 import datetime as dt
@@ -34,6 +37,7 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}.*"
 )
 _STEP_NUMBER = re.compile(r"[0-9]{1,9}")
+_JOURNAL = re.compile(r"(-|[0-9]{1,18}) ([0-9]{1,9}) ([a-z0-9_.]{1,200}) ([0-9a-f]{16})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _MAX_HEADER_CHARS = 512
 _MAX_PRIORITY = 10
@@ -53,6 +57,10 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
         budget_usd: Budget of the whole task.
         on_miss: What to do when no pool can meet the deadline; None leaves it to the gateway.
         priority: Validated, without effect so far.
+        attempt: Number of the step's first attempt in this request.
+        path: Place of the step in a durable task's program; empty elsewhere.
+        fingerprint: Hash of what the step asks, where the caller sent it.
+        fence: Number of the task's lease; None outside of durable tasks.
     """
 
     task_id: str | None = None
@@ -64,6 +72,10 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
     budget_usd: float | None = None
     on_miss: OnMiss | None = None
     priority: int = 0
+    attempt: int = 0
+    path: str = ""
+    fingerprint: str = ""
+    fence: int | None = None
 
 
 def task_headers(exchange: Exchange) -> TaskHeaders:
@@ -85,6 +97,8 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
         raise _wrong("Steelyard-On-Miss", on_miss, " or ".join(_ON_MISS))
     deadline_after_s, deadline_s = _deadline(exchange.header(b"steelyard-deadline"))
     printable = "1-128 printable ASCII characters"
+    journal = _matching(exchange, "Steelyard-Journal", _JOURNAL, "what Steelyard's workers send")
+    fence, attempt, path, fingerprint = (journal or "- 0  ").split(" ")
     return TaskHeaders(
         # A malformed traceparent is ignored, as W3C Trace Context section 3.2 demands.
         task_id=task_id or (trace.group(1) if trace else None),
@@ -96,6 +110,10 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
         budget_usd=_budget(exchange.header(b"steelyard-budget-usd")),
         on_miss=on_miss,
         priority=_priority(exchange.header(b"steelyard-priority")),
+        attempt=int(attempt),
+        path=path,
+        fingerprint=fingerprint,
+        fence=None if fence == "-" else int(fence),
     )
 
 

@@ -16,6 +16,7 @@ from steelyard.gateway.metrics import Metrics
 from steelyard.gateway.protocol import bounded_protocol
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.store.event_store import EventStore
 
 _BACKLOG = 2048
 
@@ -49,6 +50,7 @@ async def serve(
     dispatcher: Dispatcher,
     metrics: Metrics | None = None,
     listener: socket.socket | None = None,
+    store: EventStore | None = None,
 ) -> AsyncGenerator[GatewayServer, None]:
     """Serve the gateway while the block runs.
 
@@ -61,6 +63,7 @@ async def serve(
         metrics: What /metrics shows, subscribed to the dispatcher by the caller before the pools
             joined; None makes one, which counts from now on and takes all replicas for up.
         listener: A socket of `listen`; None binds one now.
+        store: Where durable tasks are; None serves no /api/tasks.
 
     Yields:
         The server, which listens already.
@@ -73,7 +76,8 @@ async def serve(
         for spec in dispatcher.state.pools:
             metrics.apply(PoolAdded(t_s=dispatcher.now_s(), spec=spec))
         dispatcher.subscribe(metrics.apply)
-    server = _EmbeddedServer(_uvicorn_config(settings, Gateway(settings, dispatcher, metrics)))
+    gateway = Gateway(settings, dispatcher, metrics, store)
+    server = _EmbeddedServer(_uvicorn_config(settings, gateway))
     if listener is None:
         listener = listen(settings)
     host, port = listener.getsockname()[:2]

@@ -109,10 +109,14 @@ class RequestTask:
                 prefix_hashes=prefixes.hashes,
                 prefix_tokens=tuple(min(tokens, input_tokens) for tokens in prefixes.tokens),
             ),
-            parents=dispatcher.frontier(self.task_id),
+            parents=dispatcher.parents(self.task_id, step_id),
             deadline_s=None if terms is None else terms.deadline_s,
             budget_usd=None if terms is None else terms.budget_usd,
             on_miss=self._on_miss,
+            attempt=headers.attempt,
+            path=headers.path,
+            fingerprint=headers.fingerprint,
+            fence=headers.fence,
         )
 
 

@@ -156,7 +156,10 @@ class Ledger:
 
     def _close_attempt(self, event: AttemptFinished) -> None:
         key = (event.task_id, event.step_id, event.attempt)
-        placed = self._placed.pop(key)
+        placed = self._placed.pop(key, None)
+        if placed is None:
+            # The attempt was given up as lost, and its end came after all: booked once already.
+            return
         self._spent_usd.setdefault(event.task_id, []).append(event.cost_usd)
         self.attempts.append(
             AttemptRecord(

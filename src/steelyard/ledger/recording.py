@@ -50,7 +50,9 @@ def _task(
     start_s: float,
     common: set[_Prefix],
 ) -> WorkloadTask:
-    ordered = sorted(attempts, key=lambda one: one.step.step_id)
+    # A step that its caller asked for twice counts once, as it was answered last.
+    by_step = {one.step.step_id: one for one in attempts}
+    ordered = [by_step[step_id] for step_id in sorted(by_step)]
     known = {one.step.step_id for one in ordered}
     steps: list[WorkloadStep] = []
     for index, attempt in enumerate(ordered):

@@ -8,7 +8,7 @@ from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.task import Step
 from steelyard.fleet.view import FleetView
 from steelyard.placement.candidates import cached_then_two_choices
-from steelyard.placement.predictions import decide, predict, refuse
+from steelyard.placement.predictions import Predictions, decide, predict, refuse
 
 # Pools within this share of the cheapest are as cheap. At a plan's bid prices all hardware that the
 # plan sends a step to costs the same (complementary slackness): a bare minimum would send every
@@ -27,6 +27,11 @@ class Policy(Protocol):
     def __call__(self, step: Step, view: FleetView) -> Decision | Refusal:
         """Where does the step go?"""
         ...
+
+
+def _earliest(seen: Predictions, pools: list[int]) -> list[int]:
+    """The one pool that finishes first, of some; none of none."""
+    return sorted(pools, key=lambda pool: (float(seen.finish_s[pool]), pool))[:1]
 
 
 class CheapestFeasible:
@@ -57,6 +62,8 @@ class CheapestFeasible:
         if not allowed:
             return refuse(view, seen, self.name)
         in_time = [pool for pool in allowed if seen.slack_s[pool] >= 0.0]
+        # Where every wait is too long for the step's share of the slack, the shortest end counts.
+        in_time = [pool for pool in in_time if seen.patient[pool]] or _earliest(seen, in_time)
         if in_time:
             least_usd = min(float(seen.bid_cost_usd[pool]) for pool in in_time)
             ties = [

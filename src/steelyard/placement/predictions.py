@@ -13,6 +13,11 @@ from steelyard.perf.cost import llm_used_s, tool_used_s
 from steelyard.perf.predict import FloatArray, itl_s, prefill_s, queue_wait_s
 from steelyard.placement.candidates import CandidateRule
 
+# Agents take 20-100 steps (public traces, 2026-11-22): so much of the slack is a step's own before
+# any task of its agent has ended.
+_USUAL_STEPS = 20.0
+_SHORTEST_S = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
@@ -26,8 +31,11 @@ class Predictions:
         finish_s: Seconds from now to the end.
         cached_tokens: Prompt tokens in the replica's cache.
         cost_usd: Cost at the pool's rent or token price.
-        bid_cost_usd: Cost at the pool's bid price or token price; pools are compared by it.
+        bid_cost_usd: Cost at the pool's bid price or token price, with a surcharge in proportion
+            to the wait; pools are compared by it. A queue says that the pool is scarcer than the
+            plan's bid price knows: a wait as long as the step itself doubles the price.
         slack_s: Deadline - now - remaining work - finish; infinite without a deadline.
+        patient: Whether the wait is within this step's share of the task's slack.
         affordable: Whether the cost fits what is left of the budget.
         obstacle: Why the pool cannot run the step, for rows with `runs` False.
     """
@@ -41,6 +49,7 @@ class Predictions:
     cost_usd: FloatArray
     bid_cost_usd: FloatArray
     slack_s: FloatArray
+    patient: BoolArray
     affordable: BoolArray
     obstacle: tuple[Verdict, ...]
 
@@ -85,11 +94,35 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         finish_s=finish_s,
         cached_tokens=cached,
         cost_usd=cost_usd,
-        bid_cost_usd=bid_cost_usd,
+        bid_cost_usd=bid_cost_usd * (1.0 + wait_s / np.maximum(service_s, _SHORTEST_S)),
         slack_s=slack_s,
+        patient=wait_s <= _patience_s(view, slack_s + wait_s, service_s),
         affordable=cost_usd <= left_usd,
         obstacle=obstacle,
     )
+
+
+def _patience_s(view: FleetView, unused_s: FloatArray, service_s: FloatArray) -> FloatArray:
+    """How long may this step wait, and leave the later steps of its task their part of the slack?
+
+    Equal flexibility (Kao and Garcia-Molina, IEEE TPDS 8(12), 1997): slack is shared among the
+    steps in proportion to their length. Steps that may each wait as long as the whole task can
+    bear leave nothing to the last ones.
+
+    Args:
+        view: The fleet as the step sees it.
+        unused_s: Slack if the step did not wait, shape [pools].
+        service_s: Seconds from start to end, shape [pools].
+
+    Returns:
+        Seconds, shape [pools]; infinite without a deadline.
+    """
+    expected = view.expected
+    if expected.remaining_known:
+        share = service_s / np.maximum(service_s + expected.remaining_s, _SHORTEST_S)
+    else:
+        share = np.full(len(service_s), 1.0 / _USUAL_STEPS)
+    return np.maximum(unused_s, 0.0) * share
 
 
 def _predict_llm(
@@ -149,8 +182,11 @@ def _obstacles(step: Step, view: FleetView, replica: IntArray) -> tuple[Verdict,
         ):
             obstacles.append("too_long")
         elif not isinstance(call, LlmCall) and (
-            isinstance(arrays, ToolArrays)
-            and max(view.expected.memory_bytes, call.memory_bytes) > arrays.memory_bytes[pool]
+            not view.pools[pool].runs_tool(call.tool)
+            or (
+                isinstance(arrays, ToolArrays)
+                and max(view.expected.memory_bytes, call.memory_bytes) > arrays.memory_bytes[pool]
+            )
         ):
             obstacles.append("cannot_run")
         elif replica[pool] < 0 or not view.closed[pool]:
@@ -202,7 +238,7 @@ def _reason(seen: Predictions, chosen: int, *, kept: bool) -> str:
     late = int(np.count_nonzero(seen.runs & (seen.slack_s < 0.0)))
     warm = int(seen.cached_tokens[chosen])
     note = f", {warm} prompt tokens cached" if warm else ""
-    return f"chosen over {rivals - late} dearer and {late} late pools{note}"
+    return f"chosen over {rivals - late} dearer or slower and {late} late pools{note}"
 
 
 def refuse(view: FleetView, seen: Predictions, policy: str) -> Refusal:
@@ -257,6 +293,8 @@ def verdicts(view: FleetView, seen: Predictions, chosen: int | None) -> tuple[Po
             verdict = "over_budget"
         elif seen.slack_s[pool] < 0.0:
             verdict = "too_late"
+        elif chosen is not None and seen.bid_cost_usd[pool] <= seen.bid_cost_usd[chosen]:
+            verdict = "later"
         told.append(
             PoolVerdict(
                 pool=spec.name,

@@ -15,22 +15,12 @@ import itertools
 import math
 from collections.abc import Iterator
 
-import msgspec
 import numpy as np
 
 from steelyard.planner.demand import FloatArray
-from steelyard.planner.master import IntArray, Master
+from steelyard.planner.master import Cut, Master
 
 VIOLATION = 1e-5
-
-
-class Cut(msgspec.Struct, frozen=True):
-    """`sum load_c x_c - machines_coef * n_offer <= at_most` over the share columns `cols`."""
-
-    offer: int
-    machines_coef: float
-    cols: IntArray
-    at_most: float
 
 
 def residual_capacity(
@@ -81,4 +71,8 @@ def violated_cuts(master: Master) -> Iterator[Cut]:
         found = residual_capacity(float(master.machines[o]), master.shares[cols], loads)
         if found is not None:
             mask, rest, at_most = found
-            yield Cut(o, rest, cols[mask > 0.0], at_most)
+            inside = mask > 0.0
+            machines = np.zeros(offers)
+            machines[o] = rest
+            cells = master.cells(master.columns[:, cols[inside]])
+            yield Cut(machines=machines, cells=cells, values=-loads[inside], at_least=-at_most)

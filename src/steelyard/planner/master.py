@@ -14,6 +14,7 @@ is negative (column generation): the bound holds for all of them.
 """
 
 import highspy
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -28,6 +29,23 @@ INFINITY = highspy.kHighsInf
 UNSERVED_FACTOR = 1000.0
 FIRST_COLUMNS = 4
 PRICED_COLUMNS = 3
+LOOSE = 1e-6
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """`machines . n + values . x[cells] >= at_least`, kept by every whole fleet.
+
+    Attributes:
+        machines: Coefficients of n, shape (offers,).
+        cells: Shares with a coefficient, as indices into loads.ravel(), priced in or not.
+        values: Their coefficients.
+        at_least: Right-hand side.
+    """
+
+    machines: FloatArray
+    cells: IntArray
+    values: FloatArray
+    at_least: float
 
 
 class Master:
@@ -42,6 +60,9 @@ class Master:
         columns: Block, offer and bucket of every column, shape (3, columns).
         objective_usd_per_hour: Cost of the last solution.
         unserved: Share of all buckets that no offer serves in the last solution; 0 if feasible.
+        finite_loads: The same with 0 where the offer cannot serve the bucket.
+        caps: Coefficients of n in the rows of the provider cap.
+        cuts: In the order of their rows, after demand, capacity and caps.
     """
 
     def __init__(self, demand: Demand) -> None:
@@ -53,9 +74,11 @@ class Master:
         ) * self.usd_per_hour.reshape(1, -1, 1)
         self.closed_form_usd_per_hour = float(self._costs[0].min(axis=0).sum())
         self._able: BoolArray = np.isfinite(self.loads)
-        self._finite = np.where(self._able, self.loads, 0.0)
+        self.finite_loads = np.ascontiguousarray(np.where(self._able, self.loads, 0.0))
         self._open = self._able.copy()
         self.columns: IntArray = np.zeros((3, 0), dtype=np.int64)
+        self._column_of: IntArray = np.full(self.loads.size, -1, dtype=np.int64)
+        self.cuts: list[Cut] = []
         self.machines: FloatArray = np.zeros(self._offers)
         self.shares: FloatArray = np.zeros(0)
         self.objective_usd_per_hour = 0.0
@@ -72,7 +95,7 @@ class Master:
         """Rows: demand (blocks x buckets), capacity (blocks x offers), one per provider cap."""
         cells = self._blocks * self._buckets
         capacities = self._blocks * self._offers
-        caps = self._caps = _cap_rows(demand)
+        caps = self.caps = _cap_rows(demand)
         unserved_usd = UNSERVED_FACTOR * max(self.closed_form_usd_per_hour, 1e-9)
         stock = [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
         model = highspy.HighsLp()
@@ -110,32 +133,81 @@ class Master:
             return 0
         block, offer, bucket = new
         self._open[block, offer, bucket] = False
-        rows = np.empty(2 * count, dtype=np.int32)
-        values = np.empty(2 * count)
-        rows[0::2] = block * self._buckets + bucket
-        values[0::2] = 1.0
-        rows[1::2] = self._blocks * self._buckets + block * self._offers + offer
-        values[1::2] = -self.loads[block, offer, bucket]
-        starts = 2 * np.arange(count, dtype=np.int32)
+        cells = self.cells(new)
+        self._column_of[cells] = self.columns.shape[1] + np.arange(count)
+        column = np.arange(count)
+        capacity = self._blocks * self._buckets + block * self._offers + offer
+        entries = [
+            (column, block * self._buckets + bucket, np.ones(count)),
+            (column, capacity, -self.loads[block, offer, bucket]),
+            *self._cut_entries(cells),
+        ]
+        columns, rows, values = (np.concatenate(part) for part in zip(*entries, strict=True))
+        order = np.argsort(columns, kind="stable")
         self._solver.addCols(
             count,
             np.zeros(count),
             np.zeros(count),
             np.full(count, INFINITY),
-            2 * count,
-            starts,
-            rows,
-            values,
+            len(order),
+            np.searchsorted(columns[order], column).astype(np.int32),
+            rows[order].astype(np.int32),
+            values[order],
         )
         self.columns = np.concatenate([self.columns, new], axis=1)
         return count
 
-    def _price(self, duals: FloatArray) -> int:
+    def _cut_entries(self, cells: IntArray) -> list[tuple[IntArray, IntArray, FloatArray]]:
+        """Which entries have new columns of these cells in the rows of the cuts?"""
+        if not self.cuts:
+            return []
+        position = np.full(self.loads.size, -1, dtype=np.int64)
+        position[cells] = np.arange(len(cells))
+        entries: list[tuple[IntArray, IntArray, FloatArray]] = []
+        for row, cut in enumerate(self.cuts, start=self.first_cut_row):
+            at = position[cut.cells]
+            hit = np.flatnonzero(at >= 0)
+            entries.append((at[hit], np.full(len(hit), row, dtype=np.int64), cut.values[hit]))
+        return entries
+
+    @property
+    def first_cut_row(self) -> int:
+        """The row of the first cut."""
+        count: int = self._blocks * (self._buckets + self._offers) + len(self.caps)
+        return count
+
+    def cells(self, columns: IntArray) -> IntArray:
+        """Block, offer and bucket, shape (3, k), as indices into loads.ravel()."""
+        flat: IntArray = (columns[0] * self._offers + columns[1]) * self._buckets + columns[2]
+        return flat
+
+    def _rents(self, duals: FloatArray, reduced: FloatArray, values: FloatArray) -> FloatArray:
+        """Worth of a machine's time in every block, shape (blocks, offers).
+
+        The duals of offers that nobody buys are not unique: the solver may say 0, and then all
+        their shares would look cheap. Their reduced cost is added, up to the full price; this
+        changes neither feasibility nor the value of the dual solution.
+        """
+        first = self._blocks * self._buckets
+        rents = np.maximum(duals[first : first + self._blocks * self._offers], 0.0)
+        rents = rents.reshape(self._blocks, self._offers)
+        idle = values[: self._offers] < 1e-9
+        spare = np.where(idle, np.maximum(reduced[: self._offers], 0.0), 0.0)
+        usable = self._able.any(axis=2)
+        repaired: FloatArray = rents + usable * (spare / np.maximum(usable.sum(axis=0), 1))
+        return repaired
+
+    def _price(self, solution: highspy.HighsSolution) -> int:
         """Add the columns that would make the solution cheaper; how many were there?"""
+        duals = np.array(solution.row_dual)
         cells = self._blocks * self._buckets
         worth = duals[:cells].reshape(self._blocks, 1, self._buckets)
-        rent = np.maximum(duals[cells : cells + self._blocks * self._offers], 0.0)
-        saved = worth - rent.reshape(self._blocks, self._offers, 1) * self._finite
+        rent = self._rents(duals, np.array(solution.col_dual), np.array(solution.col_value))
+        saved = worth - rent.reshape(self._blocks, self._offers, 1) * self.finite_loads
+        flat = saved.reshape(-1)
+        for dual, cut in zip(duals[self.first_cut_row :], self.cuts, strict=True):
+            if dual > 0.0:
+                flat[cut.cells] += dual * cut.values
         good = self._open & (saved > 1e-7 * np.abs(worth) + 1e-12)
         if not good.any():
             return 0
@@ -150,7 +222,7 @@ class Master:
 
     def keeps_caps(self, machines: FloatArray) -> bool:
         """Do these machines keep every provider's share under the cap?"""
-        return all(float(cap @ machines) <= 1e-9 for cap in self._caps)
+        return all(float(cap @ machines) <= 1e-9 for cap in self.caps)
 
     def add_all_columns(self) -> None:
         """Price in every column, so that the program is complete."""
@@ -178,7 +250,7 @@ class Master:
             if status != highspy.HighsModelStatus.kOptimal:
                 raise SolverError(f"HiGHS stopped with status {status}; please report the demand")
             solution = self._solver.getSolution()
-            if not price or self._price(np.array(solution.row_dual)) == 0:
+            if not price or self._price(solution) == 0:
                 break
         values = np.array(solution.col_value)
         self.machines = values[: self._offers]
@@ -187,12 +259,71 @@ class Master:
         self.objective_usd_per_hour = float(self._solver.getInfo().objective_function_value)
         return self.unserved <= 1e-7
 
-    def add_cut(self, offer: int, machines_coef: float, cols: IntArray, at_most: float) -> None:
-        """Add `sum load_c x_c - machines_coef * n_offer <= at_most` over share columns `cols`."""
-        block, _, bucket = self.columns[:, cols]
-        index = np.concatenate([[offer], self._first_share + cols]).astype(np.int32)
-        value = np.concatenate([[-machines_coef], self.loads[block, offer, bucket]])
-        self._solver.addRow(-INFINITY, at_most, len(index), index, value)
+    def add_cut(self, cut: Cut) -> None:
+        """Demand this inequality from now on."""
+        self.cuts.append(cut)
+        offers = np.flatnonzero(cut.machines)
+        columns = self._column_of[cut.cells]
+        known = np.flatnonzero(columns >= 0)
+        index = np.concatenate([offers, self._first_share + columns[known]]).astype(np.int32)
+        value = np.concatenate([cut.machines[offers], cut.values[known]])
+        self._solver.addRow(cut.at_least, INFINITY, len(index), index, value)
+
+    def trim(self, reduced_usd: float) -> None:
+        """Forget shares whose reduced cost is above this, and cuts that are slack.
+
+        The last solution stays optimal. Shares are priced in again when they are needed.
+        """
+        solution = self._solver.getSolution()
+        far = self.far_columns(reduced_usd)
+        if len(far):
+            self._solver.deleteCols(len(far), far.astype(np.int32))
+            far = far - self._first_share
+            block, offer, bucket = self.columns[:, far]
+            self._open[block, offer, bucket] = True
+            self.columns = np.delete(self.columns, far, axis=1)
+            self.shares = np.delete(self.shares, far)
+            cells = self.cells(self.columns)
+            self._column_of[:] = -1
+            self._column_of[cells] = np.arange(len(cells))
+        activity = np.array(solution.row_value)[self.first_cut_row :]
+        loose = [k for k, cut in enumerate(self.cuts) if activity[k] > cut.at_least + LOOSE]
+        if loose:
+            rows = self.first_cut_row + np.array(loose, dtype=np.int32)
+            self._solver.deleteRows(len(loose), rows.astype(np.int32))
+            gone = set(loose)
+            self.cuts = [cut for k, cut in enumerate(self.cuts) if k not in gone]
+
+    def far_columns(self, reduced_usd: float) -> IntArray:
+        """Columns of the program with idle shares whose reduced cost is above this."""
+        costs = np.array(self._solver.getSolution().col_dual)[self._first_share :]
+        far: IntArray = np.flatnonzero((costs > reduced_usd) & (self.shares < 1e-9))
+        columns: IntArray = far + self._first_share
+        return columns
+
+    @property
+    def unserved_columns(self) -> range:
+        """Columns of the program that stand for shares which nobody serves."""
+        return range(self._offers, self._first_share)
+
+    def basic_machines(self) -> list[tuple[int, int]]:
+        """Row of the basis and offer of every number of machines that is basic, by offer."""
+        # The bindings' stubs leave these two calls out.
+        found = self._solver.getBasicVariables()[1]  # type: ignore[attr-defined]
+        basic: IntArray = np.array(found, dtype=np.int64)
+        rows = np.flatnonzero((basic >= 0) & (basic < self._offers))
+        return sorted(((int(r), int(basic[r])) for r in rows), key=lambda pair: pair[1])
+
+    def row_multipliers(self, basis_row: int) -> FloatArray:
+        """Which combination of rows gives this row of the simplex tableau?"""
+        found = self._solver.getBasisInverseRow(basis_row)[1]  # type: ignore[attr-defined]
+        return np.array(found, dtype=np.float64)
+
+    def cell_shares(self) -> FloatArray:
+        """Shares of the last solution for every cell of loads.ravel()."""
+        shares = np.zeros(self.loads.size)
+        shares[self.cells(self.columns)] = self.shares
+        return shares
 
     def bound_machines(self, offer: int, lower: float, upper: float) -> None:
         """Allow only lower <= n_offer <= upper from now on."""

@@ -48,11 +48,11 @@ def route(demand: Demand, machines: FloatArray) -> Routing:
     load = demand.load()
     wanted = np.array([b.rate_per_s > 0.0 for b in demand.buckets])
     used = np.flatnonzero(machines > 0.5)
-    model = _GrowthModel(load[np.ix_(used, wanted)], machines[used])
+    usd = demand.prices()
+    model = _GrowthModel(load[np.ix_(used, wanted)], machines[used], usd[used])
     growth, shares, rents, worths = model.solve()
     if growth < 1.0 - 1e-6:
         raise SolverError(f"the fleet serves only {growth:.6f} of its demand; please report this")
-    usd = demand.prices()
     total_usd = float(machines @ usd)
     earned = float(rents @ machines[used])
     scale = total_usd / earned if earned > 0.0 else 0.0
@@ -70,7 +70,7 @@ def route(demand: Demand, machines: FloatArray) -> Routing:
 class _GrowthModel:
     """The linear program of `route` over the offers in use, growing by columns."""
 
-    def __init__(self, load: FloatArray, machines: FloatArray) -> None:
+    def __init__(self, load: FloatArray, machines: FloatArray, usd: FloatArray) -> None:
         self._load = load
         self._open = np.isfinite(load)
         self._finite = np.where(self._open, load, 0.0)
@@ -86,15 +86,20 @@ class _GrowthModel:
         for _ in range(self._buckets):
             self._solver.addRow(0.0, 0.0, 1, growth, np.array([-1.0]))
         first = np.zeros_like(self._open)
-        nearest = np.argsort(load, axis=0, kind="stable")[:FIRST_COLUMNS]
-        np.put_along_axis(first, nearest, values=True, axis=0)
+        cheapest = np.argsort(usd[:, None] * load, axis=0, kind="stable")[:FIRST_COLUMNS]
+        np.put_along_axis(first, cheapest, values=True, axis=0)
         self._add(first & self._open)
 
     def _add(self, wanted: np.typing.NDArray[np.bool_]) -> None:
-        for o, b in np.argwhere(wanted):
-            self._cells.append((int(o), int(b)))
-            rows = np.array([o, self._offers + b], dtype=np.int32)
-            self._solver.addCol(0.0, 0.0, INFINITY, 2, rows, np.array([self._load[o, b], 1.0]))
+        cells = np.argwhere(wanted)
+        offer, bucket = cells.T
+        count = len(cells)
+        self._cells.extend((int(o), int(b)) for o, b in cells)
+        rows = np.stack([offer, self._offers + bucket], axis=1).astype(np.int32).ravel()
+        values = np.stack([self._load[offer, bucket], np.ones(count)], axis=1).ravel()
+        starts = 2 * np.arange(count, dtype=np.int32)
+        nothing, unlimited = np.zeros(count), np.full(count, INFINITY)
+        self._solver.addCols(count, nothing, nothing, unlimited, 2 * count, starts, rows, values)
         self._open &= ~wanted
 
     def solve(self) -> tuple[float, FloatArray, FloatArray, FloatArray]:
@@ -111,7 +116,11 @@ class _GrowthModel:
             good = self._open & (saved > 1e-9 * max(1e-9, float(np.abs(worths).max())))
             if not good.any():
                 break
-            self._add(good)
+            ranked = np.where(good, saved, -np.inf)
+            best = np.argpartition(-ranked, min(FIRST_COLUMNS, self._offers - 1), axis=0)
+            few = np.zeros_like(good)
+            np.put_along_axis(few, best[:FIRST_COLUMNS], values=True, axis=0)
+            self._add(good & few)
         values = solution.col_value
         shares = np.zeros((self._offers, self._buckets))
         for (o, b), value in zip(self._cells, values[1:], strict=True):

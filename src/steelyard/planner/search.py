@@ -14,15 +14,29 @@ import msgspec
 import numpy as np
 
 from steelyard.errors import InfeasiblePlanError
+from steelyard.planner.branching import Bounds, PseudoCosts, Step, as_bounds, narrowed
+from steelyard.planner.conflicts import no_whole_fleet, why_infeasible
 from steelyard.planner.cuts import violated_cuts
 from steelyard.planner.demand import Demand, FloatArray
 from steelyard.planner.exact import is_small, solve_exactly
+from steelyard.planner.gomory import gomory_cuts
 from steelyard.planner.master import INFINITY, Master
+from steelyard.planner.nearby import Neighbourhood, nearby_fleet
 
 StopReason = Literal["gap", "nodes", "time"]
 INTEGRAL = 1e-6
 DIVE_SHARE = 3
-DIVE_EVERY = 20
+DIVE_EVERY = 40
+DIVE_STEPS = 40
+FEW_CUTS = 5
+GOMORY_CUTS = 40
+PATIENCE = 2
+SMALL_GAIN = 0.1
+SLOW_ROUNDS = 4
+NEAR_GAPS = 3.0
+POOR_GAPS = 3.0
+NODES_NEARBY = 10
+LOOK_NEARBY_AT = frozenset({20, 60, 140, 300, 620, 1260})
 
 
 class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +46,7 @@ class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
         gap_frac: Stop when cost / lower bound - 1 is at most this.
         nodes: Stop after this many nodes of the search tree.
         root_rounds: Rounds of cuts before the first branching.
+        gomory_rounds: How many of them may add Gomory cuts.
         node_rounds: Rounds of cuts at every other node.
         time_limit_s: Backstop in wall seconds; a plan that it cut short may differ by machine.
     """
@@ -39,6 +54,7 @@ class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
     gap_frac: float = 1e-4
     nodes: int = 400
     root_rounds: int = 60
+    gomory_rounds: int = 12
     node_rounds: int = 2
     time_limit_s: float = 30.0
 
@@ -63,9 +79,6 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
 
 
-Bounds = tuple[tuple[int, float, float], ...]
-
-
 class _Search:
     def __init__(self, demand: Demand, limits: SearchLimits) -> None:
         self.demand = demand
@@ -76,6 +89,8 @@ class _Search:
         )
         self.best: FloatArray | None = None
         self.best_usd = math.inf
+        self.relaxed_usd = 0.0
+        self.gains = PseudoCosts(self.master.usd_per_hour)
         self.give_up_s = time.perf_counter() + limits.time_limit_s
 
     def late(self) -> bool:
@@ -85,26 +100,44 @@ class _Search:
         for offer, _, _ in old:
             self.master.bound_machines(offer, 0.0, float(self.stock[offer]))
         for offer, lower, upper in new:
-            self.master.bound_machines(offer, lower, upper)
+            self.master.bound_machines(offer, lower, min(upper, float(self.stock[offer])))
 
-    def tighten(self, rounds: int) -> bool:
-        """Solve with cuts; False if no fleet fits the bounds or can beat the best known."""
-        recent: list[float] = []
-        for _ in range(rounds + 1):
+    def tighten(self, rounds: int, gomory: int = 0) -> bool:
+        """Solve with cuts; False if no fleet fits the bounds or can beat the best known.
+
+        Args:
+            rounds: Rounds of cuts.
+            gomory: How many of them may add Gomory cuts, once the others are few; valid only
+                while the bounds of n are those of the demand.
+        """
+        costs: list[float] = []
+        gomory_costs: list[float] = []
+        for left in range(rounds, -1, -1):
             if not self.master.solve():
                 return False
             cost = self.master.objective_usd_per_hour
-            recent.append(cost)
-            if self.closed(cost) or len(recent) > rounds or self.late():
-                break
-            if len(recent) > 5 and cost - recent[-5] < 1e-4 * cost:
+            costs.append(cost)
+            if self.closed(cost) or left == 0 or self.late() or self._slow(costs, gomory_costs):
                 break
             cuts = list(violated_cuts(self.master))
-            for cut in cuts:
-                self.master.add_cut(cut.offer, cut.machines_coef, cut.cols, cut.at_most)
+            if len(cuts) < FEW_CUTS and len(gomory_costs) < gomory:
+                gomory_costs.append(cost)
+                cuts.extend(gomory_cuts(self.master, GOMORY_CUTS))
             if not cuts:
                 break
+            for cut in cuts:
+                self.master.add_cut(cut)
         return True
+
+    def _slow(self, costs: list[float], gomory_costs: list[float]) -> bool:
+        """Do more cuts not pay any more?"""
+        if gomory_costs:
+            small_usd = SMALL_GAIN * self.limits.gap_frac * costs[-1]
+            return len(gomory_costs) > PATIENCE and costs[-1] - gomory_costs[-PATIENCE] < small_usd
+        if len(costs) <= SLOW_ROUNDS:
+            return False
+        gained = costs[-1] - costs[-1 - SLOW_ROUNDS]
+        return gained < 0.01 * (costs[-1] - self.relaxed_usd)
 
     def closed(self, bound_usd: float) -> bool:
         return bound_usd * (1.0 + self.limits.gap_frac) >= self.best_usd
@@ -126,10 +159,18 @@ class _Search:
             self.offer_incumbent(whole)
 
     def dive(self, start: Bounds) -> None:
-        """Round a third of the fractional machines at a time, those nearest to whole first."""
+        """Round a third of the fractional machines at a time, those nearest to whole first.
+
+        What is still fractional after `DIVE_STEPS` is rounded up. Not cut short by the time limit:
+        it takes few steps, and a plan must come out.
+        """
         fixed: dict[int, tuple[float, float]] = {o: (lo, up) for o, lo, up in start}
         before = dict(fixed)
-        while fractional := self.fractional():
+        for _ in range(DIVE_STEPS):
+            fractional = self.fractional()
+            if not fractional:
+                self.offer_incumbent(np.round(self.master.machines))
+                break
             n = self.master.machines
             up_part = n - np.floor(n + INTEGRAL)
             fractional.sort(key=lambda o: (min(up_part[o], 1.0 - up_part[o]), o))
@@ -139,11 +180,11 @@ class _Search:
                 self._round(batch, fixed, down=False)
                 if not self.master.solve():
                     break
-            if self.master.objective_usd_per_hour >= self.best_usd or self.late():
+            if self.master.objective_usd_per_hour >= self.best_usd:
                 break
         else:
-            self.offer_incumbent(np.round(self.master.machines))
-        self.set_bounds(_as_bounds(fixed), _as_bounds(before))
+            self.round_up()
+        self.set_bounds(as_bounds(fixed), as_bounds(before))
 
     def _round(
         self, batch: list[int], fixed: dict[int, tuple[float, float]], *, down: bool
@@ -160,22 +201,42 @@ class _Search:
                 fixed[o] = (min(floor + 1.0, high), high)
             self.master.bound_machines(o, *fixed[o])
 
-    def branch_offer(self, fractional: list[int]) -> int:
-        """The offer whose part machine is worth most money; ties by index."""
-        n, usd = self.master.machines, self.master.usd_per_hour
-        part = n - np.floor(n)
-        return max(fractional, key=lambda o: (usd[o] * min(part[o], 1.0 - part[o]), -o))
+    def look_around_root(self, root_usd: float) -> None:
+        """Find a first good fleet; then forget the shares that it shows to be too dear."""
+        if not self.look_nearby(root_usd, 0, 1):
+            self.dive(())
+            self.master.solve()
+        if self.poor(root_usd):
+            self.look_nearby(root_usd, 1, NODES_NEARBY)
+        if not self.closed(root_usd):
+            self.master.solve()
+            self.master.trim(self.best_usd - root_usd)
+            self.master.solve()
 
+    def look_nearby(self, bound_usd: float, width: int, nodes: int) -> bool:
+        """Is there any fleet in the neighbourhood of the last solution? Keep it if it is good."""
+        cost = self.master.objective_usd_per_hour
+        lifted_usd = max(bound_usd - self.relaxed_usd, 0.0)
+        near_usd = max(NEAR_GAPS * self.limits.gap_frac * cost, (0.1 + 0.2 * width) * lifted_usd)
+        where = Neighbourhood(
+            width=width,
+            near_usd=near_usd,
+            target_usd=bound_usd * (1.0 + 0.9 * self.limits.gap_frac),
+            gap_frac=0.5 * self.limits.gap_frac,
+            nodes=nodes,
+            time_limit_s=self.give_up_s - time.perf_counter(),
+        )
+        # What cuts have closed tells how much may be left.
+        hope_usd = max(5.0 * self.limits.gap_frac * bound_usd, (0.2 + width) * lifted_usd)
+        below_usd = min(self.best_usd, bound_usd + hope_usd)
+        found = nearby_fleet(self.master, below_usd, where)
+        if found is not None:
+            self.offer_incumbent(found)
+        return found is not None
 
-def _as_bounds(fixed: dict[int, tuple[float, float]]) -> Bounds:
-    return tuple((o, lo, up) for o, (lo, up) in sorted(fixed.items()))
-
-
-def _narrowed(bounds: Bounds, offer: int, lower: float, upper: float) -> Bounds:
-    fixed = {o: (lo, up) for o, lo, up in bounds}
-    low, high = fixed.get(offer, (0.0, INFINITY))
-    fixed[offer] = (max(low, lower), min(high, upper))
-    return _as_bounds(fixed)
+    def poor(self, bound_usd: float) -> bool:
+        """Is the best fleet so far from the bound that one must look further?"""
+        return self.best_usd > bound_usd * (1.0 + POOR_GAPS * self.limits.gap_frac)
 
 
 def search(demand: Demand, limits: SearchLimits) -> SearchResult:
@@ -193,14 +254,14 @@ def search(demand: Demand, limits: SearchLimits) -> SearchResult:
     """
     run = _Search(demand, limits)
     if not run.master.solve():
-        raise InfeasiblePlanError(_why_infeasible(demand))
-    relaxed_usd = run.master.objective_usd_per_hour
+        raise InfeasiblePlanError(why_infeasible(demand))
+    relaxed_usd = run.relaxed_usd = run.master.objective_usd_per_hour
     run.round_up()
     if is_small(run.master):
         return _exact(run, relaxed_usd)
-    bound_usd, nodes, stopped = _explore(run)
+    bound_usd, nodes, stopped = _explore(run, relaxed_usd)
     if run.best is None:
-        raise InfeasiblePlanError(_no_whole_fleet(demand))
+        raise InfeasiblePlanError(no_whole_fleet(demand))
     return SearchResult(
         machines=run.best,
         usd_per_hour=run.best_usd,
@@ -219,7 +280,7 @@ def _exact(run: _Search, relaxed_usd: float) -> SearchResult:
     if found.machines is not None:
         run.offer_incumbent(found.machines)
     if run.best is None:
-        raise InfeasiblePlanError(_no_whole_fleet(run.demand))
+        raise InfeasiblePlanError(no_whole_fleet(run.demand))
     bound_usd = max(relaxed_usd, found.lower_bound_usd_per_hour)
     return SearchResult(
         machines=run.best,
@@ -231,75 +292,86 @@ def _exact(run: _Search, relaxed_usd: float) -> SearchResult:
     )
 
 
-def _no_whole_fleet(demand: Demand) -> str:
-    return (
-        f"no whole number of machines keeps all constraints ({_rules(demand)}); loosen one, or"
-        " add offers of other sizes"
-    )
+class _Tree:
+    """Open nodes, best bound first."""
+
+    def __init__(self, relaxed_usd: float) -> None:
+        self._open: list[tuple[float, int, Bounds, Step | None]] = [(relaxed_usd, 0, (), None)]
+        self._pushed = 0
+        self._closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
+        self.nodes = 0
+
+    def bound_usd(self) -> float:
+        """No fleet that is still to be found, or was given up inside the gap, costs less."""
+        return min(self._open[0][0] if self._open else math.inf, self._closed_usd)
+
+    def pop(self) -> tuple[float, Bounds, Step | None]:
+        self.nodes += 1
+        usd, _, bounds, step = heapq.heappop(self._open)
+        return usd, bounds, step
+
+    def close(self, usd: float) -> None:
+        self._closed_usd = min(self._closed_usd, usd)
+
+    def split(self, usd: float, bounds: Bounds, offer: int, machines: float) -> None:
+        whole = float(math.floor(machines))
+        part = machines - whole
+        for lower, upper in ((0.0, whole), (whole + 1.0, INFINITY)):
+            self._pushed += 1
+            up = lower > 0.0
+            step = Step(offer=offer, part=1.0 - part if up else part, up=up)
+            child = narrowed(bounds, offer, lower, upper)
+            heapq.heappush(self._open, (usd, self._pushed, child, step))
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
 
 
-def _explore(run: _Search) -> tuple[float, int, StopReason]:
+def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
     """Best bound first. Returns the proven bound, the nodes used and why it stopped."""
-    open_nodes: list[tuple[float, int, Bounds]] = [(0.0, 0, ())]
+    tree = _Tree(relaxed_usd)
     current: Bounds = ()
-    pushed = nodes = 0
-    closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
-    while open_nodes:
-        bound_usd = min(open_nodes[0][0], closed_usd)
+    while tree:
+        bound_usd = tree.bound_usd()
         if run.closed(bound_usd):
-            return bound_usd, nodes, "gap"
-        if nodes >= run.limits.nodes:
-            return bound_usd, nodes, "nodes"
-        if run.late():
-            return bound_usd, nodes, "time"
-        parent_usd, _, bounds = heapq.heappop(open_nodes)
+            return bound_usd, tree.nodes, "gap"
+        if tree.nodes >= run.limits.nodes:
+            return bound_usd, tree.nodes, "nodes"
+        # The root is looked at however late it is: a plan must come out.
+        if tree.nodes >= 1 and run.late():
+            return bound_usd, tree.nodes, "time"
+        parent_usd, bounds, step = tree.pop()
         run.set_bounds(current, bounds)
         current = bounds
-        nodes += 1
-        if not run.tighten(run.limits.root_rounds if nodes == 1 else run.limits.node_rounds):
-            continue
-        node_usd = max(parent_usd, run.master.objective_usd_per_hour)
-        fractional = run.fractional()
-        if not fractional:
-            run.offer_incumbent(np.round(run.master.machines))
-        if not fractional or run.closed(node_usd):
-            closed_usd = min(closed_usd, node_usd)
-            continue
-        offer = run.branch_offer(fractional)
-        whole = float(math.floor(float(run.master.machines[offer])))
-        for lower, upper in ((0.0, whole), (whole + 1.0, float(run.stock[offer]))):
-            pushed += 1
-            child = _narrowed(bounds, offer, lower, upper)
-            heapq.heappush(open_nodes, (node_usd, pushed, child))
-        if nodes % DIVE_EVERY == 1:
+        _visit(run, tree, parent_usd, bounds, step)
+        if tree and tree.nodes in LOOK_NEARBY_AT:
+            width = 1 if run.poor(tree.bound_usd()) else 0
+            run.look_nearby(tree.bound_usd(), width, NODES_NEARBY)
+        elif tree and tree.nodes % DIVE_EVERY == 0:
             run.dive(bounds)
-    return min(closed_usd, run.best_usd), nodes, "gap"
+    return min(tree.bound_usd(), run.best_usd), tree.nodes, "gap"
 
 
-def _rules(demand: Demand) -> str:
-    names: list[str] = []
-    if demand.constraints.provider_share_cap is not None:
-        names.append(f"provider_share_cap {demand.constraints.provider_share_cap}")
-    if demand.constraints.survive_provider_loss_frac:
-        names.append(f"survive_provider_loss_frac {demand.constraints.survive_provider_loss_frac}")
-    if any(o.stock is not None for o in demand.offers):
-        names.append("stock")
-    return " with ".join(names) or "capacity alone"
-
-
-def _why_infeasible(demand: Demand) -> str:
-    """Which single rule, when dropped, would let the demand be served?"""
-    rules = demand.constraints
-    free = tuple(msgspec.structs.replace(o, stock=None) for o in demand.offers)
-    tries = {
-        "stock": msgspec.structs.replace(demand, offers=free),
-        "provider_share_cap": msgspec.structs.replace(
-            demand, constraints=msgspec.structs.replace(rules, provider_share_cap=None)
-        ),
-        "survive_provider_loss_frac": msgspec.structs.replace(
-            demand, constraints=msgspec.structs.replace(rules, survive_provider_loss_frac=None)
-        ),
-    }
-    guilty = [name for name, relaxed in tries.items() if Master(relaxed).solve()]
-    cure = f"loosening any of {', '.join(guilty)} would help" if guilty else "loosen several"
-    return f"the constraints are in conflict: {_rules(demand)}; {cure}"
+def _visit(run: _Search, tree: _Tree, parent_usd: float, bounds: Bounds, step: Step | None) -> None:
+    """Solve one node; close it or split it."""
+    limits = run.limits
+    solved = (
+        run.tighten(limits.root_rounds, limits.gomory_rounds)
+        if step is None
+        else run.tighten(limits.node_rounds)
+    )
+    if not solved:
+        return
+    node_usd = max(parent_usd, run.master.objective_usd_per_hour)
+    if step is not None:
+        run.gains.learn(step, node_usd - parent_usd)
+    elif run.fractional() and not run.closed(node_usd):
+        run.look_around_root(node_usd)
+    fractional = run.fractional()
+    if not fractional:
+        run.offer_incumbent(np.round(run.master.machines))
+    if not fractional or run.closed(node_usd):
+        tree.close(node_usd)
+        return
+    offer = run.gains.best_offer(run.master.machines, fractional)
+    tree.split(node_usd, bounds, offer, float(run.master.machines[offer]))

@@ -14,6 +14,9 @@ def quiet_solver(time_limit_s: float | None = None) -> highspy.Highs:
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
     solver.setOptionValue("random_seed", 1)
+    # HiGHS 1.15.1 dies in this heuristic on some small programs (its issue 3262); the search has
+    # feasible fleets of its own.
+    solver.setOptionValue("mip_heuristic_run_feasibility_jump", False)
     if time_limit_s is not None:
         solver.setOptionValue("time_limit", time_limit_s)
     return solver

@@ -193,13 +193,16 @@ class ToolRequest(msgspec.Struct, frozen=True, kw_only=True):
         tool: `module:function`.
         arguments: Keyword arguments, JSON values.
         timeout_s: Seconds after which the call is killed.
-        memory_bytes: Address space that the call may use beyond the idle worker's; 0 for no limit.
+        memory_bytes: Memory that the call may use beyond the idle worker's; 0 leaves it to the
+            pool. Without a sandbox it is address space, and each process has it anew.
+        task_id: Task that the call belongs to; empty for none. Told to MCP servers.
     """
 
     tool: str
     arguments: JsonObject
     timeout_s: float = 60.0
     memory_bytes: int = 0
+    task_id: str = ""
 
 
 class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,12 +213,14 @@ class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
         cpu_s: User and system CPU seconds of the call, its waited-for children included.
         wall_s: Seconds from call to return, in the worker.
         max_memory_bytes: Peak resident memory of the worker up to the call's end.
+        measured: False where `cpu_s` and `max_memory_bytes` are not known but assumed.
     """
 
     result: Any
     cpu_s: float
     wall_s: float
     max_memory_bytes: int
+    measured: bool = True
 
 
 class ToolBackend(Protocol):

@@ -308,19 +308,11 @@ class OpenAiEndpointPool:
         raise self._error(response.status, body, response.headers.get("Retry-After"), replica)
 
     def _error(self, status: int, body: bytes, retry_after: str | None, replica: int) -> PoolError:
-        """Which error says what the upstream's status means for the caller?"""
         said = self._clean(_message(body))
         text = f"{self._base_urls[replica]} answered {status}: {said}"
-        if status in {429, 503} and (status == 429 or retry_after is not None):
-            return PoolOverloadedError(text, retry_after_s=_retry_after_s(retry_after))
-        if status in {408, 504}:
-            return PoolTimeoutError(text)
-        # A refused key is the pool's fault, not the request's: another pool may answer.
-        if status >= 500 or status in {401, 402, 403}:
-            return PoolUnavailableError(text)
-        if status >= 400:
-            return PoolRejectedError(text)
-        return PoolProtocolError(f"{text} (redirects are not followed)")
+        error = _error_of(status, text, retry_after)
+        error.upstream_code, error.upstream_message = _code(body), said
+        return error
 
     def _clean(self, text: str) -> str:
         short = " ".join(text.split())[:_MAX_MESSAGE_CHARS]
@@ -401,6 +393,29 @@ def _checked_url(url: str) -> str:
 
 def _deadline(request: LlmRequest) -> float | None:
     return None if request.deadline_s is None else time.monotonic() + request.deadline_s
+
+
+def _error_of(status: int, text: str, retry_after: str | None) -> PoolError:
+    """Which error says what the upstream's status means for the caller?"""
+    if status in {429, 503} and (status == 429 or retry_after is not None):
+        return PoolOverloadedError(text, retry_after_s=_retry_after_s(retry_after))
+    if status in {408, 504}:
+        return PoolTimeoutError(text)
+    # A refused key is the pool's fault, not the request's: another pool may answer.
+    if status >= 500 or status in {401, 402, 403}:
+        return PoolUnavailableError(text)
+    if status >= 400:
+        return PoolRejectedError(text)
+    return PoolProtocolError(f"{text} (redirects are not followed)")
+
+
+def _code(body: bytes) -> str:
+    try:
+        error = parse_object(body).get("error")
+    except PoolProtocolError:
+        return ""
+    code = error.get("code") if isinstance(error, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return code if isinstance(code, str) else ""
 
 
 def _message(body: bytes) -> str:

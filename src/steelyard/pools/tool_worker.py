@@ -25,20 +25,29 @@ _BYTES_PER_KIB = 1024
 
 
 class ToolJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is to run; `python_paths` are put in front of `sys.path`."""
+    """What a worker is to run; `python_paths` are put in front of `sys.path`.
+
+    In a sandbox, `timeout_s` is kept inside; elsewhere the pool keeps it.
+    """
 
     tool: str
     arguments: dict[str, Any]
     memory_bytes: int
+    timeout_s: float
     python_paths: tuple[str, ...] = ()
 
 
 class ToolReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How the run ended: `outcome` when it is `ok`, `message` otherwise."""
+    """How the run ended: `outcome` when it is `ok`, `message` otherwise.
 
-    status: Literal["ok", "unknown_tool", "failed"]
+    The last three statuses come from sandboxes alone. After a report that is `last`, the worker
+    ends.
+    """
+
+    status: Literal["ok", "unknown_tool", "failed", "timeout", "memory", "killed"]
     message: str = ""
     outcome: ToolOutcome | None = None
+    last: bool = False
 
 
 def main() -> None:
@@ -57,20 +66,33 @@ def _send(pipe_out: BinaryIO, report: ToolReport) -> None:
 
 
 def _run(job: ToolJob) -> ToolReport:
+    tool = load_tool(job)
+    return tool if isinstance(tool, ToolReport) else run_tool(job, tool)
+
+
+def load_tool(job: ToolJob) -> Callable[..., Any] | ToolReport:
+    """Which function is the tool? A report of the failure when it cannot be loaded."""
     for path in job.python_paths:
         if path not in sys.path:
             sys.path.insert(0, path)
     try:
-        function = _find(job.tool)
+        return _find(job.tool)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         message = f"No tool {job.tool!r}: {error}. Name it module:function."
         return ToolReport(status="unknown_tool", message=message)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the executor's attempt boundary
+        message = f"Loading {job.tool} raised {type(error).__name__}: {error}"
+        return ToolReport(status="failed", message=message[:_MAX_MESSAGE_CHARS])
+
+
+def run_tool(job: ToolJob, tool: Callable[..., Any]) -> ToolReport:
+    """Call a tool in this process, and report what it returned and used."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     try:
         if job.memory_bytes > 0:
             limit = _address_space_bytes() + job.memory_bytes
             resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-        return _call(job, function)
+        return _call(job, tool)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the executor's attempt boundary
         message = f"{job.tool} raised {type(error).__name__}: {error}"
         return ToolReport(status="failed", message=message[:_MAX_MESSAGE_CHARS])

@@ -1,18 +1,13 @@
 """Tools in warm worker processes, with a time limit, a memory limit and measured use.
 
-This is process isolation with limits, not a sandbox: a tool runs with the rights of this user, and
-reaches the file system, the network and whatever is in the environment it is given. It cannot
-crash or block the caller, outlive its time limit, or take more memory than allowed.
+With a sandbox, a tool sees its own folder and nothing else. Without one, this is process isolation
+with limits: a tool runs with the rights of this user, and reaches the file system, the network and
+whatever is in the environment it is given; it cannot crash or block the caller, outlive its time
+limit, or take more memory than allowed.
 """
 
 import asyncio
-import contextlib
-import os
-import signal
-import sys
 from collections.abc import Mapping
-
-import msgspec
 
 from steelyard.errors import (
     PoolProtocolError,
@@ -22,10 +17,16 @@ from steelyard.errors import (
     ToolFailedError,
 )
 from steelyard.pools.backend import ToolOutcome, ToolRequest
-from steelyard.pools.framing import pack_frame, receive_frame
+from steelyard.pools.framing import pack_frame
+from steelyard.pools.launch import Launch, open_launch
+from steelyard.pools.sandbox.launch import Sandbox
+from steelyard.pools.tool_process import ToolProcess
 from steelyard.pools.tool_worker import ToolJob, ToolReport
 
 _CHILD_MODULE = "steelyard.pools.tool_worker"
+# A sandbox keeps the time limit inside, and its worker stays warm. This is how much later the whole
+# sandbox is killed if it does not.
+_GRACE_S = 2.0
 
 
 class ProcessToolPool:
@@ -35,7 +36,8 @@ class ProcessToolPool:
         slots: Number of workers; further calls wait.
         python_paths: Folders put in front of the workers' `sys.path`.
         environment: Environment of the workers; None hands on this process's own, secrets
-            included.
+            included. A sandbox hands on its language and time zone alone.
+        sandbox: What confines the workers; None for nothing.
     """
 
     def __init__(
@@ -43,18 +45,25 @@ class ProcessToolPool:
         slots: int,
         python_paths: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._slots = slots
+        self._sandbox = sandbox
         self._python_paths = python_paths
         self._environment = environment
         # None stands for a closed pool.
-        self._idle: asyncio.Queue[_Worker | None] = asyncio.Queue()
-        self._workers: list[_Worker] = []
+        self._idle: asyncio.Queue[ToolProcess | None] = asyncio.Queue()
+        self._workers: list[ToolProcess] = []
 
     @property
     def slots(self) -> int:
         """How many tools run at once?"""
         return self._slots
+
+    @property
+    def confinement(self) -> str:
+        """Which layers confine the workers? Empty for none."""
+        return next((worker.layers for worker in self._workers), "")
 
     def pids(self) -> tuple[int, ...]:
         """Process ids of the workers that are alive."""
@@ -67,8 +76,8 @@ class ProcessToolPool:
             PoolUnavailableError: A worker died while starting.
         """
         self._idle = asyncio.Queue()
-        self._workers = [_Worker() for _ in range(self._slots)]
-        await asyncio.gather(*(worker.start(self._environment) for worker in self._workers))
+        self._workers = [ToolProcess() for _ in range(self._slots)]
+        await asyncio.gather(*(worker.start(self._launch()) for worker in self._workers))
         for worker in self._workers:
             self._idle.put_nowait(worker)
 
@@ -99,17 +108,23 @@ class ProcessToolPool:
             raise PoolUnavailableError("The tool pool was closed.")
         try:
             if worker.pid is None:
-                await worker.start(self._environment)
-            return _outcome(await self._exchange(worker, request, job))
+                await worker.start(self._launch())
+            return _outcome(await self._exchange(worker, request, job), request)
         finally:
             if worker in self._workers:
                 idle.put_nowait(worker)
+
+    def _launch(self) -> Launch:
+        if self._sandbox is None:
+            return open_launch(_CHILD_MODULE, self._environment)
+        return self._sandbox.launch(self._environment or {})
 
     def _job(self, request: ToolRequest) -> bytes:
         job = ToolJob(
             tool=request.tool,
             arguments=request.arguments,
             memory_bytes=request.memory_bytes,
+            timeout_s=request.timeout_s,
             python_paths=self._python_paths,
         )
         try:
@@ -119,90 +134,52 @@ class ProcessToolPool:
                 f"The arguments of tool {request.tool} cannot be sent: {error}."
             ) from error
 
-    async def _exchange(self, worker: "_Worker", request: ToolRequest, job: bytes) -> ToolReport:
+    async def _limit_memory(
+        self, worker: ToolProcess, request: ToolRequest, most_bytes: int
+    ) -> None:
         try:
-            async with asyncio.timeout(request.timeout_s):
+            worker.limit_memory(min(request.memory_bytes or most_bytes, most_bytes))
+        except OSError as error:
+            await worker.kill()
+            raise PoolUnavailableError(
+                f"The memory of tool {request.tool} cannot be limited: {error}; retry."
+            ) from error
+
+    async def _exchange(self, worker: ToolProcess, request: ToolRequest, job: bytes) -> ToolReport:
+        limit_s = request.timeout_s
+        if self._sandbox is not None:
+            await self._limit_memory(worker, request, self._sandbox.limits.memory_bytes)
+            limit_s += _GRACE_S
+        try:
+            async with asyncio.timeout(limit_s):
                 report = await worker.exchange(job)
         except TimeoutError as error:
             await worker.kill()
-            raise PoolTimeoutError(
-                f"Tool {request.tool} ran longer than {request.timeout_s:g} s and was killed."
-            ) from error
+            raise _too_slow(request) from error
         except (asyncio.CancelledError, PoolProtocolError):
             await worker.kill()
             raise
         if report is None:
             await worker.kill()
             raise PoolUnavailableError(f"The worker of tool {request.tool} died; retry.")
+        if report.last:
+            await worker.kill()
         return report
 
 
-class _Worker:
-    """One worker process, started again when it was killed or died."""
-
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """Process id, None while there is no process."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
-
-    async def start(self, environment: Mapping[str, str] | None) -> None:
-        """Start the process and wait until it can take a call.
-
-        Raises:
-            PoolUnavailableError: It died while starting.
-        """
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            _CHILD_MODULE,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment,
-            # A group of its own, so that what a tool has started is killed with it.
-            start_new_session=True,
-        )
-        if await self._receive() is None:
-            await self.kill()
-            raise PoolUnavailableError("A tool worker died while starting; see its messages.")
-
-    async def exchange(self, job: bytes) -> ToolReport | None:
-        """Send a job and wait for its report; None when the process died."""
-        process = self._process
-        if process is None or process.stdin is None:
-            return None
-        process.stdin.write(job)
-        return await self._receive()
-
-    async def _receive(self) -> ToolReport | None:
-        process = self._process
-        if process is None or process.stdout is None:
-            return None
-        body = await receive_frame(process.stdout)
-        try:
-            return None if body is None else msgspec.msgpack.decode(body, type=ToolReport)
-        except msgspec.DecodeError as error:
-            raise PoolProtocolError(f"A tool worker sent no report: {error}.") from error
-
-    async def kill(self) -> None:
-        """Kill the process and what its tool has started."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        if process.stdin is not None:
-            process.stdin.close()
-        # Shielded: a cancelled call must not leave a zombie behind.
-        await asyncio.shield(process.wait())
-
-
-def _outcome(report: ToolReport) -> ToolOutcome:
+def _outcome(report: ToolReport, request: ToolRequest) -> ToolOutcome:
     if report.status == "unknown_tool":
         raise PoolRejectedError(report.message)
-    if report.status == "failed" or report.outcome is None:
+    if report.status == "timeout":
+        raise _too_slow(request)
+    if report.status == "memory":
+        raise ToolFailedError(f"{request.tool} used more memory than it may and was killed")
+    if report.status != "ok" or report.outcome is None:
         raise ToolFailedError(report.message)
     return report.outcome
+
+
+def _too_slow(request: ToolRequest) -> PoolTimeoutError:
+    return PoolTimeoutError(
+        f"Tool {request.tool} ran longer than {request.timeout_s:g} s and was killed."
+    )

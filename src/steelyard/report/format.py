@@ -9,6 +9,7 @@ import unicodedata
 
 _MICRO_BELOW_USD = 1e-3
 NONE = "-"
+_ROUNDING_FRAC = 1e-9
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -92,13 +93,16 @@ def seconds(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """How is a fraction written?
 
-    A fraction just below 1 is not shown as 100 %: a missed promise stays visible.
+    A fraction just below 1 is not shown as 100 %: a missed promise stays visible. What is less than
+    a rounding error of the arithmetic behind it is 0.
 
-    >>> percent(0.9345), percent(1.0), percent(0.9999), percent(None)
-    ('93.5 %', '100 %', '99.99 %', '-')
+    >>> percent(0.9345), percent(1.0), percent(0.9999), percent(4e-16), percent(None)
+    ('93.5 %', '100 %', '99.99 %', '0 %', '-')
     """
     if value is None:
         return NONE
+    if abs(value) < _ROUNDING_FRAC:
+        return "0 %"
     if value == 1.0:
         return "100 %"
     if 0.9995 <= value < 1.0:

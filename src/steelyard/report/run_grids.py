@@ -6,7 +6,17 @@ import statistics
 from steelyard.domain.units import rental_usd
 from steelyard.ledger.ledger import Ledger, TaskRecord
 from steelyard.ledger.summary import summarize_steps
-from steelyard.report.format import NONE, count, name, percent, ratio, seconds, significant, usd
+from steelyard.report.format import (
+    NONE,
+    count,
+    name,
+    percent,
+    ratio,
+    seconds,
+    short_offering,
+    significant,
+    usd,
+)
 from steelyard.report.grid import Column, Grid, columns
 from steelyard.report.inputs import Origin
 
@@ -25,7 +35,7 @@ def step_grid(ledger: Ledger, origin: Origin) -> Grid:
         (
             name(one.step),
             name(one.agent),
-            name(one.pool),
+            short_offering(one.pool),
             count(one.count),
             count(one.failed),
             NONE if math.isnan(one.latency_p50_s) else seconds(one.latency_p50_s),

@@ -6,7 +6,7 @@ from steelyard.domain.decision import Decision
 from steelyard.domain.events import AttemptFinished, AttemptStarted, StepPlaced
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
-from steelyard.errors import PoolOverloadedError, SteelyardBugError
+from steelyard.errors import PoolOverloadedError, PoolRejectedError, SteelyardBugError
 from steelyard.placement.queue import StepQueue
 from steelyard.runtime.recorder import Recorder
 
@@ -43,6 +43,7 @@ class Admission:
         self._recorder = recorder
         self._queues: dict[_Replica, StepQueue] = {}
         self._waiting: dict[_Attempt, asyncio.Future[None]] = {}
+        self._open: set[_Attempt] = set()
 
     def check_room(self, decision: Decision) -> None:
         """Refuse a step when too many wait for its replica; nothing is recorded then.
@@ -61,6 +62,21 @@ class Admission:
                 retry_after_s=decision.predicted_wait_s,
             )
 
+    def check_new(self, step: Step) -> None:
+        """Refuse an attempt that is under way: two of one name would spoil the books.
+
+        Args:
+            step: The step, which its caller may have numbered.
+
+        Raises:
+            PoolRejectedError: It waits or runs already.
+        """
+        if _key(step) in self._open:
+            raise PoolRejectedError(
+                f"step {step.step_id} of task {step.task_id} is being served already; wait for "
+                "its answer, or number the step differently"
+            )
+
     def place(self, step: Step, decision: Decision, now_s: float) -> None:
         """Record where a step was placed.
 
@@ -69,7 +85,8 @@ class Admission:
             decision: Where it goes.
             now_s: Time at which the policy saw the fleet; a replay shows it the same fleet.
         """
-        self._recorder.record(StepPlaced(t_s=now_s, step=step, decision=decision))
+        self._recorder.record(StepPlaced(t_s=now_s, step=step, decision=decision), step.fence)
+        self._open.add(_key(step))
 
     async def enter(self, step: Step, decision: Decision, cap: int) -> None:
         """Wait until a placed step may start, and record its start.
@@ -87,29 +104,33 @@ class Admission:
             self._record_start(step)
             return
         may_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[(step.task_id, step.step_id, step.attempt)] = may_start
+        self._waiting[_key(step)] = may_start
         queue.push(step, self._recorder.now_s(), decision.slack_at_start_s)
         try:
             await may_start
         except asyncio.CancelledError:
             queue.remove(step)
-            self._waiting.pop((step.task_id, step.step_id, step.attempt), None)
+            self._waiting.pop(_key(step), None)
             raise
 
-    def leave(self, event: AttemptFinished, decision: Decision, cap: int) -> None:
+    def leave(
+        self, event: AttemptFinished, decision: Decision, cap: int, fence: int | None = None
+    ) -> None:
         """Record the end of an attempt and let the next steps start.
 
         Args:
             event: How it ended.
             decision: Where it had been placed.
             cap: Steps that run at once on the replica.
+            fence: Number of the lease under which it ran; None outside of durable tasks.
         """
-        self._recorder.record(event)
+        self._open.discard((event.task_id, event.step_id, event.attempt))
+        self._recorder.record(event, fence)
         replica = (decision.pool, decision.replica)
         queue = self._queues.setdefault(replica, StepQueue())
         while len(queue) > 0 and self._recorder.state.running_on(*replica) < cap:
             step = queue.pop()
-            may_start = self._waiting.pop((step.task_id, step.step_id, step.attempt))
+            may_start = self._waiting.pop(_key(step))
             # A waiter that was cancelled in this very turn of the loop has left already.
             if not may_start.done():
                 self._record_start(step)
@@ -122,5 +143,10 @@ class Admission:
                 task_id=step.task_id,
                 step_id=step.step_id,
                 attempt=step.attempt,
-            )
+            ),
+            step.fence,
         )
+
+
+def _key(step: Step) -> _Attempt:
+    return (step.task_id, step.step_id, step.attempt)

@@ -4,9 +4,18 @@ Light on purpose: tool workers import the user's module, and this with it.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    NewType,
+    ParamSpec,
+    TypeVar,
+    get_type_hints,
+)
 
+from steelyard.domain.agent import AgentLimit
 from steelyard.errors import ConfigError
 
 # The context that a task is handed; TaskContext, which this light module must not import.
@@ -15,6 +24,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _DEFAULT_TIMEOUT_S = 60.0
+_DEFAULT_WRAP_UP_S = 2.0
+
+# Declare a parameter of this type, with the default NO_KEY, and the tool gets its step's key.
+IdempotencyKey = NewType("IdempotencyKey", str)
+NO_KEY = IdempotencyKey("")
 
 
 class Tool(Generic[P, R]):
@@ -40,6 +54,7 @@ class Tool(Generic[P, R]):
         self.step_name = function.__name__
         self.timeout_s = timeout_s
         self.memory_bytes = memory_bytes
+        self._key_parameter = _key_parameter(function)
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -51,6 +66,20 @@ class Tool(Generic[P, R]):
         bound = inspect.signature(self._function).bind(*args, **kwargs)
         return dict(bound.arguments)
 
+    def key_argument(self, key: str) -> dict[str, Any]:
+        """The step's idempotency key as an argument, where the function takes one."""
+        return {} if self._key_parameter is None else {self._key_parameter: key}
+
+
+def _key_parameter(function: Callable[..., Any]) -> str | None:
+    """The parameter of type IdempotencyKey; None when there is none."""
+    try:
+        hints: Mapping[str, Any] = get_type_hints(function)
+    except NameError:
+        # A hint that is only there for type checkers; then none of ours is meant to be found.
+        hints = getattr(function, "__annotations__", {})
+    return next((name for name, hint in hints.items() if hint is IdempotencyKey), None)
+
 
 class AgentTask(Generic[C, P, R]):
     """An agent: an async function whose LLM calls and tools are steps.
@@ -58,12 +87,31 @@ class AgentTask(Generic[C, P, R]):
     Args:
         function: Takes a TaskContext first; arguments and result are JSON values.
         name: Name of the agent in the log and in reports.
+        limit: How many of its tasks may run and start.
+        wrap_up: Takes a TaskContext; makes a result of what is recorded when the deadline comes
+            or the budget ends. None lets the task fail then.
+        wrap_up_s: Seconds before the deadline that are left to it.
     """
 
-    def __init__(self, function: Callable[Concatenate[C, P], Awaitable[R]], name: str) -> None:
+    def __init__(
+        self,
+        function: Callable[Concatenate[C, P], Awaitable[R]],
+        name: str,
+        limit: AgentLimit | None = None,
+        wrap_up: Callable[[C], Awaitable[Any]] | None = None,
+        wrap_up_s: float = _DEFAULT_WRAP_UP_S,
+    ) -> None:
         self.function = function
         self.name = name
+        self.limit = limit or AgentLimit()
+        self.wrap_up = wrap_up
+        self.wrap_up_s = wrap_up_s if wrap_up is not None else 0.0
         self.__doc__ = function.__doc__
+
+    def arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        """The arguments of a run by name, as they are recorded."""
+        bound = inspect.signature(self.function).bind(None, *args, **kwargs)
+        return dict(list(bound.arguments.items())[1:])
 
 
 def tool(
@@ -86,12 +134,19 @@ def tool(
 
 
 def task(
-    *, name: str | None = None
+    *,
+    name: str | None = None,
+    limit: AgentLimit | None = None,
+    wrap_up: Callable[[Any], Awaitable[Any]] | None = None,
+    wrap_up_s: float = _DEFAULT_WRAP_UP_S,
 ) -> Callable[[Callable[Concatenate[C, P], Awaitable[R]]], AgentTask[C, P, R]]:
     """Make an async function an agent.
 
     Args:
         name: Name of the agent; the function's name by default.
+        limit: How many of its tasks may run at once and start in a time, over all workers.
+        wrap_up: Makes a result of what is recorded when the deadline comes or the budget ends.
+        wrap_up_s: Seconds before the deadline that are left to `wrap_up`.
 
     Returns:
         The decorator.
@@ -100,6 +155,7 @@ def task(
     def decorate(
         function: Callable[Concatenate[C, P], Awaitable[R]],
     ) -> AgentTask[C, P, R]:
-        return AgentTask(function, name or str(getattr(function, "__name__", "agent")))
+        known = name or str(getattr(function, "__name__", "agent"))
+        return AgentTask(function, known, limit, wrap_up, wrap_up_s)
 
     return decorate

@@ -1,18 +1,18 @@
 """The live driver: asks the policy, runs the step in the chosen pool, records what happened."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
-from steelyard.domain.decision import Decision, Refusal
+from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
+    AttemptFinished,
     AttemptOutcome,
     Event,
     JsonValue,
     ReplicaChanged,
-    StepRefused,
     TaskFinished,
     TaskStatus,
     TaskSubmitted,
@@ -21,8 +21,6 @@ from steelyard.domain.events import (
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
 from steelyard.errors import (
-    BudgetExceededError,
-    NoFeasiblePoolError,
     PoolError,
     PoolUnavailableError,
     SteelyardError,
@@ -40,12 +38,19 @@ from steelyard.pools.backend import (
     ToolRequest,
 )
 from steelyard.runtime.admission import Admission, step_cap
+from steelyard.runtime.journal import Journal
 from steelyard.runtime.meter import AttemptMeter
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
+from steelyard.runtime.placing import Placing
+from steelyard.runtime.recorded_answer import recorded_llm
 from steelyard.runtime.recorder import Recorder
+from steelyard.runtime.retry import pause_before_retry_s
 from steelyard.runtime.transcript import Transcript
 
-_MAX_ATTEMPTS = 3
+# `error_code` of attempts that were running when their worker died.
+WORKER_LOST = "worker_lost"
+# An embedded engine that died is back after 4-9 s (measured here on busy and idle machines).
+_OUTAGE_PATIENCE_S = 20.0
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +75,7 @@ class Dispatcher:
         policy: Decides where steps go.
         llm_pools: Backends by pool name.
         tool_pools: Backends by pool name.
+        outage_patience_s: How long a step waits for a pool that could run it and is down.
     """
 
     def __init__(
@@ -78,12 +84,13 @@ class Dispatcher:
         policy: Policy,
         llm_pools: Mapping[str, LlmBackend],
         tool_pools: Mapping[str, ToolBackend],
+        outage_patience_s: float = _OUTAGE_PATIENCE_S,
     ) -> None:
         self._recorder = recorder
-        self._policy = policy
         self._llm_pools = dict(llm_pools)
         self._tool_pools = dict(tool_pools)
         self._admission = Admission(recorder)
+        self._placing = Placing(recorder, policy, outage_patience_s)
         self._tasks = OpenTasks()
 
     @property
@@ -112,6 +119,8 @@ class Dispatcher:
         """Record that a replica went down or came back; pools' watchers call this."""
         event = ReplicaChanged(t_s=self.now_s(), pool=pool, replica=replica, up=up, reason=reason)
         self._recorder.record(event)
+        if up:
+            self._placing.pool_came_back()
 
     # ------------------------------------------------------------------ tasks
 
@@ -141,25 +150,79 @@ class Dispatcher:
             )
         )
 
+    def take_task(self, task_id: str, terms: TaskTerms, events: Sequence[Event]) -> Journal:
+        """Go on with a task that this process has a lease for.
+
+        Attempts that its last worker left open are recorded as lost: nobody knows how they ended,
+        and their cost, if any, was never recorded.
+
+        Args:
+            task_id: The task.
+            terms: Its terms, with the lease's number.
+            events: Its journal.
+
+        Returns:
+            The journal, folded.
+        """
+        journal = Journal.of(events)
+        self._tasks.open(task_id, terms, journal.next_step_id)
+        if not self.state.has_task(task_id):
+            self._recorder.restore(events)
+        for step in journal.in_order():
+            for attempt in sorted(step.open):
+                self._recorder.record(
+                    _lost_attempt(self.now_s(), task_id, step.step_id, attempt), terms.fence
+                )
+            step.open.clear()
+            if step.done and step.kind in {"llm", "tool"} and not step.error_code:
+                self._tasks.step_submitted(task_id, step.step_id, step.parents)
+                self._tasks.step_done(task_id, step.step_id)
+        return journal
+
+    def drop_task(self, task_id: str) -> None:
+        """Forget a task that this process has no lease for any more; nothing is recorded."""
+        self._tasks.close(task_id)
+        self.state.forget_task(task_id)
+
     def close_task(
         self,
         task_id: str,
         status: TaskStatus,
         error: SteelyardError | None = None,
         result: JsonValue = None,
-    ) -> None:
-        """Record that a task has ended."""
+        *,
+        wrapped_up: bool = False,
+    ) -> TaskFinished:
+        """Record that a task has ended.
+
+        Returns:
+            What was recorded; `durable` says when it is on disk.
+        """
+        terms = self._tasks.terms(task_id)
         self._tasks.close(task_id)
-        self._recorder.record(
-            TaskFinished(
-                t_s=self.now_s(),
-                task_id=task_id,
-                status=status,
-                error_code="" if error is None else error.code,
-                error="" if error is None else str(error),
-                result=result,
-            )
+        event = TaskFinished(
+            t_s=self.now_s(),
+            task_id=task_id,
+            status=status,
+            error_code="" if error is None else error.code,
+            error="" if error is None else str(error),
+            result=result,
+            wrapped_up=wrapped_up,
         )
+        self._recorder.record(event, None if terms is None else terms.fence)
+        return event
+
+    def record(self, event: Event, fence: int | None) -> None:
+        """Record what a task's own worker knows of it."""
+        self._recorder.record(event, fence)
+
+    async def durable(self, task_id: str, fence: int | None) -> None:
+        """Wait until all events of a task are on disk; see `Recorder.durable`."""
+        await self._recorder.durable(task_id, fence)
+
+    async def journal(self, task_id: str) -> Sequence[Event]:
+        """Which events has a task, in order?"""
+        return await asyncio.wrap_future(self._recorder.log.journal(task_id))
 
     def task_terms(self, task_id: str) -> TaskTerms | None:
         """Agent, deadline and budget of an open task; None when it is not open."""
@@ -169,9 +232,9 @@ class Dispatcher:
         """Which number does the task's next step get?"""
         return self._tasks.next_step_id(task_id)
 
-    def frontier(self, task_id: str) -> tuple[int, ...]:
-        """Which finished steps would be the parents of a step submitted now?"""
-        return self._tasks.frontier(task_id)
+    def parents(self, task_id: str, step_id: int) -> tuple[int, ...]:
+        """On which finished steps is a step built that is submitted now?"""
+        return self._tasks.parents(task_id, step_id)
 
     # ------------------------------------------------------------------ steps
 
@@ -197,7 +260,7 @@ class Dispatcher:
             BudgetExceededError: The policy refused it for its cost.
             PoolError: The last attempt's failure.
         """
-        done = False
+        done, first = False, step.attempt
         while not done:
             given = False
             try:
@@ -207,9 +270,29 @@ class Dispatcher:
                         yield item
                 done = True
             except PoolError as error:
-                if given or not error.retryable or step.attempt + 1 >= _MAX_ATTEMPTS:
+                if given:
                     raise
-                step = msgspec.structs.replace(step, attempt=step.attempt + 1)
+                step = await self._next_attempt(step, error, first)
+
+    async def serve_llm_once(
+        self, step: Step, request: LlmRequest, *, journal: bool = False
+    ) -> AsyncGenerator[Decision | LlmChunk | Settlement, None]:
+        """As `serve_llm`, but a journalled step that has an answer in the log gets that one.
+
+        Raises:
+            NondeterminismError: The recorded answer is one to another question.
+        """
+        recorded = recorded_llm(await self.journal(step.task_id), step) if journal else None
+        if recorded is not None:
+            placed, chunks, ended = recorded
+            yield placed.decision
+            for chunk in chunks:
+                yield chunk
+            yield Settlement(usage=ended.usage, cost_usd=ended.cost_usd, attempt=ended.attempt)
+            return
+        async with aclosing(self.serve_llm(step, request, journal=journal)) as items:
+            async for item in items:
+                yield item
 
     async def serve_tool(
         self, step: Step, request: ToolRequest
@@ -228,13 +311,20 @@ class Dispatcher:
             BudgetExceededError: The policy refused it for its cost.
             PoolError: The last attempt's failure.
         """
+        first = step.attempt
         while True:
             try:
                 return await self._attempt_tool(step, request)
             except PoolError as error:
-                if not error.retryable or step.attempt + 1 >= _MAX_ATTEMPTS:
-                    raise
-                step = msgspec.structs.replace(step, attempt=step.attempt + 1)
+                step = await self._next_attempt(step, error, first)
+
+    async def _next_attempt(self, step: Step, error: PoolError, first: int) -> Step:
+        """Wait for the step's next attempt; raises the error when there is none."""
+        pause_s = pause_before_retry_s(error, step.attempt - first, self.now_s(), step.deadline_s)
+        if pause_s is None:
+            raise error
+        await asyncio.sleep(pause_s)
+        return msgspec.structs.replace(step, attempt=step.attempt + 1)
 
     async def embed(
         self, step: Step, texts: list[str], model: str
@@ -299,8 +389,8 @@ class Dispatcher:
         Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
         shows the policy the fleet it saw. Whatever way the block is left, its end is recorded.
         """
-        now_s = self.now_s()
-        decision = self._decide(step, now_s)
+        decision, now_s = await self._placing.decide(step)
+        self._admission.check_new(step)
         self._admission.check_room(decision)
         self._admission.place(step, decision, now_s)
         spec = self._spec(decision.pool)
@@ -310,6 +400,9 @@ class Dispatcher:
         outcome: AttemptOutcome = "cancelled"
         failure: PoolError | None = None
         try:
+            if step.fence is not None:
+                # The lease is checked, and the attempt known to a later worker, before it runs.
+                await self._recorder.durable(step.task_id, step.fence)
             await self._admission.enter(step, decision, cap)
             meter.start(self.now_s())
             yield decision, meter
@@ -318,20 +411,14 @@ class Dispatcher:
             outcome, failure = "failed", error
             raise
         finally:
-            self._admission.leave(meter.finish(self.now_s(), outcome, failure), decision, cap)
+            ended = meter.finish(self.now_s(), outcome, failure)
+            self._admission.leave(ended, decision, cap, step.fence)
             if outcome == "ok":
                 self._tasks.step_done(step.task_id, step.step_id)
 
-    def _decide(self, step: Step, now_s: float) -> Decision:
-        answer = self._policy(step, self.state.view(step, now_s))
-        if isinstance(answer, Decision):
-            return answer
-        self._recorder.record(StepRefused(t_s=now_s, step=step, refusal=answer))
-        raise _refusal_error(step, answer)
-
     async def _settle(self, meter: AttemptMeter) -> Settlement:
-        await asyncio.wrap_future(self._recorder.log.durable())
         event = meter.finished
+        await self._recorder.durable(event.task_id, meter.fence)
         return Settlement(usage=event.usage, cost_usd=event.cost_usd, attempt=event.attempt)
 
     def _spec(self, pool: str) -> PoolSpec:
@@ -341,23 +428,20 @@ class Dispatcher:
         raise PoolUnavailableError(f"pool {pool} left the fleet; the step can be placed again")
 
 
+def _lost_attempt(t_s: float, task_id: str, step_id: int, attempt: int) -> AttemptFinished:
+    return AttemptFinished(
+        t_s=t_s,
+        task_id=task_id,
+        step_id=step_id,
+        attempt=attempt,
+        outcome="cancelled",
+        usage=Usage(),
+        cost_usd=0.0,
+        error_code=WORKER_LOST,
+        error="its worker died or lost the task",
+    )
+
+
 def _says_something(chunk: LlmChunk) -> bool:
     """An endpoint's first chunk holds headers alone; after it a retry still goes unnoticed."""
     return bool(chunk.text or chunk.tool_calls or chunk.finish_reason)
-
-
-def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:
-    what = f"step {step.name} of task {step.task_id}"
-    if refusal.cause == "budget":
-        return BudgetExceededError(
-            f"{what} would exceed the task's budget of {step.budget_usd} USD in every pool "
-            f"({refusal.reason}); raise the budget or shorten the answer"
-        )
-    if refusal.cause == "deadline":
-        return NoFeasiblePoolError(
-            f"{what} would miss its deadline in every pool ({refusal.reason}); the earliest "
-            f"possible end is in {refusal.earliest_finish_s:.1f} s"
-        )
-    return NoFeasiblePoolError(
-        f"{what} cannot run in any pool ({refusal.reason}); add a pool that can, or wait for one"
-    )

@@ -11,14 +11,18 @@ from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import (
     EmbeddedPoolSettings,
     EndpointPoolSettings,
+    McpPoolSettings,
     PoolSettings,
     Settings,
     ToolPoolSettings,
 )
 from steelyard.domain.events import PoolAdded
 from steelyard.domain.pool import PoolSpec
+from steelyard.errors import MissingExtraError
 from steelyard.placement.policy import Policy
 from steelyard.pools.backend import LlmBackend, ReplicaWatcher, ToolBackend
+from steelyard.pools.sandbox.confinement import SandboxLimits
+from steelyard.pools.sandbox.launch import Sandbox, find_sandbox
 from steelyard.runtime.calibration import calibrate
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
@@ -63,9 +67,9 @@ async def live_fleet(
         watchers = _Watchers()
         for name, pool in settings.pools.items():
             spec = pool_spec(name, pool, catalog)
-            if isinstance(pool, ToolPoolSettings):
-                progress(f"starting {pool.slots} tool workers of pool {name}")
-                tools = _tool_backend(pool)
+            if isinstance(pool, ToolPoolSettings | McpPoolSettings):
+                progress(f"starting the tools of pool {name}")
+                tools = await _tool_backend(name, pool)
                 await tools.start()
                 stack.push_async_callback(tools.close)
                 tool_pools[name] = tools
@@ -116,10 +120,57 @@ async def _calibrated(spec: PoolSpec, model: str, backend: LlmBackend) -> PoolSp
     return msgspec.structs.replace(spec, llm_curves={model: curve})
 
 
-def _tool_backend(pool: ToolPoolSettings) -> ToolBackend:
+async def _tool_backend(name: str, pool: ToolPoolSettings | McpPoolSettings) -> ToolBackend:
+    if isinstance(pool, McpPoolSettings):
+        return await _mcp_backend(name, pool)
     from steelyard.pools.tools import ProcessToolPool  # noqa: PLC0415 - only when configured
 
-    return ProcessToolPool(slots=pool.slots, environment=tool_environment())
+    python_paths = tuple(str(path.resolve()) for path in pool.python_paths)
+    return ProcessToolPool(
+        slots=pool.slots,
+        python_paths=python_paths,
+        environment=tool_environment(),
+        sandbox=await _sandbox(pool, python_paths),
+    )
+
+
+async def _mcp_backend(name: str, pool: McpPoolSettings) -> ToolBackend:
+    try:
+        from steelyard.pools.mcp_tools import McpServer, McpToolBackend  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"pools.{name} is an MCP server and {error.name} is not installed; "
+            "pip install 'steelyard[mcp]'"
+        ) from error
+    headers: dict[str, str] = {}
+    if pool.api_key_env is not None:
+        key = secret(pool.api_key_env, f"pools.{name}.api_key_env")
+        headers["Authorization"] = f"Bearer {key}"
+    sandbox = None
+    if pool.command:
+        sandbox = await _sandbox(pool, tuple(str(path.resolve()) for path in pool.readable))
+    server = McpServer(
+        command=pool.command,
+        environment=tool_environment(),
+        sandbox=sandbox,
+        url=pool.url,
+        headers=headers,
+    )
+    return McpToolBackend(name, server, pool.tools, pool.slots, pool.timeout_s)
+
+
+async def _sandbox(
+    pool: ToolPoolSettings | McpPoolSettings, readable: tuple[str, ...]
+) -> Sandbox | None:
+    if pool.sandbox == "off":
+        return None
+    limits = SandboxLimits(
+        memory_bytes=pool.memory_bytes,
+        processes=pool.processes,
+        folder_bytes=pool.folder_bytes,
+        cores=pool.cores,
+    )
+    return await find_sandbox(pool.sandbox, limits, readable)
 
 
 def _llm_backend(name: str, pool: PoolSettings) -> LlmBackend:

@@ -28,6 +28,11 @@ class AttemptMeter:
         self.result: JsonValue = None
 
     @property
+    def fence(self) -> int | None:
+        """Number of the lease under which the attempt runs; None outside of durable tasks."""
+        return self._step.fence
+
+    @property
     def finished(self) -> AttemptFinished:
         """The event that ended the attempt."""
         if self._finished is None:
@@ -113,6 +118,10 @@ class AttemptMeter:
             The event, with usage, cost, and `result` where it went well.
         """
         usage = self.usage(now_s)
+        # A step that never started has used nothing, not even the share of a replica's time that
+        # every request takes.
+        started = self._started_s is not None
+        cost_usd = attempt_usd(self._spec, self._step, usage) if started else 0.0
         self._finished = AttemptFinished(
             t_s=now_s,
             task_id=self._step.task_id,
@@ -120,7 +129,7 @@ class AttemptMeter:
             attempt=self._step.attempt,
             outcome=outcome,
             usage=usage,
-            cost_usd=attempt_usd(self._spec, self._step, usage),
+            cost_usd=cost_usd,
             error_code="" if error is None else error.code,
             error="" if error is None else str(error),
             result=self.result if outcome == "ok" else None,

@@ -8,6 +8,35 @@ import msgspec
 _MAX_OPEN = 100_000
 
 
+class TaskLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task may take.
+
+    Attributes:
+        deadline_after_s: Seconds from arrival to the deadline; None without one.
+        budget_usd: Budget; None without one.
+    """
+
+    deadline_after_s: float | None = None
+    budget_usd: float | None = None
+
+    def deadline_from(self, arrival_s: float, parent_s: float | None = None) -> float | None:
+        """The absolute deadline of a task that arrives now.
+
+        Args:
+            arrival_s: Now, on the log's clock.
+            parent_s: Deadline of the task that it is a part of; None without one.
+
+        Returns:
+            The earlier of its own and its parent's; None without either.
+
+        >>> TaskLimits(deadline_after_s=5.0).deadline_from(10.0, 12.0)
+        12.0
+        """
+        own_s = None if self.deadline_after_s is None else arrival_s + self.deadline_after_s
+        known = [one for one in (own_s, parent_s) if one is not None]
+        return min(known, default=None)
+
+
 class TaskTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What a task was promised.
 
@@ -15,17 +44,20 @@ class TaskTerms(msgspec.Struct, frozen=True, kw_only=True):
         agent: Its agent.
         deadline_s: Absolute deadline on the log's clock; None without one.
         budget_usd: Budget; None without one.
+        fence: Number of the lease under which it runs; None outside of durable tasks.
     """
 
     agent: str
     deadline_s: float | None
     budget_usd: float | None
+    fence: int | None = None
 
 
 class _OpenTask(msgspec.Struct):
     terms: TaskTerms
     next_step_id: int = 0
     parents: dict[int, tuple[int, ...]] = {}
+    known: dict[int, tuple[int, ...]] = {}
     frontier: set[int] = set()
 
 
@@ -39,9 +71,9 @@ class OpenTasks:
     def __init__(self) -> None:
         self._tasks: OrderedDict[str, _OpenTask] = OrderedDict()
 
-    def open(self, task_id: str, terms: TaskTerms) -> None:
-        """A task has arrived."""
-        self._tasks[task_id] = _OpenTask(terms=terms)
+    def open(self, task_id: str, terms: TaskTerms, next_step_id: int = 0) -> None:
+        """A task has arrived; one that goes on has used the numbers below `next_step_id`."""
+        self._tasks[task_id] = _OpenTask(terms=terms, next_step_id=next_step_id)
         if len(self._tasks) > _MAX_OPEN:
             self._tasks.popitem(last=False)
 
@@ -59,13 +91,23 @@ class OpenTasks:
         task = self._tasks.get(task_id)
         if task is None:
             return 0
+        step_id = task.next_step_id
         task.next_step_id += 1
-        return task.next_step_id - 1
+        task.known[step_id] = tuple(sorted(task.frontier))
+        return step_id
 
-    def frontier(self, task_id: str) -> tuple[int, ...]:
-        """Which finished steps would be the parents of a step submitted now?"""
+    def parents(self, task_id: str, step_id: int) -> tuple[int, ...]:
+        """On which finished steps is a step built?
+
+        A step that was numbered here knew those that had finished by then, not by the time its
+        request arrived. Of one that the caller numbered, only lower numbers count: a step that
+        was asked for later may finish sooner.
+        """
         task = self._tasks.get(task_id)
-        return () if task is None else tuple(sorted(task.frontier))
+        if task is None:
+            return ()
+        lower = tuple(sorted(one for one in task.frontier if one < step_id))
+        return task.known.get(step_id, lower)
 
     def step_submitted(self, task_id: str, step_id: int, parents: tuple[int, ...]) -> None:
         """A step was submitted with these parents."""
@@ -77,5 +119,6 @@ class OpenTasks:
         """A step has finished well: it covers its parents in the frontier."""
         task = self._tasks.get(task_id)
         if task is not None:
+            task.known.pop(step_id, None)
             task.frontier.difference_update(task.parents.pop(step_id, ()))
             task.frontier.add(step_id)

@@ -1,9 +1,13 @@
 """One door for everything that happens: fleet state, log and listeners see the same events."""
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 
 from steelyard.domain.clock import Clock
-from steelyard.domain.events import Event
+from steelyard.domain.events import AttemptFinished, Event, TaskSubmitted
+from steelyard.errors import LeaseLostError
 from steelyard.fleet.state import FleetState
 from steelyard.store.event_log import EventLog
 
@@ -21,6 +25,7 @@ class Recorder:
         self.log = log
         self._clock = clock
         self._listeners: list[Callable[[Event], None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
 
     def now_s(self) -> float:
         """What time is it on the log's clock?"""
@@ -30,16 +35,73 @@ class Recorder:
         """Call `listener` with every later event, after the state has taken it."""
         self._listeners.append(listener)
 
-    def record(self, event: Event) -> None:
+    def record(self, event: Event, fence: int | None = None) -> None:
         """Make an event part of the log and of the state.
 
         Args:
             event: What happened.
+            fence: Number of the lease under which it happened; None outside of durable tasks.
 
         Raises:
             StoreError: The log cannot take it; the state is then unchanged.
         """
-        self.log.append(event)
+        self.log.append(event, fence)
         self.state.apply(event)
         for listener in self._listeners:
             listener(event)
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Bring the books of a task up to date that another process has begun.
+
+        Args:
+            events: Its journal; what it has spent counts, its placements elsewhere do not.
+        """
+        for event in events:
+            if isinstance(event, TaskSubmitted | AttemptFinished):
+                self.state.apply(event)
+
+    async def durable(self, task_id: str = "", fence: int | None = None) -> None:
+        """Wait until everything recorded so far is on disk.
+
+        All who ask in one turn of the event loop share one question to the log.
+
+        Args:
+            task_id: Whose events the caller cares for.
+            fence: Number of the lease under which they were recorded; None for no lease.
+
+        Raises:
+            LeaseLostError: Another worker has the task; those events were dropped.
+            StoreError: The log is broken.
+        """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._ask, loop)
+        self._waiting.append(waiter)
+        await waiter
+        if fence is not None and self.log.is_lost(task_id, fence):
+            raise LeaseLostError(
+                f"task {task_id} is another worker's now (this one had lease {fence}); what it "
+                "did since is not recorded"
+            )
+
+    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        waiting, self._waiting = self._waiting, []
+
+        def committed(done: "Future[None]") -> None:
+            # A loop that is closed by now has nobody waiting in it.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_wake, waiting, done)
+
+        self.log.durable().add_done_callback(committed)
+
+
+def _wake(waiting: list[asyncio.Future[None]], done: "Future[None]") -> None:
+    error = done.exception()
+    for waiter in waiting:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)

@@ -9,13 +9,34 @@ from steelyard.domain.events import Event
 class EventLog(Protocol):
     """Takes events in order; `steelyard.store.sqlite_log` keeps them on disk."""
 
-    def append(self, event: Event) -> int:
-        """Take one more event and return its number; raises StoreError when the log is broken."""
+    def append(self, event: Event, fence: int | None = None) -> None:
+        """Take one more event; raises StoreError when the log is broken.
+
+        Args:
+            event: What happened.
+            fence: Number of the lease under which it is written. An event whose task has a newer
+                lease by the time of the commit is dropped; `is_lost` tells.
+        """
         ...
 
     def durable(self) -> "Future[None]":
         """When is everything appended so far safe?"""
         ...
+
+    def is_lost(self, task_id: str, fence: int) -> bool:
+        """Was an event dropped because another worker holds the task?"""
+        ...
+
+    def journal(self, task_id: str) -> "Future[tuple[Event, ...]]":
+        """Which events has a task, in order?"""
+        ...
+
+
+def task_of(event: Event) -> str | None:
+    """Which task is an event about? None when it is about the fleet."""
+    step = getattr(event, "step", None)
+    found = getattr(event, "task_id", None) if step is None else step.task_id
+    return None if found is None else str(found)
 
 
 class MemoryEventLog:
@@ -24,13 +45,22 @@ class MemoryEventLog:
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    def append(self, event: Event) -> int:
-        """Take one more event."""
+    def append(self, event: Event, fence: int | None = None) -> None:
+        """Take one more event; there are no leases here, so none is dropped."""
         self.events.append(event)
-        return len(self.events)
 
     def durable(self) -> "Future[None]":
         """Memory is as safe at once as it ever gets."""
         done: Future[None] = Future()
         done.set_result(None)
+        return done
+
+    def is_lost(self, task_id: str, fence: int) -> bool:
+        """Never: there are no leases."""
+        return False
+
+    def journal(self, task_id: str) -> "Future[tuple[Event, ...]]":
+        """Which events has a task, in order?"""
+        done: Future[tuple[Event, ...]] = Future()
+        done.set_result(tuple(event for event in self.events if task_of(event) == task_id))
         return done

@@ -1,6 +1,5 @@
 """`steelyard demo`, from start to end: what is run, printed and written."""
 
-import math
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from steelyard.errors import ConfigError, TaskError
 from steelyard.ledger.ledger import Ledger
 from steelyard.ledger.recording import workload_of
 from steelyard.planner.plan import FleetPlan
+from steelyard.report.format import per_second, percent, usd
 from steelyard.report.from_plan import plan_inputs
 from steelyard.report.inputs import DemoInputs, Provenance, SimulationInputs
 from steelyard.report.plan_grids import choice_grid, fleet_grid, simulation_grid
@@ -176,10 +176,9 @@ def _print(inputs: DemoInputs, ledger: Ledger, workload: Workload, folder: Path)
     print_grid(step_grid(ledger, "measured"), console)
     met = sum(task.met_slo for task in ledger.tasks)
     console.out(
-        f"goodput {ledger.goodput_per_s:.2f} tasks/s, SLO attainment "
-        f"{ledger.slo_attainment_frac:.1%} ({met} of {len(ledger.tasks)} tasks), "
-        f"{math.fsum([ledger.cost_usd]) * 1e6:,.1f} millionths of a USD used of "
-        f"{ledger.rent_usd * 1e6:,.1f} rented\n",
+        f"goodput {per_second(ledger.goodput_per_s, 'tasks')}, SLO attainment "
+        f"{percent(ledger.slo_attainment_frac)} ({met} of {len(ledger.tasks)} tasks), "
+        f"{usd(ledger.cost_usd)} used of {usd(ledger.rent_usd)} rented\n",
         highlight=False,
     )
     if inputs.plan is not None:

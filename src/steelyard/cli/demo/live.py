@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from steelyard.cli.demo.agent import MODULES, catalogue_module
@@ -15,10 +16,13 @@ from steelyard.config.settings import (
     Settings,
     ToolPoolSettings,
 )
+from steelyard.errors import SandboxUnavailableError
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.pools.sandbox.confinement import SandboxLimits
+from steelyard.pools.sandbox.launch import find_sandbox
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.live import live_fleet
 from steelyard.runtime.runner import TaskLimits, TaskOutcome, TaskRunner
@@ -26,6 +30,7 @@ from steelyard.store.sqlite_log import SqliteEventLog
 
 MODEL = "smollm2-135m"
 LIMITS = TaskLimits(deadline_after_s=60.0, budget_usd=0.0005)
+_TOOL_POOL = "local-tools"
 # Tasks in flight at once; each is an agent waiting for its own steps.
 _TASKS_AT_ONCE = 8
 
@@ -42,7 +47,7 @@ def local_pools() -> dict[str, PoolSettings]:
     engines = max(1, usable_cores() - 1)
     return {
         "local-llm": EmbeddedPoolSettings(replicas=engines, model=MODEL),
-        "local-tools": ToolPoolSettings(slots=2, cores=1.0),
+        _TOOL_POOL: ToolPoolSettings(slots=2, cores=1.0),
     }
 
 
@@ -70,9 +75,26 @@ def run_agents(
         return runner.run(_run(log, Settings(pools=pools), catalog, say, tick))
 
 
+async def _confined(pools: dict[str, PoolSettings], say: Say) -> dict[str, PoolSettings]:
+    """Let the demo run on a machine that cannot confine tools, and say so.
+
+    The demo's tools are our own, and read nothing but the standard library. Everywhere else such a
+    machine is refused.
+    """
+    try:
+        await find_sandbox("auto", SandboxLimits())
+    except SandboxUnavailableError as error:
+        say(f"the demo's own tools run without a sandbox: {error}")
+        tools = ToolPoolSettings(slots=2, cores=1.0, sandbox="off")
+        return {**pools, _TOOL_POOL: tools}
+    return pools
+
+
 async def _run(
     log: SqliteEventLog, settings: Settings, catalog: Catalog, say: Say, tick: Tick
 ) -> list[TaskOutcome]:
+    pools = await _confined(settings.pools, say)
+    settings = msgspec.structs.replace(settings, pools=pools)
     async with (
         live_fleet(settings, catalog, CheapestFeasible(), log, say) as dispatcher,
         serve(GatewaySettings(port=0), dispatcher) as server,

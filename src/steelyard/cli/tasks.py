@@ -1,0 +1,208 @@
+"""What `steelyard tasks ...` does with a store."""
+
+import time
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from steelyard.domain.events import Event, SignalSent, TaskSubmitted
+from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
+from steelyard.ledger.ledger import Ledger
+from steelyard.runtime.journal import Journal
+from steelyard.store.event_store import EventStore
+from steelyard.store.open_store import open_store
+from steelyard.store.tasks import Submission, TaskRow
+
+_WATCH_PAUSE_S = 0.2
+_MAX_CELL_CHARS = 60
+
+
+def run_list(where: str, state: str, limit: int, *, as_json: bool) -> None:
+    """Print tasks, the newest first.
+
+    Args:
+        where: The store.
+        state: Only those in this state; empty for all.
+        limit: At most so many.
+        as_json: One JSON object per line instead of a table.
+    """
+    with _existing(where) as store:
+        rows = store.tasks(state=state, limit=limit).result()
+    if as_json:
+        for row in rows:
+            print(msgspec.json.encode(row).decode())
+        return
+    table = Table("task", "agent", "state", "priority", "worker", "times taken")
+    for row in rows:
+        table.add_row(
+            row.task_id, row.agent, row.state, str(row.priority), row.worker, str(row.fence)
+        )
+    Console(markup=False).print(table)
+
+
+def run_show(where: str, task_id: str, *, as_json: bool) -> None:
+    """Print one task with its steps.
+
+    Args:
+        where: The store.
+        task_id: The task.
+        as_json: One JSON object instead of a table.
+    """
+    with _existing(where) as store:
+        row = _row(store, task_id)
+        events = store.journal(task_id).result()
+    journal = Journal.of(events)
+    cost_usd = _cost_usd(events)
+    if as_json:
+        told = {
+            "task": row,
+            "cost_usd": cost_usd,
+            "finished": journal.finished,
+            "steps": journal.in_order(),
+        }
+        print(msgspec.json.encode(told, enc_hook=sorted).decode())
+        return
+    table = Table("step", "place", "kind", "name", "attempts", "result")
+    for step in journal.in_order():
+        result = step.error or (msgspec.json.encode(step.result).decode() if step.done else "...")
+        table.add_row(
+            *(str(step.step_id), step.path, step.kind, step.name, str(step.attempts)),
+            result[:_MAX_CELL_CHARS],
+        )
+    Console(markup=False).print(
+        f"task {task_id}: agent {row.agent}, {row.state}, cost {cost_usd:.6f} USD"
+    )
+    Console(markup=False).print(table)
+    if journal.finished is not None and journal.finished.error:
+        print(journal.finished.error)
+
+
+def run_watch(where: str, task_id: str, *, as_json: bool) -> None:
+    """Print a task's events as they come, until it has ended.
+
+    Args:
+        where: The store.
+        task_id: The task.
+        as_json: Whole events; their kind and time otherwise.
+    """
+    with _existing(where) as store:
+        shown = 0
+        while True:
+            row = _row(store, task_id)
+            events = store.journal(task_id).result()
+            for event in events[shown:]:
+                print(_line(event, as_json=as_json), flush=True)
+            shown = len(events)
+            if row.state not in {"queued", "running"}:
+                return
+            time.sleep(_WATCH_PAUSE_S)
+
+
+def run_cancel(where: str, task_id: str) -> None:
+    """Ask for a task's end.
+
+    Args:
+        where: The store.
+        task_id: The task.
+    """
+    with _existing(where) as store:
+        row = _row(store, task_id)
+        asked = store.cancel(task_id, time.time()).result()
+    print(f"{task_id}: {'is being cancelled' if asked else f'nothing to do, it is {row.state}'}")
+
+
+def run_signal(where: str, task_id: str, name: str, value: str) -> None:
+    """Send a value to a task.
+
+    Args:
+        where: The store.
+        task_id: The task.
+        name: Name of the signal.
+        value: JSON.
+
+    Raises:
+        ConfigError: The value is no JSON.
+    """
+    try:
+        decoded = msgspec.json.decode(value)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"signal {name}: value {value!r} is no JSON ({error})") from error
+    with _existing(where) as store:
+        _row(store, task_id)
+        store.append(SignalSent(t_s=time.time(), task_id=task_id, name=name, value=decoded))
+        store.durable().result()
+    print(f"{task_id}: signal {name} sent")
+
+
+def run_retry(where: str, task_id: str, new_id: str) -> None:
+    """Submit a task's arguments and terms again.
+
+    Args:
+        where: The store.
+        task_id: An ended task.
+        new_id: Id of the new one; empty makes one.
+
+    Raises:
+        ConfigError: The task has not ended.
+    """
+    chosen = new_id or f"{task_id}-{uuid.uuid4().hex[:6]}"
+    with _existing(where) as store:
+        row = _row(store, task_id)
+        if row.state in {"queued", "running"}:
+            raise ConfigError(f"task {task_id} is {row.state}; cancel it, or wait for its end")
+        before = Journal.of(store.journal(task_id).result()).submitted
+        if before is None:
+            raise TaskNotFoundError(f"task {task_id} has no submission in {where}")
+        now_s = time.time()
+        after_s = None if before.deadline_s is None else before.deadline_s - before.t_s
+        again = TaskSubmitted(
+            t_s=now_s,
+            task_id=chosen,
+            agent=before.agent,
+            deadline_s=None if after_s is None else now_s + after_s,
+            budget_usd=before.budget_usd,
+            arguments=before.arguments,
+        )
+        store.submit(Submission(event=again, priority=row.priority)).result()
+    print(f"{chosen}: queued; `steelyard run FILE.py` or a worker of agent {before.agent} runs it")
+
+
+@contextmanager
+def _existing(where: str) -> Generator[EventStore, None, None]:
+    """Open a store that is there: looking must not make one."""
+    if "://" not in where and not Path(where).is_file():
+        raise StoreError(f"store {where} does not exist; give --store, or run a task first")
+    with open_store(where) as store:
+        yield store
+
+
+def _row(store: EventStore, task_id: str) -> TaskRow:
+    rows = store.tasks(task_id=task_id).result()
+    if not rows:
+        raise TaskNotFoundError(
+            f"task {task_id} is not in {store.where}; `steelyard tasks list` shows those that are"
+        )
+    return rows[0]
+
+
+def _cost_usd(events: tuple[Event, ...]) -> float:
+    return Ledger.of(events).cost_usd
+
+
+def _line(event: Event, *, as_json: bool) -> str:
+    if as_json:
+        return msgspec.json.encode(event).decode()
+    told = msgspec.to_builtins(event)
+    step = told.get("step") or told
+    parts = [
+        time.strftime("%H:%M:%S", time.localtime(event.t_s)),
+        told["type"].replace("_", " "),
+        *(str(step[key]) for key in ("kind", "name", "outcome", "status") if key in step),
+        *(str(told[key]) for key in ("error",) if told.get(key)),
+    ]
+    return " ".join(parts)

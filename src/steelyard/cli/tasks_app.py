@@ -1,0 +1,86 @@
+"""`steelyard tasks ...`: the commands; `steelyard.cli.tasks` does the work."""
+
+from typing import Annotated
+
+import typer
+
+tasks_app = typer.Typer(
+    help="Look at the tasks of a store, and send them word.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_Store = Annotated[
+    str, typer.Option("--store", help="SQLite file, or postgresql:// URL, of the tasks.")
+]
+_TaskId = Annotated[str, typer.Argument(help="Id of the task.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_DEFAULT_STORE = "steelyard.db"
+
+
+@tasks_app.command("list")
+def list_tasks(
+    state: Annotated[
+        str,
+        typer.Option(
+            "--state", help="Only those: queued, running, succeeded, failed or cancelled."
+        ),
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+    store: _Store = _DEFAULT_STORE,
+    as_json: _Json = False,
+) -> None:
+    """Which tasks are there, the newest first?"""
+    from steelyard.cli.tasks import run_list
+
+    run_list(store, state, limit, as_json=as_json)
+
+
+@tasks_app.command()
+def show(task_id: _TaskId, store: _Store = _DEFAULT_STORE, as_json: _Json = False) -> None:
+    """What has a task done so far, and what did it cost?"""
+    from steelyard.cli.tasks import run_show
+
+    run_show(store, task_id, as_json=as_json)
+
+
+@tasks_app.command()
+def watch(task_id: _TaskId, store: _Store = _DEFAULT_STORE, as_json: _Json = False) -> None:
+    """Print what a task does until it ends."""
+    from steelyard.cli.tasks import run_watch
+
+    run_watch(store, task_id, as_json=as_json)
+
+
+@tasks_app.command()
+def cancel(task_id: _TaskId, store: _Store = _DEFAULT_STORE) -> None:
+    """End a task and its children; a running step is stopped."""
+    from steelyard.cli.tasks import run_cancel
+
+    run_cancel(store, task_id)
+
+
+@tasks_app.command()
+def signal(
+    task_id: _TaskId,
+    name: Annotated[str, typer.Argument(help="Name of the signal.")],
+    value: Annotated[str, typer.Argument(help="Its value, JSON.")] = "null",
+    store: _Store = _DEFAULT_STORE,
+) -> None:
+    """Send a value to a task that waits for it."""
+    from steelyard.cli.tasks import run_signal
+
+    run_signal(store, task_id, name, value)
+
+
+@tasks_app.command()
+def retry(
+    task_id: _TaskId,
+    new_id: Annotated[str, typer.Option("--id", help="Id of the new task.")] = "",
+    store: _Store = _DEFAULT_STORE,
+) -> None:
+    """Submit an ended task again, as a new task with the same arguments and terms."""
+    from steelyard.cli.tasks import run_retry
+
+    run_retry(store, task_id, new_id)

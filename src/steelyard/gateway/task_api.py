@@ -1,0 +1,163 @@
+"""/api/tasks: submit, look at, cancel and signal durable tasks; workers run them elsewhere."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from steelyard.domain.events import JsonValue, SignalSent, TaskSubmitted
+from steelyard.errors import TaskNotFoundError
+from steelyard.gateway import sse
+from steelyard.gateway.errors_http import RequestError
+from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.journal import Journal
+from steelyard.runtime.open_tasks import TaskLimits
+from steelyard.store.event_store import EventStore
+from steelyard.store.tasks import Submission, TaskRow
+
+_LOOK_S = 0.2
+_MAX_LISTED = 1000
+_ENDED = frozenset(["succeeded", "failed", "cancelled"])
+
+
+class NewTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /api/tasks`.
+
+    Attributes:
+        agent: Name of the agent, as workers know it.
+        input: The agent's arguments by name.
+        id: Id of the task; empty makes one. One that is there already stays as it is.
+        key: Chosen by the caller; a second task with the same key is the first one.
+        deadline_after_s: Seconds from now to the deadline; None without one.
+        budget_usd: What it may cost; None without a limit.
+        priority: Higher ones are taken first.
+    """
+
+    agent: str
+    input: dict[str, JsonValue] = {}
+    id: str = ""
+    key: str = ""
+    deadline_after_s: float | None = None
+    budget_usd: float | None = None
+    priority: int = 0
+
+
+class NewSignal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /api/tasks/ID/signal`: its name, and its value."""
+
+    name: str
+    value: JsonValue = None
+
+
+class TaskApi:
+    """Answers requests under /api/tasks.
+
+    Args:
+        store: Where the tasks are.
+        dispatcher: Tells the time of the log.
+    """
+
+    def __init__(self, store: EventStore, dispatcher: Dispatcher) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+
+    def routes(self) -> list[Route]:
+        """The paths, for Starlette."""
+        one = "/api/tasks/{task_id}"
+        return [
+            Route("/api/tasks", self._list, methods=["GET"]),
+            Route("/api/tasks", self._create, methods=["POST"]),
+            Route(one, self._get, methods=["GET"]),
+            Route(f"{one}/cancel", self._cancel, methods=["POST"]),
+            Route(f"{one}/signal", self._signal, methods=["POST"]),
+            Route(f"{one}/events", self._events, methods=["GET"]),
+        ]
+
+    async def _list(self, request: Request) -> Response:
+        state = request.query_params.get("state", "")
+        rows = await asyncio.wrap_future(self._store.tasks(state=state, limit=_MAX_LISTED))
+        return _json({"object": "list", "data": rows})
+
+    async def _create(self, request: Request) -> Response:
+        asked = _body(await request.body(), NewTask)
+        now_s = self._dispatcher.now_s()
+        limits = TaskLimits(deadline_after_s=asked.deadline_after_s, budget_usd=asked.budget_usd)
+        event = TaskSubmitted(
+            t_s=now_s,
+            task_id=asked.id or f"{asked.agent}-{uuid.uuid4().hex[:12]}",
+            agent=asked.agent,
+            deadline_s=limits.deadline_from(now_s),
+            budget_usd=limits.budget_usd,
+            arguments=asked.input,
+        )
+        submission = Submission(event=event, key=asked.key, priority=asked.priority)
+        await asyncio.wrap_future(self._store.submit(submission))
+        task_id = event.task_id
+        if asked.key:
+            known = await asyncio.wrap_future(self._store.task_with_key(asked.key))
+            task_id = known or task_id
+        return _json(await self._row(task_id), 201)
+
+    async def _get(self, request: Request) -> Response:
+        row = await self._row(request.path_params["task_id"])
+        journal = Journal.of(await self._dispatcher.journal(row.task_id))
+        told = {"task": row, "finished": journal.finished, "steps": journal.in_order()}
+        return _json(told)
+
+    async def _cancel(self, request: Request) -> Response:
+        row = await self._row(request.path_params["task_id"])
+        await asyncio.wrap_future(self._store.cancel(row.task_id, self._dispatcher.now_s()))
+        return _json(await self._row(row.task_id), 202)
+
+    async def _signal(self, request: Request) -> Response:
+        row = await self._row(request.path_params["task_id"])
+        sent = _body(await request.body(), NewSignal)
+        now_s = self._dispatcher.now_s()
+        self._store.append(
+            SignalSent(t_s=now_s, task_id=row.task_id, name=sent.name, value=sent.value)
+        )
+        await asyncio.wrap_future(self._store.durable())
+        return _json(row, 202)
+
+    async def _events(self, request: Request) -> Response:
+        row = await self._row(request.path_params["task_id"])
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(self._stream(row.task_id), 200, headers, "text/event-stream")
+
+    async def _stream(self, task_id: str) -> AsyncGenerator[bytes, None]:
+        """A task's events as they come, until it has ended."""
+        shown = 0
+        while True:
+            row = await self._row(task_id)
+            events = await self._dispatcher.journal(task_id)
+            for event in events[shown:]:
+                yield sse.event(msgspec.to_builtins(event))
+            shown = len(events)
+            if row.state in _ENDED:
+                yield sse.DONE
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    async def _row(self, task_id: str) -> TaskRow:
+        rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
+        if not rows:
+            raise TaskNotFoundError(f"task {task_id[:128]!r} does not exist; GET /api/tasks lists")
+        return rows[0]
+
+
+def _body(body: bytes, kind: type[Any]) -> Any:  # noqa: ANN401 - the kind says what comes back
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise RequestError(f"the request body is not as expected: {error}") from error
+
+
+def _json(value: Any, status: int = 200) -> Response:  # noqa: ANN401 - JSON is any value
+    return Response(
+        msgspec.json.encode(value, enc_hook=sorted), status, media_type="application/json"
+    )

@@ -1,0 +1,47 @@
+"""Signals on their way into a running task."""
+
+import asyncio
+
+from steelyard.domain.events import JsonValue
+from steelyard.runtime.journal import Journal
+
+
+class Inbox:
+    """Values sent to one task, by name, in the order of the log.
+
+    Args:
+        journal: What is recorded of the task: signals sent, and `signal` steps that took some.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._values: dict[str, list[JsonValue]] = {}
+        self._taken: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        for step in journal.steps.values():
+            if step.kind == "signal" and step.done:
+                self._taken[step.name] = self._taken.get(step.name, 0) + 1
+        self.update(journal)
+
+    @property
+    def count(self) -> int:
+        """How many signals were sent so far?"""
+        return sum(len(values) for values in self._values.values())
+
+    def update(self, journal: Journal) -> None:
+        """Learn of signals that were sent meanwhile."""
+        self._values = {name: list(values) for name, values in journal.signals.items()}
+        self._changed.set()
+
+    async def take(self, name: str) -> JsonValue:
+        """Wait for the next value of a name."""
+        number = self._taken.get(name, 0)
+        self._taken[name] = number + 1
+        try:
+            while len(self._values.get(name, [])) <= number:
+                self._changed.clear()
+                await self._changed.wait()
+        except asyncio.CancelledError:
+            # Whoever waits for this name next gets the value that this one gave up.
+            self._taken[name] -= 1
+            raise
+        return self._values[name][number]

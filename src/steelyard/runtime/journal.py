@@ -1,0 +1,163 @@
+"""What a task has done so far: a fold of its own events."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from steelyard.domain.events import (
+    AttemptFinished,
+    CancelRequested,
+    Event,
+    JsonValue,
+    SignalSent,
+    StepKind,
+    StepPlaced,
+    StepRecorded,
+    StepRefused,
+    StepWaiting,
+    TaskFinished,
+    TaskPreempted,
+    TaskSubmitted,
+)
+from steelyard.domain.task import Step
+
+
+class StepRecord(msgspec.Struct):
+    """What the log says of one step.
+
+    Attributes:
+        step_id: Its number.
+        path: Its place in the program.
+        kind: What kind of step it is.
+        name: Its name.
+        fingerprint: Hash of what was asked.
+        parents: Steps whose results it used; empty for steps outside of pools.
+        attempts: Attempts placed so far.
+        open: Attempts placed and not ended.
+        done: Whether it has a result or an error for good.
+        result: Its result.
+        error_code: Code of its error; empty without one.
+        error: The error's message.
+        until_s: End of a `sleep` that has begun.
+    """
+
+    step_id: int
+    path: str
+    kind: StepKind
+    name: str
+    fingerprint: str
+    parents: tuple[int, ...] = ()
+    attempts: int = 0
+    open: set[int] = set()
+    done: bool = False
+    result: JsonValue = None
+    error_code: str = ""
+    error: str = ""
+    until_s: float | None = None
+
+    @property
+    def told(self) -> str:
+        """The step for people."""
+        return f"{self.kind} step {self.name!r} at {self.path} (fingerprint {self.fingerprint})"
+
+
+class Journal:
+    """The steps of one task as they are recorded, by their place in the program."""
+
+    def __init__(self) -> None:
+        self.submitted: TaskSubmitted | None = None
+        self.finished: TaskFinished | None = None
+        self.preempted: TaskPreempted | None = None
+        self.cancel_requested = False
+        self.signals: dict[str, list[JsonValue]] = {}
+        self.steps: dict[str, StepRecord] = {}
+        self.next_step_id = 0
+        self._by_id: dict[int, StepRecord] = {}
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> "Journal":
+        """The journal of a task's events, in order."""
+        journal = cls()
+        for event in events:
+            journal.apply(event)
+        return journal
+
+    def in_order(self) -> list[StepRecord]:
+        """All steps by number."""
+        return [self._by_id[number] for number in sorted(self._by_id)]
+
+    def update(self, newer: "Journal") -> None:
+        """Take over what a newer reading of the same log says."""
+        self.__dict__.update(newer.__dict__)
+
+    def apply(self, event: Event) -> None:
+        """Take one more event of the task into account."""
+        match event:
+            case TaskSubmitted():
+                self.submitted = event
+            case StepPlaced():
+                record = self._placed(event.step)
+                record.attempts = max(record.attempts, event.step.attempt + 1)
+                record.open.add(event.step.attempt)
+            case StepRefused():
+                self._placed(event.step)
+            case AttemptFinished():
+                self._finish(event)
+            case StepRecorded() | StepWaiting():
+                self._record(event)
+            case SignalSent():
+                self.signals.setdefault(event.name, []).append(event.value)
+            case CancelRequested():
+                self.cancel_requested = True
+            case TaskPreempted():
+                self.preempted = event
+            case TaskFinished():
+                self.finished = event
+            case _:
+                pass
+
+    def _at(self, record: StepRecord) -> StepRecord:
+        found = self._by_id.setdefault(record.step_id, record)
+        if record.path:
+            self.steps[record.path] = found
+        self.next_step_id = max(self.next_step_id, record.step_id + 1)
+        return found
+
+    def _placed(self, step: Step) -> StepRecord:
+        return self._at(
+            StepRecord(
+                step_id=step.step_id,
+                path=step.path,
+                kind=step.kind,
+                name=step.name,
+                fingerprint=step.fingerprint,
+                parents=step.parents,
+            )
+        )
+
+    def _finish(self, event: AttemptFinished) -> None:
+        record = self._by_id.get(event.step_id)
+        # The end of an attempt that was given up as lost does not count: others went on without.
+        if record is None or event.attempt not in record.open:
+            return
+        record.open.remove(event.attempt)
+        if event.outcome == "ok" and not record.done:
+            record.done = True
+            record.result = event.result
+
+    def _record(self, event: StepRecorded | StepWaiting) -> None:
+        record = self._at(
+            StepRecord(
+                step_id=event.step_id,
+                path=event.path,
+                kind=event.kind,
+                name=event.name,
+                fingerprint=event.fingerprint,
+            )
+        )
+        if isinstance(event, StepWaiting):
+            record.until_s = event.until_s
+        else:
+            record.done = True
+            record.result = event.result
+            record.error_code, record.error = event.error_code, event.error

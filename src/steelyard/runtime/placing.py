@@ -1,0 +1,95 @@
+"""Asks the policy, waits out short outages, and turns refusals into errors."""
+
+import asyncio
+
+from steelyard.domain.decision import Decision, Refusal
+from steelyard.domain.events import StepRefused
+from steelyard.domain.task import Step
+from steelyard.errors import BudgetExceededError, NoFeasiblePoolError, SteelyardError
+from steelyard.placement.policy import Policy
+from steelyard.runtime.recorder import Recorder
+
+# A breaker closes by time alone, which no event announces.
+_LOOK_AGAIN_S = 0.5
+
+
+class Placing:
+    """Decides where steps go.
+
+    Args:
+        recorder: State and log.
+        policy: Decides.
+        outage_patience_s: How long a step waits for a pool that could run it and is down.
+    """
+
+    def __init__(self, recorder: Recorder, policy: Policy, outage_patience_s: float) -> None:
+        self._recorder = recorder
+        self._policy = policy
+        self._outage_patience_s = outage_patience_s
+        self._came_back = asyncio.Event()
+
+    def pool_came_back(self) -> None:
+        """A replica is up again: waiting steps look once more."""
+        self._came_back.set()
+
+    async def decide(self, step: Step) -> tuple[Decision, float]:
+        """Where does the step go, and at what time was that decided?
+
+        When every pool that could run the step is down, it waits for one to come back, not beyond
+        its deadline: an engine that is started anew takes seconds, and a task of a hundred steps
+        should not fail for that.
+
+        Args:
+            step: The step.
+
+        Returns:
+            The decision, and the moment of the fleet it was made for; nothing was recorded since.
+
+        Raises:
+            NoFeasiblePoolError: The policy refused the step.
+            BudgetExceededError: The policy refused it for its cost.
+        """
+        give_up_s = self._recorder.now_s() + self._outage_patience_s
+        if step.deadline_s is not None:
+            give_up_s = min(give_up_s, step.deadline_s)
+        while True:
+            self._came_back.clear()
+            now_s = self._recorder.now_s()
+            answer = self._policy(step, self._recorder.state.view(step, now_s))
+            if isinstance(answer, Decision):
+                return answer, now_s
+            if now_s >= give_up_s or not _may_pass(answer):
+                event = StepRefused(t_s=now_s, step=step, refusal=answer)
+                self._recorder.record(event, step.fence)
+                raise _refusal_error(step, answer)
+            await self._wait(min(_LOOK_AGAIN_S, give_up_s - now_s))
+
+    async def _wait(self, longest_s: float) -> None:
+        try:
+            async with asyncio.timeout(longest_s):
+                await self._came_back.wait()
+        except TimeoutError:
+            return
+
+
+def _may_pass(refusal: Refusal) -> bool:
+    """Is there a pool that could run the step, and is only down?"""
+    down = any(one.verdict == "down" for one in refusal.verdicts)
+    return refusal.cause == "no_pool" and down
+
+
+def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:
+    what = f"step {step.name} of task {step.task_id}"
+    if refusal.cause == "budget":
+        return BudgetExceededError(
+            f"{what} would exceed the task's budget of {step.budget_usd} USD in every pool "
+            f"({refusal.reason}); raise the budget or shorten the answer"
+        )
+    if refusal.cause == "deadline":
+        return NoFeasiblePoolError(
+            f"{what} would miss its deadline in every pool ({refusal.reason}); the earliest "
+            f"possible end is in {refusal.earliest_finish_s:.1f} s"
+        )
+    return NoFeasiblePoolError(
+        f"{what} cannot run in any pool ({refusal.reason}); add a pool that can, or wait for one"
+    )

@@ -1,0 +1,301 @@
+"""A worker takes tasks from the store by lease and runs them; any number work on one store."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from steelyard.domain.events import JsonValue, TaskFinished, TaskSubmitted
+from steelyard.errors import LeaseLostError, StoreError, TaskNotFoundError
+from steelyard.runtime.context import LlmClient
+from steelyard.runtime.definitions import AgentTask
+from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.journal import Journal
+from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
+from steelyard.runtime.runner import RunningTask, TaskRunner
+from steelyard.store.event_store import EventStore
+from steelyard.store.tasks import Claim, HeldTask, Lease, Submission
+
+AnyAgent = AgentTask[Any, ..., Any]
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker works.
+
+    Attributes:
+        name: Start of its name; the rest is drawn, so that no two workers share one.
+        slots: Tasks that it runs at once; children of its tasks come on top.
+        lease_s: Seconds after which a task whose worker is silent is taken over by another one.
+        look_s: Seconds between looks for new tasks, cancellations and signals.
+    """
+
+    name: str = "worker"
+    slots: int = 100
+    lease_s: float = 10.0
+    look_s: float = 0.2
+
+
+class Worker:
+    """Runs the tasks of some agents.
+
+    A worker that dies needs no help: its leases run out, and a peer goes on with its tasks. One
+    that only seemed dead finds its writes refused, and stops.
+
+    Args:
+        store: Where tasks are.
+        dispatcher: Places and runs steps; records into the same store.
+        gateway: Asks the gateway of this process, and the model of LLM steps that name none.
+        agents: What it can run.
+        settings: How.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        dispatcher: Dispatcher,
+        gateway: tuple[LlmClient, str],
+        agents: tuple[AnyAgent, ...],
+        settings: WorkerSettings | None = None,
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._runner = TaskRunner(dispatcher, gateway[0], gateway[1], children=self)
+        self._agents: dict[str, AnyAgent] = {agent.name: agent for agent in agents}
+        chosen = settings or WorkerSettings()
+        # A worker never takes its own tasks, so one that is started anew needs a new name.
+        self.name = f"{chosen.name}-{uuid.uuid4().hex[:12]}"
+        self._settings = chosen
+        self._running: dict[str, RunningTask] = {}
+        self._failure: StoreError | None = None
+        self._fences: dict[str, int] = {}
+        self._ended: dict[str, list[asyncio.Future[TaskFinished]]] = {}
+        self._wake = asyncio.Event()
+        self._spawned: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------- from outside
+
+    async def submit(
+        self, agent: AnyAgent, task_id: str, limits: TaskLimits, arguments: dict[str, JsonValue]
+    ) -> None:
+        """Put a task into the store; it is on disk when this returns.
+
+        Args:
+            agent: What to run.
+            task_id: Unique id; a task that is there already stays as it is.
+            limits: Deadline and budget.
+            arguments: The agent's arguments by name.
+        """
+        now_s = self._dispatcher.now_s()
+        event = TaskSubmitted(
+            t_s=now_s,
+            task_id=task_id,
+            agent=agent.name,
+            deadline_s=limits.deadline_from(now_s),
+            budget_usd=limits.budget_usd,
+            arguments=arguments,
+        )
+        await asyncio.wrap_future(self._store.submit(Submission(event=event)))
+        self._wake.set()
+
+    async def result(self, task_id: str) -> TaskFinished:
+        """Wait for a task's end, whoever runs it.
+
+        Args:
+            task_id: The task.
+
+        Returns:
+            How it ended; on disk by then.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+        """
+        ended: asyncio.Future[TaskFinished] = asyncio.get_running_loop().create_future()
+        waiters = self._ended.setdefault(task_id, [])
+        waiters.append(ended)
+        try:
+            while not ended.done():
+                if self._failure is not None:
+                    raise self._failure
+                found = None if task_id in self._fences else await self._finished(task_id)
+                if found is not None:
+                    return found
+                await asyncio.wait([ended], timeout=self._settings.look_s)
+            return ended.result()
+        finally:
+            waiters.remove(ended)
+            if not waiters:
+                self._ended.pop(task_id, None)
+
+    async def _finished(self, task_id: str) -> TaskFinished | None:
+        rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
+        if not rows:
+            raise TaskNotFoundError(f"task {task_id} is not in {self._store.where}")
+        if rows[0].state in {"queued", "running"}:
+            return None
+        return Journal.of(await self._dispatcher.journal(task_id)).finished
+
+    # ------------------------------------------------------------------ working
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncGenerator["Worker", None]:
+        """Take and run tasks while the block runs; what is running then is given back."""
+        loops = [
+            asyncio.create_task(self._until_broken(self._take_tasks)),
+            asyncio.create_task(self._until_broken(self._look)),
+        ]
+        try:
+            yield self
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            self._leave_all()
+            await asyncio.gather(*self._spawned, return_exceptions=True)
+
+    async def _until_broken(self, loop: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await loop()
+        except StoreError as error:
+            # Without its store a worker cannot know what it may do: it lets go of everything.
+            self._failure = error
+            self._leave_all()
+
+    def _leave_all(self) -> None:
+        for running in list(self._running.values()):
+            running.stop("leave")
+
+    async def _take_tasks(self) -> None:
+        limits = {name: agent.limit for name, agent in self._agents.items()}
+        while True:
+            own = sum(not running.is_child for running in self._running.values())
+            free = self._settings.slots - own
+            self._wake.clear()
+            leases: list[Lease] = []
+            if free > 0 and limits:
+                wish = Claim(
+                    worker=self.name,
+                    agents=limits,
+                    count=free,
+                    lease_s=self._settings.lease_s,
+                    t_s=self._dispatcher.now_s(),
+                )
+                leases = await asyncio.wrap_future(self._store.claim(wish))
+            for lease in leases:
+                self._spawn(lease)
+            if not leases or len(leases) < free:
+                # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.look_s):
+                        await self._wake.wait()
+
+    def _spawn(self, lease: Lease, *, is_child: bool = False) -> None:
+        work = asyncio.create_task(self._run(lease, is_child=is_child))
+        self._spawned.add(work)
+        work.add_done_callback(self._spawned.discard)
+
+    async def _run(self, lease: Lease, *, is_child: bool) -> None:
+        """Run a leased task; its end is in the store, so nothing is raised here."""
+        running, terms = self._begin(self._agents[lease.agent], lease)
+        running.is_child = is_child
+        running.worker = asyncio.current_task()
+        try:
+            if running.steps.journal.cancel_requested:
+                running.finished = self._dispatcher.close_task(lease.task_id, "cancelled")
+            else:
+                await self._runner.drive(running, terms)
+        except (LeaseLostError, StoreError):
+            # Another worker has it, or the log is broken, which every caller hears of by itself.
+            pass
+        except asyncio.CancelledError:
+            if running.stopped is None:
+                raise
+        finally:
+            await self._over(lease, running)
+
+    def _begin(self, agent: AnyAgent, lease: Lease) -> tuple[RunningTask, TaskTerms]:
+        submitted = next(one for one in lease.events if isinstance(one, TaskSubmitted))
+        terms = TaskTerms(
+            agent=lease.agent,
+            deadline_s=submitted.deadline_s,
+            budget_usd=submitted.budget_usd,
+            fence=lease.fence,
+        )
+        journal = self._dispatcher.take_task(lease.task_id, terms, lease.events)
+        running = self._runner.prepare(
+            agent, lease.task_id, terms, journal, dict(submitted.arguments)
+        )
+        self._running[lease.task_id] = running
+        self._fences[lease.task_id] = lease.fence
+        return running, terms
+
+    async def _over(self, lease: Lease, running: RunningTask) -> None:
+        """Make the end of a run known, once it is on disk."""
+        task_id, finished = lease.task_id, running.finished
+        self._running.pop(task_id, None)
+        self._wake.set()
+        try:
+            if finished is None:
+                self._dispatcher.drop_task(task_id)
+                await asyncio.wrap_future(self._store.release(task_id, lease.fence))
+            else:
+                await self._dispatcher.durable(task_id, lease.fence)
+        except (LeaseLostError, StoreError):
+            finished = None
+        finally:
+            self._fences.pop(task_id, None)
+        for waiter in self._ended.get(task_id, []):
+            if finished is not None and not waiter.done():
+                waiter.set_result(finished)
+
+    # ------------------------------------------------------------------ looking
+
+    async def _look(self) -> None:
+        """Renew leases in time; see who is cancelled, signalled, or held by another worker."""
+        loop = asyncio.get_running_loop()
+        renewed_s = loop.time()
+        while True:
+            await asyncio.sleep(min(self._settings.look_s, self._settings.lease_s / 4.0))
+            due = loop.time() - renewed_s >= self._settings.lease_s / 4.0
+            known = dict(self._fences)
+            if not known:
+                continue
+            asked_s = loop.time()
+            held = await asyncio.wrap_future(
+                self._store.renew(self.name, self._settings.lease_s if due else 0.0)
+            )
+            renewed_s = asked_s if due else renewed_s
+            await self._attend(known, {one.task_id: one for one in held})
+
+    async def _attend(self, known: dict[str, int], held: dict[str, HeldTask]) -> None:
+        for task_id, fence in known.items():
+            running = self._running.get(task_id)
+            if running is None or self._fences.get(task_id) != fence:
+                continue
+            found = held.get(task_id)
+            if found is None or found.fence != fence:
+                running.stop("leave")
+            elif found.cancelled:
+                running.stop("cancel")
+            elif found.signals > running.inbox.count:
+                running.inbox.update(Journal.of(await self._dispatcher.journal(task_id)))
+
+    # ----------------------------------------------------------------- children
+
+    async def run_child(self, agent: AnyAgent, event: TaskSubmitted) -> TaskFinished:
+        """Submit a task of a task, run it here when it is new, and wait for its end."""
+        submission = Submission(event=event, worker=self.name, lease_s=self._settings.lease_s)
+        lease = await asyncio.wrap_future(self._store.submit(submission))
+        if lease is not None and event.task_id not in self._running:
+            self._agents.setdefault(agent.name, agent)
+            self._spawn(lease, is_child=True)
+        try:
+            return await self.result(event.task_id)
+        except asyncio.CancelledError:
+            parent = self._running.get(event.parent)
+            if parent is None or parent.stopped != "leave":
+                # Nobody waits for this child any more; whoever runs it will stop it.
+                self._store.cancel(event.task_id, self._dispatcher.now_s())
+            raise

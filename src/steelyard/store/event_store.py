@@ -1,0 +1,235 @@
+"""Event log and task store in one: what every backend's database is asked, in one place."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+
+from steelyard.domain.events import Event, SignalSent, TaskFinished
+from steelyard.errors import SchemaMismatchError, StoreError
+from steelyard.store import task_sql
+from steelyard.store.backend import Backend, EventRow
+from steelyard.store.event_log import task_of
+from steelyard.store.group_writer import GroupWriter
+from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_PAGE = 10_000
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+class EventStore:
+    """Appends events and hands out tasks; a thread of its own commits both in groups.
+
+    `append` never waits for the disk. `durable` answers when everything appended so far is on
+    disk: whoever acknowledges work waits for it first. Everything about a task that must agree
+    with its events (its lease, its state) changes in the transaction of those events.
+
+    Args:
+        backend: The database; this object's alone from now on.
+        guard: See `GroupWriter`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        guard: Callable[[Backend, int], bool] = lambda _backend, _group: False,
+    ) -> None:
+        self.where = backend.where
+        self._writer = GroupWriter(backend, guard)
+
+    def append(self, event: Event, fence: int | None = None) -> None:
+        """Take one more event; see `EventLog`.
+
+        Raises:
+            StoreError: An earlier commit failed, or the log is closed.
+        """
+        self._writer.write(event_row(event, fence))
+
+    def durable(self) -> Future[None]:
+        """When is everything appended so far on disk?
+
+        Returns:
+            A future that is done then; it fails with StoreError when the commit fails.
+        """
+        return self._writer.durable()
+
+    def is_lost(self, task_id: str, fence: int) -> bool:
+        """Was an event dropped because another worker holds the task?"""
+        return self._writer.is_lost(task_id, fence)
+
+    def journal(self, task_id: str) -> "Future[tuple[Event, ...]]":
+        """Which events has a task, in order?"""
+        return self._decoded(lambda backend: task_sql.bodies(backend, task_id))
+
+    # ------------------------------------------------------------------ tasks
+
+    def submit(self, submission: Submission) -> "Future[Lease | None]":
+        """Put a task into the store.
+
+        Args:
+            submission: The task. One with its id or its key that is there already stays.
+
+        Returns:
+            A lease when the submission's worker got one; None otherwise.
+        """
+        row = event_row(submission.event, None)
+        return self._writer.call(lambda backend: task_sql.submit(backend, submission, row))
+
+    def task_with_key(self, key: str) -> "Future[str | None]":
+        """Which task was submitted with this key? None when none was."""
+        return self._writer.call(lambda backend: task_sql.task_with_key(backend, key))
+
+    def claim(self, claim: Claim) -> "Future[list[Lease]]":
+        """Take tasks: queued ones, and those whose worker let its lease run out.
+
+        Args:
+            claim: For whom, which, how many.
+
+        Returns:
+            The leases, with the tasks' journals.
+        """
+        taken = self._writer.call(lambda backend: task_sql.claim(backend, claim))
+        return _mapped(taken, lambda found: [_lease(*one) for one in found])
+
+    def renew(self, worker: str, lease_s: float) -> "Future[list[HeldTask]]":
+        """Which tasks does a worker hold, and are they wanted to end?
+
+        Args:
+            worker: Its name.
+            lease_s: From now on it holds them for so many seconds; 0 leaves the leases alone.
+        """
+        return self._writer.call(lambda backend: task_sql.renew(backend, worker, lease_s))
+
+    def release(self, task_id: str, fence: int) -> "Future[None]":
+        """Give a task back, so that the next free worker takes it."""
+        return self._writer.call(lambda backend: task_sql.release(backend, task_id, fence))
+
+    def signal(self, event: SignalSent) -> None:
+        """Send a value to a task."""
+        self.append(event)
+
+    def cancel(self, task_id: str, t_s: float) -> "Future[bool]":
+        """Ask for the end of a task and of its children; the one that holds them ends them.
+
+        Args:
+            task_id: The task.
+            t_s: Time on the caller's clock.
+
+        Returns:
+            Whether there was an open task to be ended.
+        """
+        return self._writer.call(lambda backend: task_sql.cancel(backend, task_id, t_s))
+
+    def tasks(
+        self, state: str = "", limit: int = 100, task_id: str = ""
+    ) -> "Future[list[TaskRow]]":
+        """Which tasks are there, the newest first?
+
+        Args:
+            state: Only those in this state; empty for all.
+            limit: At most so many.
+            task_id: Only this one; empty for all.
+        """
+        return self._writer.call(
+            lambda backend: task_sql.tasks(backend, state=state, limit=limit, task_id=task_id)
+        )
+
+    def events(self, after: int = 0, limit: int = _PAGE) -> "Future[list[tuple[int, bytes]]]":
+        """Which events come after a number of the log, as (number, JSON)?"""
+        sql = "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+        return self._writer.call(
+            lambda backend: [
+                (int(seq), bytes(body)) for seq, body in backend.execute(sql, (after, limit))
+            ]
+        )
+
+    def close(self) -> None:
+        """Commit what is left and close the database. Closing twice is allowed."""
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _decoded(self, read: Callable[[Backend], list[bytes]]) -> "Future[tuple[Event, ...]]":
+        return _mapped(self._writer.call(read), decode_events)
+
+
+def read_store(store: EventStore) -> Iterator[Event]:
+    """What happened, in order?
+
+    Args:
+        store: Any store; it is read page by page.
+
+    Yields:
+        Every event.
+    """
+    after = 0
+    while page := store.events(after, _PAGE).result():
+        yield from iter_events(body for _, body in page)
+        after = page[-1][0]
+
+
+def event_row(event: Event, fence: int | None) -> EventRow:
+    """An event as it is stored."""
+    return EventRow(
+        event.t_s,
+        str(event.__struct_config__.tag),
+        task_of(event),
+        _encoder.encode(event),
+        fence,
+        event.status if isinstance(event, TaskFinished) else None,
+    )
+
+
+def decode_events(bodies: list[bytes]) -> tuple[Event, ...]:
+    """Stored events as events.
+
+    Raises:
+        SchemaMismatchError: One was written by another version.
+    """
+    return tuple(iter_events(iter(bodies)))
+
+
+def iter_events(bodies: Iterator[bytes]) -> Iterator[Event]:
+    """Stored events as events, one by one."""
+    try:
+        for body in bodies:
+            yield _decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise SchemaMismatchError(
+            f"the log holds an event that this version cannot read: {error}"
+        ) from error
+
+
+def _lease(task_id: str, agent: str, fence: int, bodies: list[bytes]) -> Lease:
+    return Lease(task_id=task_id, agent=agent, fence=fence, events=decode_events(bodies))
+
+
+def _mapped(source: "Future[A]", change: Callable[[A], B]) -> "Future[B]":
+    """The same future with its result changed; outside of the transaction that brought it."""
+    target: Future[B] = Future()
+    target.set_running_or_notify_cancel()
+
+    def pass_on(done: "Future[A]") -> None:
+        try:
+            target.set_result(change(done.result()))
+        except StoreError as error:
+            target.set_exception(error)
+
+    source.add_done_callback(pass_on)
+    return target

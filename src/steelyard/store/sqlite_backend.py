@@ -1,0 +1,213 @@
+"""Event log and tasks in one SQLite file, for many processes of one machine."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
+from steelyard.store.backend import EventRow
+
+SCHEMA_VERSION = 2
+# "SYLD": tells our files from any other SQLite file.
+_APPLICATION_ID = 0x53594C44
+_SCHEMA = """
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    t_s REAL NOT NULL,
+    kind TEXT NOT NULL,
+    task_id TEXT,
+    body BLOB NOT NULL
+) STRICT;
+CREATE INDEX events_by_task ON events (task_id, seq) WHERE task_id IS NOT NULL;
+CREATE TABLE tasks (
+    number INTEGER PRIMARY KEY,
+    task_id TEXT NOT NULL UNIQUE,
+    agent TEXT NOT NULL,
+    state TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    submitted_s REAL NOT NULL,
+    parent TEXT NOT NULL,
+    caller_key TEXT UNIQUE,
+    worker TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    lease_until_s REAL NOT NULL,
+    started_s REAL NOT NULL,
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    signals INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX tasks_to_run ON tasks (priority DESC, number) WHERE state = 'open';
+CREATE INDEX tasks_held ON tasks (worker) WHERE worker <> '';
+CREATE INDEX tasks_started ON tasks (agent, started_s) WHERE started_s > 0;
+CREATE INDEX tasks_by_parent ON tasks (parent) WHERE parent <> '';
+"""
+_BUSY_TIMEOUT_S = 5.0
+_INSERT = "INSERT INTO events (t_s, kind, task_id, body) VALUES (?, ?, ?, ?)"
+
+
+class SqliteBackend:
+    """One connection to the file.
+
+    Args:
+        path: The file; made if missing.
+        clock_s: The database's clock. Leases of all processes are measured by it; a jump of it
+            ends leases early or late, and fences keep the log right either way.
+
+    Raises:
+        SchemaMismatchError: The file is no event log, or one of another version.
+        StoreError: The file cannot be opened.
+    """
+
+    skip_locked = ""
+
+    def __init__(self, path: Path, clock_s: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock_s = clock_s
+        self._connection = _open_to_write(path)
+
+    @property
+    def where(self) -> str:
+        """The file's path."""
+        return str(self._path)
+
+    def begin(self) -> None:
+        """Start a transaction; it has the write lock at once."""
+        self._do("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End it; the file is synchronised then."""
+        self._do("COMMIT")
+
+    def rollback(self) -> None:
+        """End it without a trace."""
+        if self._connection.in_transaction:
+            self._do("ROLLBACK")
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        return self._do(sql, parameters).fetchall()
+
+    def fences(self, task_ids: list[str]) -> dict[str, int]:
+        """Which leases do tasks have? The write lock keeps them so."""
+        sql = "SELECT task_id, fence FROM tasks WHERE task_id IN (SELECT value FROM json_each(?))"
+        return dict(self._do(sql, (msgspec.json.encode(task_ids).decode(),)).fetchall())
+
+    def insert_events(self, rows: list[EventRow]) -> None:
+        """Append rows; the file numbers them."""
+        try:
+            self._connection.executemany(_INSERT, [row[:4] for row in rows])
+        except sqlite3.Error as error:
+            raise store_error(self._path, error) from error
+
+    def end_tasks(self, state: str, task_ids: list[str]) -> None:
+        """Tasks have ended."""
+        self._do(
+            "UPDATE tasks SET state = ?, worker = '', lease_until_s = 0"
+            " WHERE task_id IN (SELECT value FROM json_each(?))",
+            (state, msgspec.json.encode(task_ids).decode()),
+        )
+
+    def lock_agents(self) -> None:
+        """The write lock is one already."""
+
+    def now_s(self) -> float:
+        """What time is it on this machine, in seconds since 1970?"""
+        return self._clock_s()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _do(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, parameters)
+        except sqlite3.Error as error:
+            raise store_error(self._path, error) from error
+
+
+def connect(path: Path, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
+    """Open a file in autocommit mode; nothing is written to it.
+
+    Args:
+        path: The file.
+        mode: `rwc` makes it if missing.
+
+    Raises:
+        StoreError: It cannot be opened.
+    """
+    try:
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+
+
+def is_log(path: Path, connection: sqlite3.Connection) -> bool:
+    """Is the file a log that this version reads? False when it is empty; nothing is written.
+
+    Raises:
+        SchemaMismatchError: It is something else.
+    """
+    try:
+        application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+    if (application_id, version, tables) == (0, 0, 0):
+        return False
+    if (application_id, version) != (_APPLICATION_ID, SCHEMA_VERSION):
+        raise SchemaMismatchError(
+            f"{path} is not a Steelyard event log of version {SCHEMA_VERSION} "
+            f"(application id {application_id:#x}, version {version}); give another path"
+        )
+    return True
+
+
+def store_error(path: Path, error: sqlite3.Error) -> StoreError:
+    """What does an error of SQLite mean for the caller?"""
+    told = str(error)
+    if "locked" in told or "busy" in told:
+        return StoreBusyError(
+            f"event log {path} is held by another process; stop it or give another path"
+        )
+    if isinstance(error, sqlite3.OperationalError):
+        what = "opened" if "unable to open" in told else "written"
+        return StoreError(
+            f"event log {path} cannot be {what}: {told}; check the disk, the file and its folder, "
+            "and start again"
+        )
+    return SchemaMismatchError(f"{path} is no SQLite file ({told}); give another path")
+
+
+def _open_to_write(path: Path) -> sqlite3.Connection:
+    connection = connect(path, "rwc")
+    try:
+        # Another program's file is told apart before the first change is made to it.
+        known = is_log(path, connection)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        if not known:
+            # Two processes may open a new file at once: the second finds the first one's tables.
+            connection.execute("BEGIN IMMEDIATE")
+            if not is_log(path, connection):
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        connection.close()
+        raise store_error(path, error) from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection

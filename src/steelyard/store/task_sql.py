@@ -1,0 +1,226 @@
+"""The statements behind the task store, the same for every database.
+
+Everything here runs inside a transaction of `GroupWriter`, and may run again when the database was
+away: a call finds what it did before and does it no second time.
+"""
+
+from typing import Any, cast
+
+import msgspec
+
+from steelyard.domain.agent import AgentLimit
+from steelyard.domain.events import CancelRequested, Event, TaskFinished, TaskResumed
+from steelyard.store.backend import Backend, EventRow
+from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow, TaskState
+
+# The state of a task that has not ended; what it is doing then follows from its lease.
+_OPEN = "open"
+
+
+def submit(backend: Backend, submission: Submission, row: EventRow) -> Lease | None:
+    """Insert a task and its event, unless its id or key is there.
+
+    Returns:
+        The lease, where the submission asks for one and the task is new or still this worker's.
+    """
+    event, worker = submission.event, submission.worker
+    now_s = backend.now_s() if worker else 0.0
+    until_s = now_s + submission.lease_s if worker else 0.0
+    inserted = backend.execute(
+        "INSERT INTO tasks (task_id, agent, state, priority, submitted_s, parent, caller_key,"
+        " worker, fence, lease_until_s, started_s)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING fence",
+        (
+            *(event.task_id, event.agent, _OPEN, submission.priority, event.t_s, event.parent),
+            *(submission.key or None, worker, 1 if worker else 0, until_s),
+            now_s,
+        ),
+    )
+    if inserted:
+        backend.insert_events([row])
+    elif worker:
+        inserted = backend.execute(
+            "SELECT fence FROM tasks WHERE task_id = ? AND state = ? AND worker = ? AND fence = 1",
+            (event.task_id, _OPEN, worker),
+        )
+    if not worker or not inserted:
+        return None
+    return Lease(task_id=event.task_id, agent=event.agent, fence=1, events=(event,))
+
+
+def task_with_key(backend: Backend, key: str) -> str | None:
+    """Which task was submitted with this key?"""
+    rows = backend.execute("SELECT task_id FROM tasks WHERE caller_key = ?", (key,))
+    return str(rows[0][0]) if rows else None
+
+
+def bodies(backend: Backend, task_id: str) -> list[bytes]:
+    """The events of a task, in order."""
+    sql = "SELECT body FROM events WHERE task_id = ? ORDER BY seq"
+    return [bytes(body) for (body,) in backend.execute(sql, (task_id,))]
+
+
+def claim(backend: Backend, wish: Claim) -> list[tuple[str, str, int, list[bytes]]]:
+    """Take tasks for a worker: (task, agent, fence, events) of each."""
+    if any(limit.max_running or limit.starts for limit in wish.agents.values()):
+        backend.lock_agents()
+    now_s = backend.now_s()
+    room = {
+        agent: _room(backend, agent, limit, now_s, wish.count)
+        for agent, limit in sorted(wish.agents.items())
+    }
+    taken: list[tuple[str, str, int, list[bytes]]] = []
+    while len(taken) < wish.count:
+        open_to = [agent for agent, count in room.items() if count > 0]
+        found = _candidates(backend, wish, open_to, now_s, wish.count - len(taken))
+        chosen = [one for one in found if _take_room(room, one[1])]
+        taken += _take(backend, wish, now_s, chosen)
+        if len(found) == len(chosen):
+            break
+    return taken
+
+
+def _room(backend: Backend, agent: str, limit: AgentLimit, now_s: float, count: int) -> int:
+    """How many more tasks of an agent may start now?"""
+    room = count
+    if limit.max_running is not None:
+        held = backend.execute(
+            "SELECT count(*) FROM tasks WHERE worker <> '' AND state = ? AND agent = ?"
+            " AND lease_until_s > ?",
+            (_OPEN, agent, now_s),
+        )
+        room = min(room, limit.max_running - int(held[0][0]))
+    if limit.starts is not None:
+        started = backend.execute(
+            "SELECT count(*) FROM tasks WHERE agent = ? AND started_s > 0 AND started_s > ?",
+            (agent, now_s - limit.per_s),
+        )
+        room = min(room, limit.starts - int(started[0][0]))
+    return max(0, room)
+
+
+def _take_room(room: dict[str, int], agent: str) -> bool:
+    room[agent] -= 1
+    return room[agent] >= 0
+
+
+def _candidates(
+    backend: Backend, wish: Claim, agents: list[str], now_s: float, count: int
+) -> list[tuple[Any, ...]]:
+    if not agents:
+        return []
+    marks = ", ".join("?" * len(agents))
+    return backend.execute(
+        f"SELECT task_id, agent, fence FROM tasks WHERE state = 'open'"  # noqa: S608 - marks alone
+        f" AND lease_until_s <= ? AND worker <> ? AND agent IN ({marks})"
+        f" ORDER BY priority DESC, number LIMIT ?{backend.skip_locked}",
+        (now_s, wish.worker, *agents, count),
+    )
+
+
+def _take(
+    backend: Backend, wish: Claim, now_s: float, chosen: list[tuple[Any, ...]]
+) -> list[tuple[str, str, int, list[bytes]]]:
+    """Give tasks to a worker, all in two statements, and read their journals."""
+    if not chosen:
+        return []
+    task_ids = [task_id for task_id, _, _ in chosen]
+    marks = ", ".join("?" * len(task_ids))
+    backend.execute(
+        "UPDATE tasks SET worker = ?, fence = fence + 1, lease_until_s = ?,"  # noqa: S608 - marks alone
+        " started_s = CASE WHEN started_s > 0 THEN started_s ELSE ? END"
+        f" WHERE task_id IN ({marks})",
+        (wish.worker, now_s + wish.lease_s, now_s, *task_ids),
+    )
+    resumed = [
+        TaskResumed(t_s=wish.t_s, task_id=task_id, worker=wish.worker, fence=fence + 1)
+        for task_id, _, fence in chosen
+        if fence > 0
+    ]
+    if resumed:
+        backend.insert_events([_row(event) for event in resumed])
+    journals: dict[str, list[bytes]] = {task_id: [] for task_id in task_ids}
+    rows = backend.execute(
+        f"SELECT task_id, body FROM events WHERE task_id IN ({marks}) ORDER BY seq",  # noqa: S608 - marks alone
+        task_ids,
+    )
+    for task_id, body in rows:
+        journals[task_id].append(bytes(body))
+    return [(task_id, agent, fence + 1, journals[task_id]) for task_id, agent, fence in chosen]
+
+
+def renew(backend: Backend, worker: str, lease_s: float) -> list[HeldTask]:
+    """Prolong a worker's leases and tell what it holds."""
+    if lease_s > 0.0:
+        backend.execute(
+            "UPDATE tasks SET lease_until_s = ? WHERE worker = ?",
+            (backend.now_s() + lease_s, worker),
+        )
+    rows = backend.execute(
+        "SELECT task_id, fence, cancelled, signals FROM tasks WHERE worker = ? ORDER BY number",
+        (worker,),
+    )
+    return [
+        HeldTask(task_id=task_id, fence=fence, cancelled=bool(cancelled), signals=signals)
+        for task_id, fence, cancelled, signals in rows
+    ]
+
+
+def release(backend: Backend, task_id: str, fence: int) -> None:
+    """Give a task back."""
+    backend.execute(
+        "UPDATE tasks SET worker = '', lease_until_s = 0 WHERE task_id = ? AND fence = ?",
+        (task_id, fence),
+    )
+
+
+def cancel(backend: Backend, task_id: str, t_s: float) -> bool:
+    """Mark a task and its children; end those at once that nobody has begun."""
+    rows = backend.execute(
+        "WITH RECURSIVE family (task_id) AS (SELECT task_id FROM tasks WHERE task_id = ?"
+        " UNION SELECT tasks.task_id FROM tasks JOIN family ON tasks.parent = family.task_id)"
+        " UPDATE tasks SET cancelled = 1 WHERE state = 'open' AND cancelled = 0"
+        " AND task_id IN (SELECT task_id FROM family) RETURNING task_id, fence",
+        (task_id,),
+    )
+    for one, fence in sorted(rows):
+        backend.insert_events([_row(CancelRequested(t_s=t_s, task_id=one))])
+        if fence == 0:
+            ended = TaskFinished(t_s=t_s, task_id=one, status="cancelled")
+            backend.insert_events([_row(ended)])
+            backend.execute("UPDATE tasks SET state = 'cancelled' WHERE task_id = ?", (one,))
+    return any(one == task_id for one, _ in rows)
+
+
+def tasks(backend: Backend, *, state: str, limit: int, task_id: str) -> list[TaskRow]:
+    """List tasks, the newest first."""
+    now_s = backend.now_s()
+    rows = backend.execute(
+        "SELECT * FROM (SELECT task_id, agent, CASE WHEN state <> 'open' THEN state"
+        " WHEN lease_until_s > ? THEN 'running' ELSE 'queued' END AS told, priority,"
+        " submitted_s, worker, fence, parent, number FROM tasks) AS shown"
+        " WHERE (? = '' OR told = ?) AND (? = '' OR task_id = ?) ORDER BY number DESC LIMIT ?",
+        (now_s, state, state, task_id, task_id, limit),
+    )
+    return [
+        TaskRow(
+            task_id=one[0],
+            agent=one[1],
+            state=cast("TaskState", one[2]),
+            priority=one[3],
+            submitted_s=one[4],
+            worker=one[5] if one[2] == "running" else "",
+            fence=one[6],
+            parent=one[7],
+        )
+        for one in rows
+    ]
+
+
+def _row(event: Event) -> EventRow:
+    kind = str(event.__struct_config__.tag)
+    return EventRow(event.t_s, kind, getattr(event, "task_id", None), _encode(event), None, None)
+
+
+def _encode(event: Event) -> bytes:
+    return msgspec.json.encode(event)

@@ -1,0 +1,123 @@
+"""`steelyard run` and `steelyard tasks`, as a user calls them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from steelyard.cli.app import app
+from steelyard.cli.run import seconds
+from steelyard.domain.events import SignalSent, TaskSubmitted
+from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
+from steelyard.store.sqlite_log import SqliteEventLog
+from steelyard.store.tasks import Submission
+
+AGENT = """
+import steelyard
+
+@steelyard.tool()
+def double(number: int, key: steelyard.IdempotencyKey = steelyard.NO_KEY) -> list:
+    return [2 * number, key]
+
+@steelyard.task(name="doubler")
+async def run_it(ctx, number: int):
+    return await ctx.tool(double, number)
+"""
+CONFIG = """
+[store]
+path = "tasks.db"
+
+[pools.tools]
+kind = "tools"
+slots = 1
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    path = tmp_path / "tasks.db"
+    with SqliteEventLog(path) as log:
+        for name in ("one", "two"):
+            event = TaskSubmitted(t_s=1.0, task_id=name, agent="a", arguments={"x": 1})
+            log.submit(Submission(event=event)).result()
+    return str(path)
+
+
+def _call(*arguments: str) -> str:
+    ran = CliRunner().invoke(app, ["tasks", *arguments])
+    if ran.exception is not None:
+        raise ran.exception
+    return ran.stdout
+
+
+def test_runs_an_agent_of_a_file_and_shows_its_steps(tmp_path: Path) -> None:
+    # Tools run as another user in their sandbox, where this one is root.
+    tmp_path.chmod(0o755)
+    (tmp_path / "agents.py").write_text(AGENT, encoding="utf-8")
+    (tmp_path / "steelyard.toml").write_text(CONFIG, encoding="utf-8")
+    ran = subprocess.run(  # noqa: S603
+        [
+            *(sys.executable, "-m", "steelyard", "run", "agents.py:doubler"),
+            *("--input", '{"number": 4}', "--deadline", "60s", "--budget", "0.01"),
+            *("--id", "t1", "--config", "steelyard.toml", "--json"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    assert json.loads(ran.stdout)["result"] == [8, "t1/0"]
+    shown = json.loads(_call("show", "t1", "--store", str(tmp_path / "tasks.db"), "--json"))
+    assert shown["task"]["state"] == "succeeded"
+    assert [step["name"] for step in shown["steps"]] == ["double"]
+
+
+def test_lists_tasks_by_state(store: str) -> None:
+    _call("cancel", "one", "--store", store)
+    lines = _call("list", "--store", store, "--state", "cancelled", "--json").splitlines()
+    assert [json.loads(line)["task_id"] for line in lines] == ["one"]
+    assert "queued" in _call("list", "--store", store)
+
+
+def test_watching_an_ended_task_prints_what_it_did(store: str) -> None:
+    _call("cancel", "one", "--store", store)
+    lines = _call("watch", "one", "--store", store, "--json").splitlines()
+    kinds = [json.loads(line)["type"] for line in lines]
+    assert kinds == ["task_submitted", "cancel_requested", "task_finished"]
+
+
+def test_a_signal_is_in_the_log_when_the_command_returns(store: str) -> None:
+    _call("signal", "two", "approve", '{"by": "me"}', "--store", store)
+    with SqliteEventLog(Path(store)) as log:
+        sent = log.journal("two").result()[-1]
+    assert isinstance(sent, SignalSent)
+    assert (sent.name, sent.value) == ("approve", {"by": "me"})
+
+
+def test_an_ended_task_is_submitted_again_with_its_arguments(store: str) -> None:
+    with pytest.raises(ConfigError, match="task one is queued"):
+        _call("retry", "one", "--store", store)
+    _call("cancel", "one", "--store", store)
+    _call("retry", "one", "--id", "again", "--store", store)
+    with SqliteEventLog(Path(store)) as log:
+        submitted = log.journal("again").result()[0]
+    assert isinstance(submitted, TaskSubmitted)
+    assert (submitted.agent, submitted.arguments) == ("a", {"x": 1})
+
+
+def test_what_is_not_there_is_named(store: str, tmp_path: Path) -> None:
+    with pytest.raises(TaskNotFoundError, match="task nix is not in"):
+        _call("show", "nix", "--store", store)
+    with pytest.raises(StoreError, match=r"gone\.db does not exist"):
+        _call("list", "--store", str(tmp_path / "gone.db"))
+    assert not (tmp_path / "gone.db").exists()
+
+
+def test_durations_need_a_known_unit() -> None:
+    assert seconds("2h") == 7200.0
+    with pytest.raises(ConfigError, match="5 minutes"):
+        seconds("5 minutes")

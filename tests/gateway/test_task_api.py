@@ -1,0 +1,87 @@
+"""/api/tasks on a real server: what it takes, a worker runs."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from steelyard.gateway.server import serve
+from steelyard.gateway.settings import GatewaySettings
+from steelyard.placement.policy import CheapestFeasible
+from steelyard.pools.scripted import ScriptedLlmPool
+from steelyard.runtime.clock import WallClock
+from steelyard.runtime.context import TaskContext
+from steelyard.runtime.definitions import task
+from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.recorder import Recorder
+from steelyard.runtime.worker import Worker, WorkerSettings
+from steelyard.store.sqlite_log import SqliteEventLog
+
+
+@task(name="asks")
+async def asks(ctx: TaskContext, question: str) -> list[Any]:
+    return [question, await ctx.signal("answer")]
+
+
+@asynccontextmanager
+async def _api(path: Path) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    with SqliteEventLog(path) as store:
+        dispatcher = Dispatcher(Recorder(WallClock(), store), CheapestFeasible(), {}, {})
+        settings = WorkerSettings(look_s=0.02)
+        worker = Worker(store, dispatcher, (ScriptedLlmPool(), "none"), (asks,), settings)
+        async with (
+            serve(GatewaySettings(port=0), dispatcher, store=store) as server,
+            worker.working(),
+            aiohttp.ClientSession(server.url) as http,
+        ):
+            yield http
+
+
+async def test_a_task_is_created_signalled_and_streamed_to_its_end(tmp_path: Path) -> None:
+    async with _api(tmp_path / "log.db") as http:
+        body = {"agent": "asks", "id": "t1", "input": {"question": "?"}, "deadline_after_s": 60}
+        async with http.post("/api/tasks", json=body) as answer:
+            assert answer.status == 201
+            assert (await answer.json())["task_id"] == "t1"
+        signal = {"name": "answer", "value": 42}
+        async with http.post("/api/tasks/t1/signal", json=signal) as answer:
+            assert answer.status == 202
+        async with http.get("/api/tasks/t1/events") as answer:
+            text = await answer.text()
+        events = [line.removeprefix("data: ") for line in text.splitlines() if line]
+        assert events[-1] == "[DONE]"
+        last = msgspec.json.decode(events[-2])
+        assert (last["type"], last["result"]) == ("task_finished", ["?", 42])
+        async with http.get("/api/tasks/t1") as answer:
+            shown = await answer.json()
+        assert shown["task"]["state"] == "succeeded"
+        assert [step["kind"] for step in shown["steps"]] == ["signal"]
+
+
+async def test_one_key_is_one_task_and_cancelling_ends_it(tmp_path: Path) -> None:
+    async with _api(tmp_path / "log.db") as http:
+        body = {"agent": "asks", "input": {"question": "?"}, "key": "k"}
+        ids: list[str] = []
+        for _ in range(2):
+            async with http.post("/api/tasks", json=body) as answer:
+                ids.append((await answer.json())["task_id"])
+        assert ids[0] == ids[1]
+        async with http.post(f"/api/tasks/{ids[0]}/cancel") as answer:
+            assert answer.status == 202
+        async with http.get(f"/api/tasks/{ids[0]}/events") as answer:
+            await answer.text()
+        async with http.get("/api/tasks?state=cancelled") as answer:
+            assert [row["task_id"] for row in (await answer.json())["data"]] == ids[:1]
+
+
+async def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+    async with _api(tmp_path / "log.db") as http:
+        async with http.get("/api/tasks/nix") as answer:
+            assert answer.status == 404
+            assert "nix" in (await answer.json())["error"]["message"]
+        async with http.post("/api/tasks", json={"agent": "asks", "inputs": {}}) as answer:
+            assert answer.status == 400
+            assert "inputs" in (await answer.json())["error"]["message"]

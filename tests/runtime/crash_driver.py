@@ -1,0 +1,251 @@
+"""Runs a small task graph again and again, each time killed at the next point; see test_crashes.
+
+Called as `python crash_driver.py FOLDER`. Prints one JSON line per point.
+"""
+
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from steelyard.domain.events import Event, PoolAdded
+from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
+from steelyard.gateway.server import serve
+from steelyard.gateway.settings import GatewaySettings
+from steelyard.placement.policy import CheapestFeasible
+from steelyard.pools.backend import ToolOutcome, ToolRequest
+from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.pools.scripted import ScriptedLlmPool
+from steelyard.runtime.clock import WallClock
+from steelyard.runtime.context import TaskContext
+from steelyard.runtime.definitions import NO_KEY, IdempotencyKey, task, tool
+from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.open_tasks import TaskLimits
+from steelyard.runtime.recorder import Recorder
+from steelyard.runtime.worker import Worker, WorkerSettings
+from steelyard.store.backend import EventRow
+from steelyard.store.event_store import EventStore
+from steelyard.store.sqlite_backend import SqliteBackend
+
+KILLED = 9
+# The second process looks at the store so much later: every lease has run out by then.
+LATER_S = 1000.0
+
+
+class Fuse:
+    """Kills this process at the chosen point; counts points otherwise."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.passed = 0
+
+    def point(self) -> None:
+        self.passed += 1
+        if self.passed == self.at:
+            os._exit(KILLED)
+
+
+class CrashingBackend(SqliteBackend):
+    """Dies before or after every statement that matters."""
+
+    def __init__(self, path: Path, fuse: Fuse, later_s: float) -> None:
+        super().__init__(path, lambda: time.time() + later_s)
+        self._fuse = fuse
+
+    def begin(self) -> None:
+        self._fuse.point()
+        super().begin()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        rows = super().execute(sql, parameters)
+        if not sql.startswith("SELECT"):
+            self._fuse.point()
+        return rows
+
+    def insert_events(self, rows: list[EventRow]) -> None:
+        for row in rows:
+            self._fuse.point()
+            super().insert_events([row])
+
+    def commit(self) -> None:
+        self._fuse.point()
+        super().commit()
+        self._fuse.point()
+
+
+class CrashingStore(EventStore):
+    """Dies before or after every write to the log."""
+
+    def __init__(self, path: Path, fuse: Fuse, later_s: float) -> None:
+        super().__init__(CrashingBackend(path, fuse, later_s))
+        self._fuse = fuse
+
+    def append(self, event: Event, fence: int | None = None) -> None:
+        self._fuse.point()
+        super().append(event, fence)
+        self._fuse.point()
+
+
+class NotingTools:
+    """Runs tools right here, and notes every run in a file, as the world outside would."""
+
+    slots = 4
+
+    def __init__(self, notes: Path) -> None:
+        self._notes = notes
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def run(self, request: ToolRequest) -> ToolOutcome:
+        with self._notes.open("a", encoding="utf-8") as notes:
+            notes.write(json.dumps(request.arguments) + "\n")
+        await asyncio.sleep(0)
+        result = request.arguments["number"] + 1
+        return ToolOutcome(result=result, cpu_s=0.5, wall_s=0.5, max_memory_bytes=0)
+
+
+@tool()
+def increase(number: int, key: IdempotencyKey = NO_KEY) -> int:
+    """One more."""
+    return number + 1 + 0 * len(key)
+
+
+async def branch(ctx: TaskContext, number: int) -> int:
+    higher = await ctx.tool(increase, number)
+    await ctx.sleep(0.0)
+    tenfold: int = await ctx.step(times_ten, higher)
+    return tenfold
+
+
+def times_ten(value: int) -> int:
+    return value * 10
+
+
+@task(name="graph")
+async def graph(ctx: TaskContext, number: int) -> dict[str, Any]:
+    drawn = await ctx.step(lambda: os.urandom(4).hex())
+    first = await ctx.tool(increase, number)
+    branches = await ctx.gather(branch(ctx, first), branch(ctx, first + 1))
+    messages = [{"role": "user", "content": drawn}]
+    answer = await ctx.llm(messages, step="ask", max_output_tokens=5)
+    last = await ctx.tool(increase, sum(branches))
+    return {"drawn": drawn, "answer": answer.text, "last": last, "branches": branches}
+
+
+def pools() -> list[PoolSpec]:
+    place: dict[str, Any] = {
+        "provider": "local",
+        "region": "here",
+        "arch": "x86_64",
+        "hardware": "x86",
+        "offering": "local",
+        "usd_per_hour": 3.6,
+        "replicas": 1,
+    }
+    llm = LlmCurve(
+        ttft_floor_s=0.001,
+        prefill_s_per_token=0.0001,
+        itl_base_s=0.001,
+        itl_slope_s=0.0,
+        concurrency_cap=8,
+        context_tokens=8192,
+        predicted=True,
+        source="made up for tests",
+    )
+    tools = ToolCurve(
+        relative_speed=1.0,
+        cores=1.0,
+        memory_bytes=10**9,
+        start_s=0.0,
+        slots=4,
+        predicted=True,
+        source="made up for tests",
+    )
+    return [
+        PoolSpec(name="llm", llm_curves={"scripted": llm}, **place),
+        PoolSpec(name="tools", tool_curve=tools, **place),
+    ]
+
+
+async def run_once(store: EventStore, notes: Path, over: Callable[[], None]) -> None:
+    """Submit the task, unless it is there, and work until it has ended; `over` is called then."""
+    recorder = Recorder(WallClock(), store)
+    for spec in pools():
+        recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))
+    dispatcher = Dispatcher(
+        recorder, CheapestFeasible(), {"llm": ScriptedLlmPool()}, {"tools": NotingTools(notes)}
+    )
+    async with serve(GatewaySettings(port=0), dispatcher) as server:
+        client = OpenAiEndpointPool([server.base_url], ["scripted"])
+        await client.start()
+        settings = WorkerSettings(lease_s=30.0, look_s=0.01)
+        worker = Worker(store, dispatcher, (client, "scripted"), (graph,), settings)
+        async with worker.working():
+            await worker.submit(graph, "t", TaskLimits(), {"number": 1})
+            await worker.result("t")
+            over()
+
+
+def in_child(path: Path, notes: Path, at: int, later_s: float) -> tuple[int, int]:
+    """Run once in a process of its own: (exit code, points passed)."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        fuse = Fuse(at)
+        store = CrashingStore(path, fuse, later_s)
+
+        def over() -> None:
+            store.close()
+            os.write(writer, str(fuse.passed).encode())
+            # Shutting the gateway down takes a while, and is not what is tested here.
+            os._exit(0)
+
+        asyncio.run(run_once(store, notes, over))
+    os.close(writer)
+    _, status = os.waitpid(child, 0)
+    told = os.read(reader, 100)
+    os.close(reader)
+    return os.waitstatus_to_exitcode(status), int(told or b"0")
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    _, points = in_child(folder / "whole.db", folder / "whole.txt", 0, 0.0)
+    first, step = int(sys.argv[2]), int(sys.argv[3])
+    print(json.dumps({"points": points}), flush=True)  # noqa: T201
+    for at in range(first, points + 1, step):
+        path, notes = folder / f"{at}.db", folder / f"{at}.txt"
+        killed, _ = in_child(path, notes, at, 0.0)
+        before = folder / f"{at}.before"
+        # A copy made by SQLite itself: what a reader finds after the crash.
+        before.write_text(json.dumps(bodies(path)), encoding="utf-8")
+        # Every third point is hit by a second crash while it goes on.
+        again = at * 7 % points + 1 if at % 3 == 0 else 0
+        if again:
+            in_child(path, notes, again, LATER_S)
+        ended, _ = in_child(path, notes, 0, 2 * LATER_S)
+        print(json.dumps({"at": at, "killed": killed, "ended": ended}), flush=True)  # noqa: T201
+
+
+def bodies(path: Path) -> list[str]:
+    """Every event of a log as JSON."""
+    if not path.exists():
+        return []
+    connection = sqlite3.connect(path)
+    try:
+        rows = connection.execute("SELECT body FROM events ORDER BY seq").fetchall()
+    except sqlite3.OperationalError:  # killed before the tables were there
+        rows = []
+    connection.close()
+    return [bytes(row[0]).decode() for row in rows]
+
+
+if __name__ == "__main__":
+    main()

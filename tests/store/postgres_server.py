@@ -1,0 +1,98 @@
+"""A PostgreSQL of the tests' own, from Debian's package, on a socket in a folder of its own."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+MISSING = "" if _FOLDERS else "no /usr/lib/postgresql/*/bin: apt-get install postgresql"
+
+
+def _as_user() -> list[str]:
+    """PostgreSQL refuses to run as root: its package brings a user."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    assert setpriv is not None
+    return [setpriv, "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+
+class PostgresServer:
+    """A server that can be stopped and started again.
+
+    Args:
+        folder: Where its data and its socket are.
+        fsync: Whether commits wait for the disk.
+    """
+
+    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
+        self._folder = folder
+        self._fsync = fsync
+        self._process: subprocess.Popen[bytes] | None = None
+        self._databases = 0
+        self.url = f"postgresql://postgres@/postgres?host={folder}"
+
+    def make(self) -> None:
+        data = str(self._folder / "data")
+        command = [*_as_user(), str(_FOLDERS[-1] / "initdb"), "-D", data, "-U", "postgres"]
+        subprocess.run(  # noqa: S603
+            [*command, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"],
+            check=True,
+            capture_output=True,
+            cwd=self._folder,
+        )
+
+    def start(self) -> None:
+        command = [*_as_user(), str(_FOLDERS[-1] / "postgres"), "-D", str(self._folder / "data")]
+        settings = ["-k", str(self._folder), "-h", "", *([] if self._fsync else ["-F"])]
+        self._process = subprocess.Popen(  # noqa: S603
+            [*command, *settings],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder,
+        )
+        ready = [str(_FOLDERS[-1] / "pg_isready"), "-q", "-h", str(self._folder)]
+        gives_up_s = time.monotonic() + 30.0
+        while subprocess.run(ready, check=False).returncode != 0:  # noqa: S603
+            assert time.monotonic() < gives_up_s
+            assert self._process.poll() is None
+            time.sleep(0.02)
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        self._databases += 1
+        name = f"d{self._databases}"
+        command = [str(_FOLDERS[-1] / "createdb"), "-h", str(self._folder), "-U", "postgres", name]
+        subprocess.run(command, check=True)  # noqa: S603
+        return self.url.replace("@/postgres?", f"@/{name}?")
+
+    def stop(self) -> None:
+        """At once, as a power failure would."""
+        process, self._process = self._process, None
+        if process is not None:
+            # SIGQUIT is PostgreSQL's immediate shutdown.
+            process.send_signal(3)
+            process.wait(30)
+
+
+@contextmanager
+def postgres_server(*, fsync: bool = False) -> Generator[PostgresServer, None, None]:
+    """A server that runs while the block does."""
+    folder = Path(tempfile.mkdtemp(prefix="steelyard-pg-"))
+    if os.geteuid() == 0:
+        user = pwd.getpwnam("postgres")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    server = PostgresServer(folder, fsync=fsync)
+    try:
+        server.make()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,304 @@
+"""What every store must do, whatever database it is in."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.store.conftest import Open
+from tests.store.postgres_server import PostgresServer
+
+from steelyard.domain.agent import AgentLimit
+from steelyard.domain.events import (
+    CancelRequested,
+    SignalSent,
+    TaskFinished,
+    TaskPreempted,
+    TaskResumed,
+    TaskSubmitted,
+)
+from steelyard.errors import StoreError
+from steelyard.store.event_store import EventStore, read_store
+from steelyard.store.open_store import open_store
+from steelyard.store.sqlite_log import SqliteEventLog
+from steelyard.store.tasks import Claim, Lease, Submission
+
+ANY = {"a": AgentLimit()}
+
+
+def _submit(store: EventStore, task_id: str, *, agent: str = "a", priority: int = 0) -> None:
+    event = TaskSubmitted(t_s=1.0, task_id=task_id, agent=agent)
+    store.submit(Submission(event=event, priority=priority)).result()
+
+
+def _claim(
+    store: EventStore,
+    worker: str,
+    *,
+    count: int = 10,
+    lease_s: float = 60.0,
+    agents: dict[str, AgentLimit] | None = None,
+) -> list[Lease]:
+    wish = Claim(worker=worker, agents=agents or ANY, count=count, lease_s=lease_s, t_s=2.0)
+    return store.claim(wish).result()
+
+
+def _marker(task_id: str, t_s: float = 3.0) -> TaskPreempted:
+    return TaskPreempted(t_s=t_s, task_id=task_id, cause="deadline")
+
+
+def test_a_task_is_taken_once_with_its_journal(open_one: Open) -> None:
+    with open_one() as one, open_one() as two:
+        _submit(one, "t")
+        leases = _claim(two, "w1")
+        assert [(lease.task_id, lease.fence) for lease in leases] == [("t", 1)]
+        assert leases[0].events == (TaskSubmitted(t_s=1.0, task_id="t", agent="a"),)
+        assert _claim(one, "w2") == []
+
+
+def test_higher_priority_goes_first_then_the_older_one(open_one: Open) -> None:
+    with open_one() as store:
+        for number, priority in enumerate([0, 5, 0, 5]):
+            _submit(store, f"t{number}", priority=priority)
+        order = [_claim(store, f"w{number}", count=1)[0].task_id for number in range(4)]
+    assert order == ["t1", "t3", "t0", "t2"]
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_its_holder_can_write_no_more(
+    open_one: Open,
+) -> None:
+    with open_one() as old, open_one() as new:
+        _submit(old, "t")
+        assert _claim(old, "w1", lease_s=0.05)[0].fence == 1
+        old.append(_marker("t", 1.0), fence=1)
+        old.durable().result()
+        gives_up_s = time.monotonic() + 10.0
+        while not (taken := _claim(new, "w2")):
+            assert time.monotonic() < gives_up_s
+        assert taken[0].fence == 2
+        assert taken[0].events[-1] == TaskResumed(t_s=2.0, task_id="t", worker="w2", fence=2)
+        # The first worker wakes up, and believes that it still holds the task.
+        old.append(_marker("t", 2.0), fence=1)
+        old.append(TaskFinished(t_s=2.0, task_id="t", status="succeeded"), fence=1)
+        old.durable().result()
+        assert old.is_lost("t", 1)
+        new.append(_marker("t", 3.0), fence=2)
+        new.durable().result()
+        assert not new.is_lost("t", 2)
+        marks = [one.t_s for one in new.journal("t").result() if isinstance(one, TaskPreempted)]
+        assert marks == [1.0, 3.0]
+        assert new.tasks().result()[0].state == "running"
+        assert [held.fence for held in new.renew("w2", 60.0).result()] == [2]
+        assert old.renew("w1", 60.0).result() == []
+
+
+def test_a_renewed_lease_is_not_taken(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        _claim(store, "w1", lease_s=0.2)
+        store.renew("w1", 60.0).result()
+        time.sleep(0.25)
+        assert _claim(store, "w2") == []
+
+
+def test_a_worker_never_takes_its_own_task_a_second_time(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        _claim(store, "w1", lease_s=0.0)
+        assert _claim(store, "w1") == []
+        assert len(_claim(store, "w2")) == 1
+
+
+def test_a_released_task_is_free_at_once(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        _claim(store, "w1")
+        store.release("t", 1).result()
+        assert _claim(store, "w2")[0].fence == 2
+
+
+def test_the_end_of_a_task_ends_its_lease_in_the_same_transaction(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        _claim(store, "w1", lease_s=0.0)
+        store.append(TaskFinished(t_s=4.0, task_id="t", status="failed"), fence=1)
+        store.durable().result()
+        assert [row.state for row in store.tasks().result()] == ["failed"]
+        assert _claim(store, "w2") == []
+
+
+def test_one_key_is_one_task(open_one: Open) -> None:
+    with open_one() as store:
+        for name in ("first", "second"):
+            event = TaskSubmitted(t_s=1.0, task_id=name, agent="a")
+            store.submit(Submission(event=event, key="order-7")).result()
+        assert store.task_with_key("order-7").result() == "first"
+        assert store.task_with_key("order-8").result() is None
+        assert [row.task_id for row in store.tasks().result()] == ["first"]
+        assert store.journal("second").result() == ()
+
+
+def test_many_threads_submitting_one_key_make_one_task(open_one: Open) -> None:
+    with open_one() as one, open_one() as two:
+
+        def submit(store: EventStore, name: str) -> None:
+            event = TaskSubmitted(t_s=1.0, task_id=name, agent="a")
+            store.submit(Submission(event=event, key="k")).result()
+
+        threads = [
+            threading.Thread(target=submit, args=(store, f"{name}{number}"))
+            for name, store in (("one", one), ("two", two))
+            for number in range(10)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(one.tasks().result()) == 1
+
+
+def test_limits_of_an_agent_hold_over_all_workers(open_one: Open) -> None:
+    narrow = {"a": AgentLimit(max_running=2), "b": AgentLimit()}
+    with open_one() as one, open_one() as two:
+        for number in range(4):
+            _submit(one, f"a{number}")
+            _submit(one, f"b{number}", agent="b")
+        first = [lease.task_id for lease in _claim(one, "w1", count=5, agents=narrow)]
+        second = [lease.task_id for lease in _claim(two, "w2", count=5, agents=narrow)]
+        assert first == ["a0", "b0", "a1", "b1", "b2"]
+        assert second == ["b3"]
+        one.append(TaskFinished(t_s=4.0, task_id="a0", status="succeeded"), fence=1)
+        one.durable().result()
+        assert [lease.task_id for lease in _claim(two, "w2", agents=narrow)] == ["a2"]
+
+
+def test_no_more_tasks_start_in_a_time_than_allowed(open_one: Open) -> None:
+    slow = {"a": AgentLimit(starts=2, per_s=600.0)}
+    with open_one() as store:
+        for number in range(4):
+            _submit(store, f"t{number}")
+        assert len(_claim(store, "w1", agents=slow)) == 2
+        assert _claim(store, "w2", agents=slow) == []
+
+
+def test_a_cancelled_task_that_nobody_began_ends_at_once(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        assert store.cancel("t", 5.0).result()
+        assert not store.cancel("t", 6.0).result()
+        assert store.journal("t").result()[1:] == (
+            CancelRequested(t_s=5.0, task_id="t"),
+            TaskFinished(t_s=5.0, task_id="t", status="cancelled"),
+        )
+        assert _claim(store, "w1") == []
+
+
+def test_cancelling_reaches_children(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        child = TaskSubmitted(t_s=1.0, task_id="t.0", agent="a", parent="t")
+        store.submit(Submission(event=child)).result()
+        _claim(store, "w1")
+        store.cancel("t", 5.0).result()
+        held = store.renew("w1", 0.0).result()
+    assert [(one.task_id, one.cancelled) for one in held] == [("t", True), ("t.0", True)]
+
+
+def test_signals_are_counted_for_their_task(open_one: Open) -> None:
+    with open_one() as one, open_one() as two:
+        _submit(one, "t")
+        _claim(one, "w1")
+        two.append(SignalSent(t_s=5.0, task_id="t", name="go", value=[1]))
+        two.durable().result()
+        assert [held.signals for held in one.renew("w1", 0.0).result()] == [1]
+
+
+@given(
+    operations=st.lists(
+        st.tuples(st.sampled_from(["claim", "expire", "write", "end"]), st.integers(0, 2)),
+        max_size=12,
+    )
+)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_only_the_last_lease_ever_writes(
+    operations: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # The clock is ours here: leases run out when the test says so.
+    now_s = 0.0
+    path = tmp_path_factory.mktemp("model") / "log.db"
+    with SqliteEventLog(path, lambda: now_s) as store:
+        _submit(store, "t")
+        fences: dict[int, int] = {}
+        last, ended, expected = 0, False, 0
+        for number, (operation, worker) in enumerate(operations):
+            if operation == "expire":
+                now_s += 100.0
+            elif operation == "claim":
+                for lease in _claim(store, f"w{worker}"):
+                    assert lease.fence == last + 1
+                    assert not ended
+                    fences[worker] = last = lease.fence
+            elif worker in fences:
+                status = TaskFinished(t_s=1.0, task_id="t", status="succeeded")
+                event = status if operation == "end" else _marker("t", float(number))
+                store.append(event, fence=fences[worker])
+                store.durable().result()
+                allowed = fences[worker] == last
+                assert store.is_lost("t", fences[worker]) != allowed
+                expected += allowed
+                ended = ended or (operation == "end" and allowed)
+        written = store.journal("t").result()
+    kinds = (TaskPreempted, TaskFinished)
+    assert sum(isinstance(event, kinds) for event in written) == expected
+
+
+def test_a_clock_that_jumps_ends_leases_early_or_late_and_never_lets_two_write(
+    tmp_path: Path,
+) -> None:
+    now_s = 1_000_000.0
+    with SqliteEventLog(tmp_path / "log.db", lambda: now_s) as store:
+        _submit(store, "t")
+        _claim(store, "w1")
+        now_s -= 5000.0
+        assert _claim(store, "w2") == []
+        now_s += 10_000.0
+        assert _claim(store, "w2")[0].fence == 2
+        store.append(_marker("t"), fence=1)
+        store.durable().result()
+        assert store.is_lost("t", 1)
+
+
+def test_a_database_that_goes_away_and_comes_back_loses_and_repeats_nothing(
+    postgres: PostgresServer,
+) -> None:
+    with open_store(postgres.new_database()) as store:
+        stopped = threading.Event()
+        wanted = 0
+
+        def restart() -> None:
+            postgres.stop()
+            stopped.set()
+            postgres.start()
+
+        restarting = threading.Thread(target=restart)
+        while not stopped.is_set() or wanted % 50:
+            store.append(_marker(f"t{wanted}", float(wanted)))
+            wanted += 1
+            if wanted == 200:
+                restarting.start()
+            if wanted % 7 == 0:
+                store.durable().result()
+        restarting.join()
+        store.durable().result()
+        assert [event.t_s for event in read_store(store)] == [float(n) for n in range(wanted)]
+
+
+def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(StoreError, match="postgresql://127.0.0.1/none is away") as caught:
+        open_store("postgresql://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
