@@ -190,3 +190,11 @@ def test_estimates_are_planned_with_only_where_allowed(run: Run, tmp_path: Path)
     assert with_estimates["options"]["capacity"]["allow_predicted"]
     assert not measured_only["options"]["capacity"]["allow_predicted"]
     assert with_estimates["usd_per_hour"] <= measured_only["usd_per_hour"] * (1 + 1e-6)
+
+
+def test_plots_are_written(run: Run, tmp_path: Path) -> None:
+    rules = '[allowed]\nproviders = ["gcp"]\n'
+    ran = run("plan", "--config", config(tmp_path, rules), "--plots", str(tmp_path / "p"))
+    assert ran.code == 0, ran.err
+    names = sorted(path.name for path in (tmp_path / "p").iterdir())
+    assert names == ["cost-over-load.svg", "mix-over-load.svg"]

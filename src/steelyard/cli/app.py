@@ -18,8 +18,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(catalog.app)
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PlanConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file of the plan: rules, what is allowed.")
@@ -55,6 +53,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app.add_typer(catalog.app)
 app.add_typer(tasks_app, name="tasks")
 
 
@@ -140,6 +139,9 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument per option
     figures: FiguresOption = None,
     allow_predicted: PredictedOption = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write the plan there, too.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Folder for plots of cost over load, SVG.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the cheapest fleet for a workload, and prove how close to the optimum it is."""
@@ -154,6 +156,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument per option
             figures=tuple(figures or ()),
             allow_predicted=allow_predicted,
             out=out,
+            plots=plots,
             as_json=as_json,
         )
     )
@@ -243,3 +246,19 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
         ),
         plan,
     )
+
+
+@app.command()
+def export(
+    plan_file: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="plan.json of `steelyard plan --out`.")
+    ],
+    target: Annotated[str, typer.Option("--to", help="skypilot, karpenter, kubernetes or ray.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("export"),
+    config: PlanConfigOption = None,
+) -> None:
+    """Write a plan's machines as files of the tools that rent them."""
+    from steelyard.cli.export import run_export
+    from steelyard.cli.plan import plan_settings
+
+    run_export(plan_file, target, folder, plan_settings(config))

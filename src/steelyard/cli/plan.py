@@ -6,15 +6,19 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from steelyard.cli.progress import Stages
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings, load_plan_settings
+from steelyard.domain.slo import Slo
 from steelyard.errors import ConfigError
 from steelyard.planner.declared import declared_demand
 from steelyard.planner.demand import parse_demand
-from steelyard.planner.plan import FleetPlan, plan_demand, plan_fleet
+from steelyard.planner.load_curve import cost_over_load
+from steelyard.planner.plan import PlanOptions, plan_demand
 from steelyard.planner.plan_options import plan_options
 from steelyard.planner.solve import Solution, solve
+from steelyard.planner.workload_demand import WorkloadDemand, demand_of
 from steelyard.report.from_plan import plan_inputs
 from steelyard.report.plan_grids import choice_grid, fleet_grid, machine_grid
 from steelyard.report.tables import print_grid
@@ -32,6 +36,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
         figures: Files of `steelyard measure`, beside the settings' ones.
         allow_predicted: Whether roofline estimates count, whatever the settings say.
         out: Where to write the plan as JSON, too.
+        plots: Folder for SVG plots of cost over load; None for none.
         as_json: Whether to print JSON instead of tables.
     """
 
@@ -42,6 +47,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     figures: tuple[Path, ...] = ()
     allow_predicted: bool = False
     out: Path | None = None
+    plots: Path | None = None
     as_json: bool = False
 
 
@@ -61,11 +67,15 @@ def run_plan(asked: PlanRequest) -> None:
         return
     settings = plan_settings(asked.config, asked.figures, allow_predicted=asked.allow_predicted)
     if asked.growth_factor is not None:
-        demand = msgspec.structs.replace(settings.demand, growth_factor=asked.growth_factor)
-        settings = msgspec.structs.replace(settings, demand=demand)
+        section = msgspec.structs.replace(settings.demand, growth_factor=asked.growth_factor)
+        settings = msgspec.structs.replace(settings, demand=section)
     catalog = planning_catalog(settings)
-    plan = _plan(asked.workload, settings, catalog)
+    options = plan_options(settings, catalog)
+    demand = _demand(asked.workload, settings, options)
+    plan = plan_demand(demand, catalog, settings.slo, options)
     _write(asked.out, msgspec.json.encode(plan))
+    if asked.plots is not None:
+        _plot(asked.plots, demand, (catalog, settings.slo, options))
     if asked.as_json:
         print(msgspec.json.encode(plan).decode())
         return
@@ -100,16 +110,41 @@ def plan_settings(
     )
 
 
-def _plan(workload: Path | None, settings: PlanSettings, catalog: Catalog) -> FleetPlan:
+def _demand(workload: Path | None, settings: PlanSettings, options: PlanOptions) -> WorkloadDemand:
     if (workload is None) == (not settings.agents):
         raise ConfigError(
             "give either --workload FILE, or [[agents]] in the --config FILE, or --demand FILE"
         )
-    options = plan_options(settings, catalog)
-    if workload is not None:
-        return plan_fleet(read_workload(workload), catalog, settings.slo, options)
-    demand = declared_demand(settings.agents, options.growth_factor, options.quantile)
-    return plan_demand(demand, catalog, settings.slo, options)
+    if workload is None:
+        return declared_demand(settings.agents, options.growth_factor, options.quantile)
+    return demand_of(
+        read_workload(workload),
+        options.growth_factor,
+        options.quantile,
+        options.duration_s,
+        options.peak_window_s,
+    )
+
+
+def _plot(
+    folder: Path, demand: WorkloadDemand, planned_from: tuple[Catalog, Slo, PlanOptions]
+) -> None:
+    from steelyard.report.load_plots import load_plot, mix_plot
+
+    with Stages(1) as stages:
+        stages.stage("planning for other loads")
+        points = cost_over_load(
+            demand,
+            planned_from,
+            lambda done, total: stages.part(f"{done} of {total} loads", done / total),
+        )
+    plots = {"cost-over-load.svg": load_plot(points), "mix-over-load.svg": mix_plot(points)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in plots.items():
+            (folder / name).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--plots {folder} cannot be written: {error}") from error
 
 
 def _plan_plain(path: Path, asked: PlanRequest) -> None:

@@ -47,7 +47,7 @@ def run_simulate(
     tasks, seed = draw
     chosen = policy_named(policy)
     workload = read_workload(workload_path)
-    plan = _read_plan(plan_path)
+    plan = read_plan(plan_path)
     sample = _at_planned_rate(workload, plan, tasks, seed)
     bids = {machines.offering: machines.bid_usd_per_hour for machines in plan.machines}
     pools = pools_of(plan, planning_catalog(settings))
@@ -88,14 +88,22 @@ def run_simulate(
     )
 
 
-def _read_plan(path: Path) -> FleetPlan:
+def read_plan(path: Path) -> FleetPlan:
+    """Which plan does a file hold?
+
+    Args:
+        path: A plan as `steelyard plan --out` or the demo wrote it.
+
+    Raises:
+        ConfigError: It cannot be read, or is no plan.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=FleetPlan)
     except OSError as error:
         raise ConfigError(f"--plan {path} cannot be read: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise ConfigError(
-            f"--plan {path} is no plan: {error}; write one with `steelyard plan --json`"
+            f"--plan {path} is no plan: {error}; write one with `steelyard plan --out`"
         ) from error
 
 
