@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,11 @@ async def test_nothing_but_the_private_folder_can_be_written(
     for path in (TOOLS, f"{TOOLS}/hostile_tools.py", "/usr"):
         assert (await call(pool, "change_mode", path=path)).result != "changed", path
     assert (await call(pool, "write", path="mine")).result == "written"
-    assert (await call(pool, "write", path="/tmp/mine")).result == "written"  # noqa: S108
+    # Where Python or the tools lie below /tmp, it holds them, read-only; TMPDIR is the folder.
+    tmp = Path("/tmp")  # noqa: S108
+    used = any(Path(path).resolve().is_relative_to(tmp) for path in (sys.prefix, TOOLS))
+    outcome = (await call(pool, "write", path="/tmp/mine")).result  # noqa: S108
+    assert (outcome != "written") if used else (outcome == "written")
     assert secret.read_text(encoding="utf-8") == "the log"
     assert not Path("/here").exists()
 
