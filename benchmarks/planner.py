@@ -1,8 +1,8 @@
 """How fast and how well does the planner solve? Random demands by seed, beside binary slices.
 
-Run as `python benchmarks/planner.py [--seeds N] [--full] [--slices S] [--plain]`. The baseline is the
-binary-slice formulation as in Mélange, written anew for HiGHS (planner.binary_slices), on the same
-machine in the same run, with the same time limit.
+Run as `python benchmarks/planner.py [--seeds N] [--full] [--slices S] [--plain]`. The baseline
+is the binary-slice formulation as in Mélange, written anew for HiGHS (planner.binary_slices), on
+the same machine in the same run, with the same time limit.
 
 `--plain` adds the solver's own branch and bound on the complete program, same time limit.
 

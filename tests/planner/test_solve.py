@@ -213,3 +213,14 @@ def test_a_plan_comes_out_even_when_there_is_no_time() -> None:
     assert found.stopped == "time"
     assert found.usd_per_hour <= found.lower_bound_usd_per_hour * 1.1
     assert keeps_rules(demand, machines(demand, found))
+
+
+def test_a_known_fleet_that_is_cheaper_than_what_the_search_found_is_taken() -> None:
+    demand = random_demand(3, 12, 8, Constraints())
+    best = solve(demand, EXACT)
+    hasty = solve(demand, SearchLimits(gap_frac=10.0))
+    told = solve(demand, SearchLimits(gap_frac=10.0), best.fleet)
+    assert told.usd_per_hour <= min(hasty.usd_per_hour, best.usd_per_hour * (1.0 + 1e-9))
+    assert told.lower_bound_usd_per_hour <= best.usd_per_hour * (1.0 + 1e-9)
+    for bucket in range(len(demand.buckets)):
+        assert math.fsum(row[bucket] for row in told.shares) == pytest.approx(1.0, abs=1e-6)

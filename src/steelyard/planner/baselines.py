@@ -78,6 +78,14 @@ def plan_baselines(
     )
 
 
+def cheapest_fleet(baselines: tuple[Baseline, ...]) -> dict[str, int] | None:
+    """Which baseline's machines cost least? None if there is no such fleet."""
+    priced = [one for one in baselines if one.usd_per_hour is not None]
+    if not priced:
+        return None
+    return min(priced, key=lambda one: (one.usd_per_hour or 0.0, one.name)).fleet
+
+
 def _plan(
     table: FitnessTable,
     some: list[int],

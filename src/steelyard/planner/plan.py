@@ -13,7 +13,7 @@ from steelyard.domain.offering import Arch, Hardware
 from steelyard.domain.slo import Slo
 from steelyard.domain.workload import Workload
 from steelyard.errors import InfeasiblePlanError
-from steelyard.planner.baselines import Baseline, plan_baselines
+from steelyard.planner.baselines import Baseline, cheapest_fleet, plan_baselines
 from steelyard.planner.capacity import CapacityRules, check_models
 from steelyard.planner.choices import StepChoice, explain_choices
 from steelyard.planner.deadlines import keep_deadlines
@@ -182,14 +182,16 @@ def plan_demand(
     table = keep_deadlines(table, demand, _allowed(table, chosen))
     allowed = _allowed(table, chosen)
     _check_served(table, allowed)
-    found = solve(table.plain(allowed, chosen.constraints), chosen.limits)
-    _check_budget(found, chosen.budget_usd_per_hour)
     tasks_per_hour = demand.tasks_per_s * 3600.0
     baselines: tuple[Baseline, ...] = ()
     if chosen.with_baselines:
         baselines = plan_baselines(
             table, allowed, chosen.constraints, chosen.limits, tasks_per_hour
         )
+    plain = table.plain(allowed, chosen.constraints)
+    # A baseline is a fleet, too: the plan never costs more than the cheapest.
+    found = solve(plain, chosen.limits, cheapest_fleet(baselines))
+    _check_budget(found, chosen.budget_usd_per_hour)
     return FleetPlan(
         workload=demand.workload,
         tasks_per_s=demand.tasks_per_s,

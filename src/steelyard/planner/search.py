@@ -33,10 +33,10 @@ GOMORY_CUTS = 40
 PATIENCE = 2
 SMALL_GAIN = 0.1
 SLOW_ROUNDS = 4
-NEAR_GAPS = 3.0
+NEAR_GAPS = 2.0
 POOR_GAPS = 3.0
 NODES_NEARBY = 10
-LOOK_NEARBY_AT = frozenset({20, 60, 140, 300, 620, 1260})
+LOOK_NEARBY_AT = frozenset({60, 140, 300, 620, 1260})
 
 
 class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +137,7 @@ class _Search:
         if len(costs) <= SLOW_ROUNDS:
             return False
         gained = costs[-1] - costs[-1 - SLOW_ROUNDS]
-        return gained < 0.01 * (costs[-1] - self.relaxed_usd)
+        return gained < 0.02 * (costs[-1] - self.relaxed_usd)
 
     def closed(self, bound_usd: float) -> bool:
         return bound_usd * (1.0 + self.limits.gap_frac) >= self.best_usd
@@ -206,8 +206,6 @@ class _Search:
         if not self.look_nearby(root_usd, 0, 1):
             self.dive(())
             self.master.solve()
-        if self.poor(root_usd):
-            self.look_nearby(root_usd, 1, NODES_NEARBY)
         if not self.closed(root_usd):
             self.master.solve()
             self.master.trim(self.best_usd - root_usd)
@@ -217,7 +215,7 @@ class _Search:
         """Is there any fleet in the neighbourhood of the last solution? Keep it if it is good."""
         cost = self.master.objective_usd_per_hour
         lifted_usd = max(bound_usd - self.relaxed_usd, 0.0)
-        near_usd = max(NEAR_GAPS * self.limits.gap_frac * cost, (0.1 + 0.2 * width) * lifted_usd)
+        near_usd = max(NEAR_GAPS * self.limits.gap_frac * cost, (0.04 + 0.2 * width) * lifted_usd)
         where = Neighbourhood(
             width=width,
             near_usd=near_usd,

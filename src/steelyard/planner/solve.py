@@ -47,7 +47,9 @@ class Solution(msgspec.Struct, frozen=True, kw_only=True):
     solve_s: float
 
 
-def solve(demand: Demand, limits: SearchLimits | None = None) -> Solution:
+def solve(
+    demand: Demand, limits: SearchLimits | None = None, known_fleet: dict[str, int] | None = None
+) -> Solution:
     """What is the cheapest fleet of whole machines that serves the demand?
 
     minimise sum_o usd_o n_o over whole n_o and shares x (see `planner.master` for the
@@ -56,6 +58,7 @@ def solve(demand: Demand, limits: SearchLimits | None = None) -> Solution:
     Args:
         demand: The planning problem.
         limits: How hard to look; None for the defaults.
+        known_fleet: Machines per offer of a fleet that keeps all rules; the answer costs no more.
 
     Returns:
         The fleet with shares, bounds and bid prices.
@@ -86,14 +89,20 @@ def solve(demand: Demand, limits: SearchLimits | None = None) -> Solution:
     found = search(core, limits or SearchLimits())
     machines = np.zeros(len(demand.offers))
     machines[keep] = found.machines
+    total_usd = found.usd_per_hour
+    if known_fleet is not None:
+        known = np.array([float(known_fleet.get(o.name, 0)) for o in demand.offers])
+        known_usd = math.fsum((known * usd).tolist())
+        if known_usd < total_usd:
+            machines, total_usd = known, known_usd
     routing = route(demand, machines)
     bought = {o.name: int(n) for o, n in zip(demand.offers, machines, strict=True) if n > 0.5}
     cheapest = (load[:, wanted] * usd[:, None]).min(axis=0)
     return Solution(
         fleet=bought,
-        usd_per_hour=found.usd_per_hour,
-        lower_bound_usd_per_hour=found.lower_bound_usd_per_hour,
-        gap_frac=found.usd_per_hour / found.lower_bound_usd_per_hour - 1.0,
+        usd_per_hour=total_usd,
+        lower_bound_usd_per_hour=min(total_usd, found.lower_bound_usd_per_hour),
+        gap_frac=max(0.0, total_usd / found.lower_bound_usd_per_hour - 1.0),
         relaxed_usd_per_hour=found.relaxed_usd_per_hour,
         closed_form_usd_per_hour=math.fsum(cheapest.tolist()),
         shares=_rows(routing.shares),
