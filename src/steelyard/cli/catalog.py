@@ -1,14 +1,14 @@
 """`steelyard catalog`: what can be rented, how fast it is, and where each number comes from."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
-from steelyard.config.catalog_query import OfferingFilter
-from steelyard.domain.offering import Offering
-from steelyard.report.grid import Grid
+if TYPE_CHECKING:
+    # The command line starts without them; only their names are needed here.
+    from steelyard.domain.offering import Offering
+    from steelyard.report.grid import Grid
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 OfferingArgument = Annotated[
@@ -37,7 +37,7 @@ def list_offerings(  # noqa: PLR0913, PLR0917 - one argument per option
     as_json: JsonOption = False,
 ) -> None:
     """List offerings, cheapest first; --json lists all that match."""
-    from steelyard.config.catalog_query import find_offerings, models_on
+    from steelyard.config.catalog_query import OfferingFilter, find_offerings, models_on
     from steelyard.config.catalog_table import load_catalog
     from steelyard.report.catalog_grids import offering_grid
 
@@ -102,7 +102,7 @@ def explain(
     _print_grids(explain_grid(found, numbers))
 
 
-def _plain(offering: Offering) -> dict[str, Any]:
+def _plain(offering: "Offering") -> dict[str, Any]:
     machine = offering.instance_type
     return {
         "name": offering.name,
@@ -123,10 +123,12 @@ def _plain(offering: Offering) -> dict[str, Any]:
 
 
 def _print_json(value: dict[str, Any]) -> None:
+    import msgspec
+
     print(msgspec.json.encode(value).decode())
 
 
-def _print_grids(*grids: Grid) -> None:
+def _print_grids(*grids: "Grid") -> None:
     from rich.console import Console
 
     from steelyard.report.tables import print_grid
