@@ -206,13 +206,14 @@ class _Search:
         if not self.look_nearby(root_usd, 0, 1):
             self.dive(())
             self.master.solve()
+            self.look_nearby(root_usd, 1, NODES_NEARBY)
         if not self.closed(root_usd):
             self.master.solve()
             self.master.trim(self.best_usd - root_usd)
             self.master.solve()
 
     def look_nearby(self, bound_usd: float, width: int, nodes: int) -> bool:
-        """Is there any fleet in the neighbourhood of the last solution? Keep it if it is good."""
+        """Look at fleets near the last solution; is the best known one as good as hoped now?"""
         cost = self.master.objective_usd_per_hour
         lifted_usd = max(bound_usd - self.relaxed_usd, 0.0)
         near_usd = max(NEAR_GAPS * self.limits.gap_frac * cost, (0.04 + 0.2 * width) * lifted_usd)
@@ -230,7 +231,7 @@ class _Search:
         found = nearby_fleet(self.master, below_usd, where)
         if found is not None:
             self.offer_incumbent(found)
-        return found is not None
+        return self.best_usd <= bound_usd + hope_usd
 
     def poor(self, bound_usd: float) -> bool:
         """Is the best fleet so far from the bound that one must look further?"""
