@@ -10,7 +10,7 @@ import msgspec
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How an engine child runs; the defaults are measured (docs/benchmarks, 2026-11-22).
+    """How an engine child runs; the defaults are measured (docs/adr/0006, 2026-11-22).
 
     Attributes:
         adapter: Which library computes.
