@@ -170,6 +170,21 @@ def test_the_database_of_another_program_is_named(tmp_path: Path) -> None:
     assert "steelyard.db is not a Steelyard event log" in told
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--deadline", "5parsecs", "is no duration"), ("--budget", "-1", "--budget is -1.0 USD")],
+)
+def test_a_wrong_limit_of_a_task_is_named_before_anything_is_started(
+    tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    program = "from steelyard import task\n\n@task()\nasync def idle(ctx):\n    pass\n"
+    (tmp_path / "agent.py").write_text(program, encoding="utf-8")
+    ran = _run("run", "agent.py:idle", option, value, folder=tmp_path)
+    assert said in _one_line(ran)
+    assert len(ran.stderr.splitlines()) == 1
+    assert not (tmp_path / "steelyard.db").exists()
+
+
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
     hide = tmp_path / "hide"
     hide.mkdir()

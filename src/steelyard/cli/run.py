@@ -53,8 +53,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def limits(self) -> TaskLimits:
-        """Deadline and budget."""
+        """Deadline and budget; raises ConfigError when one makes no sense."""
         after_s = None if self.deadline is None else seconds(self.deadline)
+        if self.budget_usd is not None and not self.budget_usd > 0.0:
+            raise ConfigError(f"--budget is {self.budget_usd} USD; it must be greater than 0")
         return TaskLimits(deadline_after_s=after_s, budget_usd=self.budget_usd)
 
 
@@ -94,11 +96,14 @@ def run_program(program: str, wanted: Wanted, config: Path | None, *, as_json: b
     file, _, name = program.partition(":")
     agents = _agents(Path(file))
     agent = _named(agents, name, file) if name else None
-    arguments = _arguments(wanted.arguments)
+    asked = (wanted.limits, _arguments(wanted.arguments))
     settings = Settings(pools=local_pools()) if config is None else load_settings(config)
     settings = _with_tools_of(settings, Path(file).resolve().parent)
+    task_id = wanted.task_id
+    if agent is not None and task_id is None:
+        task_id = f"{agent.name}-{uuid.uuid4().hex[:8]}"
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        ended = runner.run(_run(settings, tuple(agents.values()), agent, (wanted, arguments)))
+        ended = runner.run(_run(settings, tuple(agents.values()), agent, (task_id, *asked)))
     if ended is None:
         return True
     _print(ended, as_json=as_json)
@@ -109,18 +114,17 @@ async def _run(
     settings: Settings,
     agents: tuple[AnyAgent, ...],
     agent: AnyAgent | None,
-    asked: tuple[Wanted, dict[str, Any]],
+    asked: tuple[str | None, TaskLimits, dict[str, Any]],
 ) -> TaskFinished | None:
-    wanted, arguments = asked
+    task_id, limits, arguments = asked
     with open_store(settings.store.path) as store:
         async with _worker(settings, store, agents) as worker:
-            if agent is None:
+            if agent is None or task_id is None:
                 _say(f"serving {', '.join(one.name for one in agents)} from {store.where}")
                 await _until_stopped()
                 return None
-            task_id = wanted.task_id or f"{agent.name}-{uuid.uuid4().hex[:8]}"
             _say(f"task {task_id} in {store.where}")
-            await worker.submit(agent, task_id, wanted.limits, arguments)
+            await worker.submit(agent, task_id, limits, arguments)
             return await worker.result(task_id)
 
 

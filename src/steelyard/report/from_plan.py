@@ -14,8 +14,9 @@ def plan_inputs(plan: FleetPlan, catalog: Catalog) -> PlanInputs:
         catalog: The catalogue that it was planned from.
 
     Returns:
-        Plain values. The planned SLO attainment is the quantile that the plan provides for: what
-        is promised is that share at least.
+        Plain values. The planned SLO attainment is an aim: prompts and memory up to that quantile
+        are provided for, and capacity for the mean load with headroom. No plan proves it; the
+        simulation is the check.
     """
     slo = plan.slo
     return PlanInputs(

@@ -90,7 +90,7 @@ class PlanInputs(msgspec.Struct, frozen=True, kw_only=True):
         tasks_per_s: Arrivals that the fleets are made for.
         rate_factor: Those over the recorded rate.
         slo: The promises to keep, in words.
-        slo_attainment_frac: Share of tasks that meet every SLO, planned for at least.
+        slo_attainment_frac: Share of tasks that shall meet every SLO: what is aimed at.
         plan: The cheapest mix.
         baselines: All-GPU, all-Arm, best single provider, ...
         choices: Where the steps go.

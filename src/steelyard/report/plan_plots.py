@@ -82,7 +82,7 @@ def simulation_plot(plan: PlanInputs, simulation: SimulationInputs) -> str:
         _pair(cost, (planned_usd, simulated_usd), (usd(planned_usd), usd(simulated_usd)))
         cost.xaxis.set_major_locator(MaxNLocator(4))
         cost.set_xlabel("USD per 1,000 tasks")
-        told = (f"at least {percent(plan.slo_attainment_frac)}", percent(attained))
+        told = (f"aim: {percent(plan.slo_attainment_frac)}", percent(attained))
         _pair(slo, (plan.slo_attainment_frac * 100.0, attained * 100.0), told)
         slo.set_xticks(range(0, 101, 25))
         slo.set_xlabel("SLO attainment, % of tasks")
