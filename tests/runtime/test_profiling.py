@@ -179,6 +179,14 @@ def test_a_plan_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
         virtually(timed(KnownSpeedPool(), plan))
 
 
+def test_decode_can_be_timed_after_long_prompts_that_are_computed_beforehand() -> None:
+    plan = msgspec.structs.replace(SHORT_PLAN, decode_prompt_tokens=300)
+    requests = virtually(timed(KnownSpeedPool(), plan))
+    decode = [request for request in requests if request.phase == "decode"]
+    assert decode
+    assert all(250 <= request.input_tokens <= 350 for request in decode)
+
+
 def test_repetitions_that_disagree_make_the_fit_weak() -> None:
     requests = virtually(timed(KnownSpeedPool(), SHORT_PLAN))
     disturbed = [

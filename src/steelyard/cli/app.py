@@ -214,6 +214,10 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
     output_tokens: Annotated[
         int | None, typer.Option("--output-tokens", min=1, help="Tokens per answer.")
     ] = None,
+    decode_prompt: Annotated[
+        int,
+        typer.Option("--decode-prompt", min=0, help="Prompt tokens while decode is timed."),
+    ] = 0,
     repetitions: Annotated[
         int | None, typer.Option("--repetitions", min=1, help="Of every setting.")
     ] = None,
@@ -229,7 +233,11 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
     from steelyard.cli.profile_options import profile_plan
 
     plan = profile_plan(
-        (prompts, cached, loads), output_tokens, repetitions, short=short, chat=chat
+        (prompts, cached, loads),
+        (output_tokens, decode_prompt),
+        repetitions,
+        short=short,
+        chat=chat,
     )
     run_measure(
         MeasureRequest(

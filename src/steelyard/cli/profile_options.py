@@ -13,7 +13,7 @@ _Number = TypeVar("_Number", int, float)
 
 def profile_plan(
     lists: tuple[str, str, str],
-    output_tokens: int | None,
+    decode: tuple[int | None, int],
     repetitions: int | None,
     *,
     short: bool,
@@ -23,7 +23,8 @@ def profile_plan(
 
     Args:
         lists: Prompt lengths, cached shares and loads, comma-separated; empty for the default.
-        output_tokens: Tokens per answer; None for the default.
+        decode: Tokens per answer, None for the default; tokens of the prompts before them, 0 for
+            short ones.
         repetitions: Of every setting; None for the default.
         short: Whether the defaults are those of a rough look.
         chat: Whether chat calls are timed.
@@ -38,7 +39,8 @@ def profile_plan(
         prompt_tokens=_numbers("--prompts", prompts, int) or plan.prompt_tokens,
         cached_fracs=_numbers("--cached", cached, float) or plan.cached_fracs,
         concurrencies=_numbers("--loads", loads, int) or plan.concurrencies,
-        output_tokens=plan.output_tokens if output_tokens is None else output_tokens,
+        output_tokens=plan.output_tokens if decode[0] is None else decode[0],
+        decode_prompt_tokens=decode[1],
         repetitions=plan.repetitions if repetitions is None else repetitions,
         kind="chat" if chat else "completion",
     )

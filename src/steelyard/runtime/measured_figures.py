@@ -76,7 +76,8 @@ def measured_figures(
         source=(
             f"{len(requests)} requests: prompts of {plan.prompt_tokens} tokens, cached shares"
             f" {plan.cached_fracs}, {plan.concurrencies} streams, {plan.output_tokens} output"
-            f" tokens, {plan.repetitions} repetitions; medians"
+            f" tokens after prompts of {plan.decode_prompt_tokens or 'few'} tokens,"
+            f" {plan.repetitions} repetitions; medians"
         ),
         curve=curve,
         quality=fit.quality,

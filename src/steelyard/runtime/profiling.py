@@ -27,6 +27,8 @@ class ProfilePlan(msgspec.Struct, frozen=True, kw_only=True):
         cached_fracs: Shares of the longest prompt that repeat a prefix sent before.
         concurrencies: Requests sent at once.
         output_tokens: Tokens asked for where decode is measured.
+        decode_prompt_tokens: Length of the prompts where decode is measured; 0 takes short ones. A
+            long context slows decode down where many streams read it, so take what agents have.
         repetitions: How often every setting is measured.
         kind: Which call is timed; vendors may offer chat alone.
     """
@@ -35,6 +37,7 @@ class ProfilePlan(msgspec.Struct, frozen=True, kw_only=True):
     cached_fracs: tuple[float, ...] = (0.5, 0.9)
     concurrencies: tuple[int, ...] = (1, 2, 4, 8, 16)
     output_tokens: int = 48
+    decode_prompt_tokens: int = 0
     repetitions: int = 5
     kind: CallKind = "completion"
 
@@ -94,7 +97,8 @@ async def profile(
 
 def _check(plan: ProfilePlan) -> None:
     numbers = (*plan.prompt_tokens, *plan.concurrencies, plan.output_tokens, plan.repetitions)
-    if min(numbers) < 1 or not all(0.0 < frac < 1.0 for frac in plan.cached_fracs):
+    fracs_fit = all(0.0 < frac < 1.0 for frac in plan.cached_fracs)
+    if min(numbers) < 1 or plan.decode_prompt_tokens < 0 or not fracs_fit:
         raise ConfigError(
             "a profile needs prompt lengths, loads, output tokens and repetitions of at least 1,"
             f" and cached shares between 0 and 1, got {plan}"
@@ -135,6 +139,8 @@ class _Profiler:
         self._words_per_token = 200.0 / max(1, counted)
 
     async def prefill(self, tokens: int, repetitions: int) -> None:
+        # GPU servers compile or choose kernels when they first meet a length.
+        await self._send(self._prompt(self._words(tokens)), 1, 0)
         for repetition in range(repetitions):
             prompt = self._prompt(self._words(tokens))
             await self._time("prefill", prompt, _Setting(float(tokens), repetition))
@@ -149,8 +155,18 @@ class _Profiler:
             await self._time("cached", prompt, setting)
 
     async def decode(self, streams: int, plan: ProfilePlan) -> None:
+        asked = plan.decode_prompt_tokens
+        words = self._words(asked) if asked else _WARM_UP_WORDS
         for repetition in range(plan.repetitions):
-            prompts = [self._prompt(_WARM_UP_WORDS) for _ in range(streams)]
+            prompts = [self._prompt(words) for _ in range(streams)]
+            if plan.decode_prompt_tokens:
+                # Computed beforehand: what is timed is decode, not the others' prefill.
+                await asyncio.gather(
+                    *(
+                        self._send(prompt, 1, number % self._backend.replicas)
+                        for number, prompt in enumerate(prompts)
+                    )
+                )
             setting = _Setting(
                 float(streams), repetition, streams=streams, output_tokens=plan.output_tokens
             )
