@@ -3,16 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.config.settings import (
+from steelyard.config.pool_settings import (
     CurveSettings,
     EmbeddedPoolSettings,
     EndpointPoolSettings,
-    GatewaySection,
-    Settings,
     TokenPriceSettings,
     ToolPoolSettings,
-    load_settings,
 )
+from steelyard.config.settings import GatewaySection, Settings, load_settings
 from steelyard.errors import ConfigError
 
 POOL = '[pools.local]\nkind = "embedded"\n'

@@ -16,7 +16,8 @@ import uvloop
 
 from steelyard.cli.demo.live import local_pools
 from steelyard.config.catalog_table import load_catalog
-from steelyard.config.settings import Settings, ToolPoolSettings, load_settings
+from steelyard.config.pool_settings import ToolPoolSettings
+from steelyard.config.settings import Settings, load_settings
 from steelyard.domain.events import TaskFinished
 from steelyard.errors import ConfigError
 from steelyard.gateway.server import serve
