@@ -7,6 +7,7 @@ valid name.
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -44,13 +45,19 @@ class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class StoreSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the event log lies.
+    """Where the event log and its tasks lie.
 
     Attributes:
         path: SQLite file; made if missing.
+        url: `postgresql://` URL of a database instead of `path`, without a password; empty for
+            `path`.
+        password_env: Name of the environment variable that holds the password of `url`; None
+            leaves it to libpq: `PGPASSWORD`, or its password file.
     """
 
     path: Path = Path("steelyard.db")
+    url: str = ""
+    password_env: str | None = None
 
 
 class PolicySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,6 +156,7 @@ def _check_values(path: Path, settings: Settings) -> None:
         raise ConfigError(
             f"configuration {path}: gateway.max_body_bytes is 0; it must be greater than 0"
         )
+    _check_store(f"configuration {path}: store", settings.store)
     if not settings.pools:
         raise ConfigError(
             f"configuration {path} declares no pools; add one, e.g. [pools.local] with "
@@ -156,6 +164,23 @@ def _check_values(path: Path, settings: Settings) -> None:
         )
     for name, pool in settings.pools.items():
         check_pool(f"configuration {path}: pools.{name}", pool)
+
+
+def _check_store(where: str, store: StoreSection) -> None:
+    """A URL is shown nowhere here: it may hold what it should not."""
+    if store.password_env is not None and not store.url:
+        raise ConfigError(f"{where}.password_env is set without {where}.url; give the URL, too")
+    if store.url and not store.url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError(
+            f"{where}.url is no postgresql:// URL; write postgresql://USER@HOST/DATABASE, or give "
+            "a SQLite file as path"
+        )
+    secrets = parse_qs(urlsplit(store.url).query, keep_blank_values=True)
+    if ":" in urlsplit(store.url).netloc.rpartition("@")[0] or "password" in secrets:
+        raise ConfigError(
+            f"{where}.url holds a password; take it out, and name an environment variable in "
+            "password_env, or use libpq's password file"
+        )
 
 
 def _check_hidden(path: Path, settings: Settings) -> None:

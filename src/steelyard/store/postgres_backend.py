@@ -7,46 +7,12 @@ import psycopg
 from psycopg import conninfo
 
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
-from steelyard.store.backend import Backend, EventRow
+from steelyard.store.backend import EventRow, TaskToAdd
+from steelyard.store.postgres_sql import ADD_TASKS, SCHEMA, SCHEMA_VERSION, WRITE
 
-SCHEMA_VERSION = 2
 # Holds whoever makes the tables, and whoever takes tasks of agents with limits.
 _MAKE_LOCK, _CLAIM_LOCK = 0x53594C44, 0x53594C45
 _CONNECT_TIMEOUT_S = 5
-_SCHEMA = """
-CREATE SCHEMA IF NOT EXISTS steelyard;
-SET search_path = steelyard;
-CREATE TABLE IF NOT EXISTS version (version INTEGER PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS writers (writer TEXT PRIMARY KEY, last_group BIGINT NOT NULL);
-CREATE TABLE IF NOT EXISTS events (
-    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    t_s DOUBLE PRECISION NOT NULL,
-    kind TEXT NOT NULL,
-    task_id TEXT,
-    body BYTEA NOT NULL
-);
-CREATE INDEX IF NOT EXISTS events_by_task ON events (task_id, seq) WHERE task_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS tasks (
-    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    task_id TEXT NOT NULL UNIQUE,
-    agent TEXT NOT NULL,
-    state TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    submitted_s DOUBLE PRECISION NOT NULL,
-    parent TEXT NOT NULL,
-    caller_key TEXT UNIQUE,
-    worker TEXT NOT NULL,
-    fence BIGINT NOT NULL,
-    lease_until_s DOUBLE PRECISION NOT NULL,
-    started_s DOUBLE PRECISION NOT NULL,
-    cancelled INTEGER NOT NULL DEFAULT 0,
-    signals INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX IF NOT EXISTS tasks_to_run ON tasks (priority DESC, number) WHERE state = 'open';
-CREATE INDEX IF NOT EXISTS tasks_held ON tasks (worker) WHERE worker <> '';
-CREATE INDEX IF NOT EXISTS tasks_started ON tasks (agent, started_s) WHERE started_s > 0;
-CREATE INDEX IF NOT EXISTS tasks_by_parent ON tasks (parent) WHERE parent <> '';
-"""
 
 
 class PostgresBackend:
@@ -99,17 +65,27 @@ class PostgresBackend:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows."""
-        try:
-            # Statements are constants of this package; their values are parameters.
-            cursor = self._connection.execute(sql.replace("?", "%s").encode(), parameters)
-            return cursor.fetchall() if cursor.description is not None else []
-        except psycopg.Error as error:
-            raise self._told(error) from error
+        return self._run(sql.replace("?", "%s"), parameters)
 
-    def fences(self, task_ids: list[str]) -> dict[str, int]:
-        """Which leases do tasks have? A claim waits until this transaction has ended."""
-        sql = "SELECT task_id, fence FROM tasks WHERE task_id = ANY(?) ORDER BY task_id FOR SHARE"
-        return {task_id: fence for task_id, fence in self.execute(sql, (task_ids,))}  # noqa: C416 - rows are tuples of any length
+    def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
+        """Append rows whose leases still hold, in one statement."""
+        held = sorted({row.task_id or "" for row in rows if row.fence is not None})
+        values = [
+            [row.t_s for row in rows],
+            [row.kind for row in rows],
+            [row.task_id or "" for row in rows],
+            [row.body for row in rows],
+            [row.fence or 0 for row in rows],
+            [row.ended or "" for row in rows],
+        ]
+        lost = self._run(WRITE, (self._writer, number, held, *values))
+        return {(str(task_id), int(fence)) for task_id, fence in lost}
+
+    def add_tasks(self, tasks: list[TaskToAdd]) -> set[str]:
+        """Put tasks into the store in one statement, except those whose id or key is there."""
+        values: list[list[Any]] = [[task[column] for task in tasks] for column in range(8)]
+        values += [[task.row[column] for task in tasks] for column in (0, 1, 3)]
+        return {str(task_id) for (task_id,) in self._run(ADD_TASKS, values)}
 
     def insert_events(self, rows: list[EventRow]) -> None:
         """Append rows in one statement; the database numbers them."""
@@ -118,13 +94,6 @@ class PostgresBackend:
             "INSERT INTO events (t_s, kind, task_id, body)"
             " SELECT * FROM unnest(%b::float8[], %b::text[], %b::text[], %b::bytea[])",
             columns,
-        )
-
-    def end_tasks(self, state: str, task_ids: list[str]) -> None:
-        """Tasks have ended."""
-        self.execute(
-            "UPDATE tasks SET state = ?, worker = '', lease_until_s = 0 WHERE task_id = ANY(?)",
-            (state, task_ids),
         )
 
     def lock_agents(self) -> None:
@@ -139,15 +108,13 @@ class PostgresBackend:
         """Close the connection."""
         self._connection.close()
 
-    def committed(self, group: int) -> bool:
-        """Was this group of this writer committed before? If not, it is with this transaction."""
-        rows = self.execute(
-            "INSERT INTO writers AS known VALUES (?, ?) ON CONFLICT (writer) DO UPDATE"
-            " SET last_group = excluded.last_group WHERE known.last_group < excluded.last_group"
-            " RETURNING 1",
-            (self._writer, group),
-        )
-        return not rows
+    def _run(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            # Statements are constants of this package; their values are parameters.
+            cursor = self._connection.execute(sql.encode(), parameters)
+            return cursor.fetchall() if cursor.description is not None else []
+        except psycopg.Error as error:
+            raise self._told(error) from error
 
     def _connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
         try:
@@ -163,7 +130,7 @@ class PostgresBackend:
     def _make_tables(self) -> None:
         self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
         try:
-            self.execute(_SCHEMA)
+            self.execute(SCHEMA)
             self.execute(
                 "INSERT INTO version SELECT ?::int WHERE NOT EXISTS (SELECT FROM version)",
                 (SCHEMA_VERSION,),
@@ -183,8 +150,3 @@ class PostgresBackend:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             return StoreBusyError(f"event log {self._where} is away: {said}")
         return StoreError(f"event log {self._where} cannot be used: {said}")
-
-
-def guard(backend: Backend, group: int) -> bool:
-    """Is the group in the database already? For `GroupWriter`."""
-    return isinstance(backend, PostgresBackend) and backend.committed(group)

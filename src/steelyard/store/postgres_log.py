@@ -3,7 +3,7 @@
 import uuid
 
 from steelyard.store.event_store import EventStore
-from steelyard.store.postgres_backend import PostgresBackend, guard
+from steelyard.store.postgres_backend import PostgresBackend
 
 
 class PostgresEventLog(EventStore):
@@ -21,4 +21,4 @@ class PostgresEventLog(EventStore):
     """
 
     def __init__(self, url: str) -> None:
-        super().__init__(PostgresBackend(url, f"writer-{uuid.uuid4().hex}"), guard)
+        super().__init__(PostgresBackend(url, f"writer-{uuid.uuid4().hex}"))

@@ -10,42 +10,37 @@ import msgspec
 
 from steelyard.domain.agent import AgentLimit
 from steelyard.domain.events import CancelRequested, Event, TaskFinished, TaskResumed
-from steelyard.store.backend import Backend, EventRow
-from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow, TaskState
+from steelyard.store.backend import Backend, EventRow, TaskToAdd
+from steelyard.store.tasks import Claim, HeldTask, TaskRow, TaskState
 
 # The state of a task that has not ended; what it is doing then follows from its lease.
 _OPEN = "open"
 
 
-def submit(backend: Backend, submission: Submission, row: EventRow) -> Lease | None:
-    """Insert a task and its event, unless its id or key is there.
+def submit(backend: Backend, tasks: list[TaskToAdd]) -> list[bool]:
+    """Put tasks into the store, unless their ids or keys are there.
 
     Returns:
-        The lease, where the submission asks for one and the task is new or still this worker's.
+        For each whether it asks for a lease and has it: it is new, or still this worker's.
     """
-    event, worker = submission.event, submission.worker
-    now_s = backend.now_s() if worker else 0.0
-    until_s = now_s + submission.lease_s if worker else 0.0
-    inserted = backend.execute(
-        "INSERT INTO tasks (task_id, agent, state, priority, submitted_s, parent, caller_key,"
-        " worker, fence, lease_until_s, started_s)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING fence",
-        (
-            *(event.task_id, event.agent, _OPEN, submission.priority, event.t_s, event.parent),
-            *(submission.key or None, worker, 1 if worker else 0, until_s),
-            now_s,
-        ),
+    first: dict[str, TaskToAdd] = {}
+    for task in tasks:
+        first.setdefault(task.task_id, task)
+    added = backend.add_tasks(list(first.values()))
+    leased: list[bool] = []
+    for task in tasks:
+        is_new = task.task_id in added and first[task.task_id] is task
+        leased.append(bool(task.worker) and (is_new or _is_held(backend, task)))
+    return leased
+
+
+def _is_held(backend: Backend, task: TaskToAdd) -> bool:
+    """Did this worker submit the task before, and has it still?"""
+    rows = backend.execute(
+        "SELECT 1 FROM tasks WHERE task_id = ? AND state = ? AND worker = ? AND fence = 1",
+        (task.task_id, _OPEN, task.worker),
     )
-    if inserted:
-        backend.insert_events([row])
-    elif worker:
-        inserted = backend.execute(
-            "SELECT fence FROM tasks WHERE task_id = ? AND state = ? AND worker = ? AND fence = 1",
-            (event.task_id, _OPEN, worker),
-        )
-    if not worker or not inserted:
-        return None
-    return Lease(task_id=event.task_id, agent=event.agent, fence=1, events=(event,))
+    return bool(rows)
 
 
 def task_with_key(backend: Backend, key: str) -> str | None:
@@ -151,11 +146,15 @@ def _take(
 
 def renew(backend: Backend, worker: str, lease_s: float) -> list[HeldTask]:
     """Prolong a worker's leases and tell what it holds."""
-    if lease_s > 0.0:
-        backend.execute(
-            "UPDATE tasks SET lease_until_s = ? WHERE worker = ?",
-            (backend.now_s() + lease_s, worker),
-        )
+    backend.execute(
+        "UPDATE tasks SET lease_until_s = ? WHERE worker = ?",
+        (backend.now_s() + lease_s, worker),
+    )
+    return held(backend, worker)
+
+
+def held(backend: Backend, worker: str) -> list[HeldTask]:
+    """What does a worker hold?"""
     rows = backend.execute(
         "SELECT task_id, fence, cancelled, signals FROM tasks WHERE worker = ? ORDER BY number",
         (worker,),
