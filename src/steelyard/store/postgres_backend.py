@@ -7,8 +7,17 @@ import psycopg
 from psycopg import conninfo
 
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
-from steelyard.store.backend import EventRow, TaskToAdd
-from steelyard.store.postgres_sql import ADD_TASKS, SCHEMA, SCHEMA_VERSION, WRITE
+from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
+from steelyard.store.postgres_sql import (
+    ADD_TASK,
+    ADD_TASKS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    WRITE_MANY,
+    WRITE_MANY_STEPS,
+    WRITE_ONE,
+    WRITE_ONE_STEP,
+)
 
 # Holds whoever makes the tables, and whoever takes tasks of agents with limits.
 _MAKE_LOCK, _CLAIM_LOCK = 0x53594C44, 0x53594C45
@@ -69,8 +78,9 @@ class PostgresBackend:
 
     def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
         """Append rows whose leases still hold, in one statement."""
-        held = sorted({row.task_id or "" for row in rows if row.fence is not None})
-        values = [
+        changes = any(row.ended is not None or row.kind == SIGNAL for row in rows)
+        held: str | list[str] = sorted({row.task_id or "" for row in rows if row.fence is not None})
+        values: list[Any] = [
             [row.t_s for row in rows],
             [row.kind for row in rows],
             [row.task_id or "" for row in rows],
@@ -78,14 +88,21 @@ class PostgresBackend:
             [row.fence or 0 for row in rows],
             [row.ended or "" for row in rows],
         ]
-        lost = self._run(WRITE, (self._writer, number, held, *values))
+        sql = WRITE_MANY if changes else WRITE_MANY_STEPS
+        if len(rows) == 1:
+            sql = WRITE_ONE if changes else WRITE_ONE_STEP
+            held, values = "".join(held), [column[0] for column in values]
+        lost = self._run(sql, (self._writer, number, held, *values))
         return {(str(task_id), int(fence)) for task_id, fence in lost}
 
     def add_tasks(self, tasks: list[TaskToAdd]) -> set[str]:
         """Put tasks into the store in one statement, except those whose id or key is there."""
-        values: list[list[Any]] = [[task[column] for task in tasks] for column in range(8)]
+        values: list[Any] = [[task[column] for task in tasks] for column in range(8)]
         values += [[task.row[column] for task in tasks] for column in (0, 1, 3)]
-        return {str(task_id) for (task_id,) in self._run(ADD_TASKS, values)}
+        sql = ADD_TASKS
+        if len(tasks) == 1:
+            sql, values = ADD_TASK, [column[0] for column in values]
+        return {str(task_id) for (task_id,) in self._run(sql, values)}
 
     def insert_events(self, rows: list[EventRow]) -> None:
         """Append rows in one statement; the database numbers them."""

@@ -40,28 +40,39 @@ CREATE INDEX IF NOT EXISTS tasks_started ON tasks (agent, started_s) WHERE start
 CREATE INDEX IF NOT EXISTS tasks_by_parent ON tasks (parent) WHERE parent <> '';
 """
 
+# Rows come as one array per column, or as the values of a single row: that costs a tenth.
+_MANY_EVENTS = """
+    SELECT * FROM unnest(
+        %b::float8[], %b::text[], %b::text[], %b::bytea[], %b::bigint[], %b::text[]
+    ) WITH ORDINALITY AS given (t_s, kind, task_id, body, fence, ended, place)
+"""
+_ONE_EVENT = """
+    SELECT %b::float8 AS t_s, %s AS kind, %s AS task_id, %b::bytea AS body, %s::bigint AS fence,
+        %s AS ended, 1 AS place
+"""
 # The row of `writers` tells, after a lost connection, whether this very statement was committed.
 # `held` locks the tasks' rows: whoever wants to take one over waits until these events are in, or
 # has changed its fence before. Events are numbered in the order of the arrays.
-WRITE = """
+_WRITE = """
 WITH known AS (
     INSERT INTO writers AS of_writer VALUES (%s, %s)
     ON CONFLICT (writer) DO UPDATE SET last_group = excluded.last_group
     WHERE of_writer.last_group < excluded.last_group
     RETURNING writer
 ), held AS (
-    SELECT task_id, fence FROM tasks WHERE task_id = ANY (%b::text[]) ORDER BY task_id FOR SHARE
-), given AS (
-    SELECT * FROM unnest(
-        %b::float8[], %b::text[], %b::text[], %b::bytea[], %b::bigint[], %b::text[]
-    ) WITH ORDINALITY AS given (t_s, kind, task_id, body, fence, ended, place)
-), kept AS (
+    SELECT task_id, fence FROM tasks WHERE task_id = {held} FOR SHARE
+), given AS ({given}), kept AS (
     SELECT given.* FROM known, given LEFT JOIN held USING (task_id)
     WHERE given.fence = 0 OR given.fence = held.fence
 ), appended AS (
     INSERT INTO events (t_s, kind, task_id, body)
-    SELECT t_s, kind, nullif(task_id, ''), body FROM kept ORDER BY place
-), changed AS (
+    SELECT t_s, kind, nullif(task_id, ''), body FROM kept {order}
+){changed}
+SELECT given.task_id, given.fence
+FROM known, given LEFT JOIN held USING (task_id)
+WHERE given.fence <> 0 AND given.fence IS DISTINCT FROM held.fence
+"""
+_CHANGED = """, changed AS (
     UPDATE tasks SET
         signals = tasks.signals + news.signals,
         state = coalesce(news.ended, tasks.state),
@@ -73,30 +84,38 @@ WITH known AS (
         FROM kept WHERE ended <> '' OR kind = 'signal_sent' GROUP BY task_id
     ) AS news
     WHERE tasks.task_id = news.task_id
-)
-SELECT DISTINCT given.task_id, given.fence
-FROM known, given LEFT JOIN held USING (task_id)
-WHERE given.fence <> 0 AND given.fence IS DISTINCT FROM held.fence
-"""
+)"""
+_MANY = {"held": "ANY (%b::text[])", "given": _MANY_EVENTS, "order": "ORDER BY place"}
+_ONE = {"held": "%s", "given": _ONE_EVENT, "order": ""}
+WRITE_MANY = _WRITE.format(**_MANY, changed=_CHANGED)
+WRITE_MANY_STEPS = _WRITE.format(**_MANY, changed="")
+WRITE_ONE = _WRITE.format(**_ONE, changed=_CHANGED)
+WRITE_ONE_STEP = _WRITE.format(**_ONE, changed="")
 
-ADD_TASKS = """
-WITH given AS (
-    SELECT *, extract(epoch FROM clock_timestamp())::float8 AS now_s FROM unnest(
+_MANY_TASKS = """
+    SELECT * FROM unnest(
         %b::text[], %b::text[], %b::int[], %b::float8[], %b::text[], %b::text[], %b::text[],
         %b::float8[], %b::float8[], %b::text[], %b::bytea[]
     ) WITH ORDINALITY AS given (
         task_id, agent, priority, submitted_s, parent, caller_key, worker, lease_s, t_s, kind,
         body, place
     )
-), added AS (
+"""
+_ONE_TASK = """
+    SELECT %s AS task_id, %s AS agent, %s::int AS priority, %b::float8 AS submitted_s, %s AS parent,
+        %s AS caller_key, %s AS worker, %b::float8 AS lease_s, %b::float8 AS t_s, %s AS kind,
+        %b::bytea AS body, 1 AS place
+"""
+_ADD = """
+WITH given AS ({given}), added AS (
     INSERT INTO tasks (
         task_id, agent, state, priority, submitted_s, parent, caller_key, worker, fence,
         lease_until_s, started_s
     )
     SELECT task_id, agent, 'open', priority, submitted_s, parent, nullif(caller_key, ''), worker,
         CASE worker WHEN '' THEN 0 ELSE 1 END,
-        CASE worker WHEN '' THEN 0 ELSE now_s + lease_s END,
-        CASE worker WHEN '' THEN 0 ELSE now_s END
+        CASE worker WHEN '' THEN 0 ELSE extract(epoch FROM clock_timestamp())::float8 + lease_s END,
+        CASE worker WHEN '' THEN 0 ELSE extract(epoch FROM clock_timestamp())::float8 END
     FROM given ORDER BY place
     ON CONFLICT DO NOTHING
     RETURNING task_id
@@ -106,3 +125,5 @@ WITH given AS (
 )
 SELECT task_id FROM added
 """
+ADD_TASKS = _ADD.format(given=_MANY_TASKS)
+ADD_TASK = _ADD.format(given=_ONE_TASK)
