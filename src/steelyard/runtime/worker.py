@@ -72,6 +72,8 @@ class Worker:
         self._is_working = False
         # Tasks that take a slot, and submissions that may come back as one.
         self._own = 0
+        # Whether a free slot is worth a look into the store before it is time for one.
+        self._may_be_more = True
         self._arriving = 0
         self._failure: StoreError | None = None
         self._fences: dict[str, int] = {}
@@ -202,6 +204,7 @@ class Worker:
 
     async def _take_tasks(self) -> None:
         limits = {name: agent.limit for name, agent in self._agents.items()}
+        limited = any(one.max_running is not None or one.starts for one in limits.values())
         while True:
             free = self._free()
             self._wake.clear()
@@ -217,6 +220,7 @@ class Worker:
                 leases = await asyncio.wrap_future(self._store.claim(wish))
             for lease in leases:
                 self._spawn(lease)
+            self._may_be_more = limited or free <= 0 or len(leases) == free
             if not leases or len(leases) < free:
                 # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation.
                 with contextlib.suppress(TimeoutError):
@@ -269,7 +273,8 @@ class Worker:
         task_id, finished = lease.task_id, running.finished
         self._running.pop(task_id, None)
         self._own -= not running.is_child
-        self._wake.set()
+        if self._may_be_more:
+            self._wake.set()
         try:
             if finished is None:
                 self._dispatcher.drop_task(task_id)

@@ -73,6 +73,11 @@ class Backend(Protocol):
         """SQL after a SELECT that locks its rows and leaves out those that others have locked."""
         ...
 
+    @property
+    def now_sql(self) -> str:
+        """SQL of the database's clock, in seconds since 1970."""
+        ...
+
     def begin(self) -> None:
         """Start a transaction."""
         ...
@@ -116,10 +121,6 @@ class Backend(Protocol):
 
     def lock_agents(self) -> None:
         """Let no other transaction take tasks until this one ends."""
-        ...
-
-    def now_s(self) -> float:
-        """What time is it by the database's clock, in seconds since 1970?"""
         ...
 
     def close(self) -> None:

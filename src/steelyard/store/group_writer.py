@@ -190,9 +190,7 @@ class GroupWriter:
                 waiter.set_result(None)
             waiters = []
             for question in group.questions:
-                question.future.set_result(
-                    self._surely(lambda ask=question.run: ask(self._backend))
-                )
+                question.future.set_result(self._surely(partial(question.run, self._backend)))
         except StoreError as error:
             self._fail(error, queue, waiters)
             return False

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 from psycopg import conninfo
 
-from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
+from steelyard.errors import ConfigError, SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
 from steelyard.store.postgres_sql import (
     ADD_TASK,
@@ -31,24 +31,26 @@ class PostgresBackend:
         url: `postgresql://USER@HOST/DATABASE`, or any connection string of libpq.
         writer: Unique name of this writer; tells after a lost connection whether a group of
             events had been committed.
+        password: The user's, where it is not in the URL; empty leaves it to libpq: the variable
+            `PGPASSWORD`, or its password file.
 
     Raises:
+        ConfigError: The URL cannot be read.
         SchemaMismatchError: The tables are those of another version.
         StoreError: The database cannot be reached.
     """
 
     skip_locked = " FOR UPDATE SKIP LOCKED"
+    now_sql = "extract(epoch FROM statement_timestamp())::float8"
 
-    def __init__(self, url: str, writer: str) -> None:
-        self._url = url
+    def __init__(self, url: str, writer: str, password: str = "") -> None:
         self._writer = writer
-        known = conninfo.conninfo_to_dict(url)
-        # Never the password.
-        self._where = f"postgresql://{known.get('host') or ''}/{known.get('dbname') or ''}"
+        self._where = _place(url)
+        self._conninfo = conninfo.make_conninfo(url, password=password or None)
         try:
             self._connection = self._connect()
         except StoreBusyError as error:
-            raise StoreError(f"{error}; start it, or correct the URL") from error
+            raise StoreError(f"{error}; {_cure(str(error))}") from error
         self._make_tables()
 
     @property
@@ -117,10 +119,6 @@ class PostgresBackend:
         """Let no other transaction take tasks until this one ends."""
         self.execute("SELECT pg_advisory_xact_lock(?)", (_CLAIM_LOCK,))
 
-    def now_s(self) -> float:
-        """What time is it by the database's clock, in seconds since 1970?"""
-        return float(self.execute("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0])
-
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
@@ -136,7 +134,7 @@ class PostgresBackend:
     def _connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
         try:
             return psycopg.connect(
-                self._url,
+                self._conninfo,
                 autocommit=True,
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 options="-c search_path=steelyard -c synchronous_commit=on",
@@ -167,3 +165,35 @@ class PostgresBackend:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             return StoreBusyError(f"event log {self._where} is away: {said}")
         return StoreError(f"event log {self._where} cannot be used: {said}")
+
+
+def _place(url: str) -> str:
+    """Host and database of a URL, never its password.
+
+    What cannot be read is not shown either: in a URL that is cut in the wrong places, a piece of
+    the password may stand anywhere.
+    """
+    try:
+        known = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        known = {"host": "@"}
+    host = str(known.get("host") or "")
+    if "@" in host:
+        raise ConfigError(
+            "the postgresql:// URL of the store cannot be read (it is not shown, for it may hold a "
+            "password); write postgresql://USER@HOST:PORT/DATABASE, with %40 for @ and %2F for /, "
+            "and the password in PGPASSWORD, store.password_env or libpq's password file"
+        )
+    return f"postgresql://{host}/{known.get('dbname') or ''}"
+
+
+def _cure(said: str) -> str:
+    """What helps when no first connection comes about?"""
+    if "password" in said or "authentication" in said:
+        return (
+            "correct the user in the URL, and the password in PGPASSWORD, store.password_env or "
+            "libpq's password file"
+        )
+    if "does not exist" in said:
+        return "create it with createdb or createuser, or correct the URL"
+    return "start it, or correct the URL"

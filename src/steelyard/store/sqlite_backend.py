@@ -67,11 +67,13 @@ class SqliteBackend:
     """
 
     skip_locked = ""
+    now_sql = "clock_s()"
 
     def __init__(self, path: Path, clock_s: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock_s = clock_s
         self._connection = _open_to_write(path)
+        self._connection.create_function("clock_s", 0, clock_s)
 
     @property
     def where(self) -> str:
@@ -120,7 +122,7 @@ class SqliteBackend:
         """Put tasks into the store, except those whose id or key is there."""
         if not self._connection.in_transaction:
             return self._apart(lambda: self.add_tasks(tasks))
-        now_s = self.now_s()
+        now_s = self._clock_s()
         added: set[str] = set()
         for task in tasks:
             until_s = now_s + task.lease_s if task.worker else 0.0
@@ -140,10 +142,6 @@ class SqliteBackend:
 
     def lock_agents(self) -> None:
         """The write lock is one already."""
-
-    def now_s(self) -> float:
-        """What time is it on this machine, in seconds since 1970?"""
-        return self._clock_s()
 
     def close(self) -> None:
         """Close the file."""
