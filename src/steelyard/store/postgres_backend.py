@@ -1,5 +1,6 @@
 """Event log and tasks in PostgreSQL, for workers on many machines; needs the `postgres` extra."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -173,18 +174,18 @@ def _place(url: str) -> str:
     What cannot be read is not shown either: in a URL that is cut in the wrong places, a piece of
     the password may stand anywhere.
     """
+    authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
     try:
         known = conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        known = {"host": "@"}
-    host = str(known.get("host") or "")
-    if "@" in host:
+        known = {}
+    if not known or url.count("@") > min(1, authority.count("@")):
         raise ConfigError(
             "the postgresql:// URL of the store cannot be read (it is not shown, for it may hold a "
             "password); write postgresql://USER@HOST:PORT/DATABASE, with %40 for @ and %2F for /, "
             "and the password in PGPASSWORD, store.password_env or libpq's password file"
         )
-    return f"postgresql://{host}/{known.get('dbname') or ''}"
+    return f"postgresql://{known.get('host') or ''}/{known.get('dbname') or ''}"
 
 
 def _cure(said: str) -> str:
