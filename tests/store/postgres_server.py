@@ -86,6 +86,22 @@ class PostgresServer:
         subprocess.run([*psql, "-c", role], check=True, capture_output=True)  # noqa: S603
         return url.replace("//postgres@", f"//{user}@")
 
+    def cpu_s(self) -> float:
+        """CPU seconds of the server and its processes, those that have ended included."""
+        assert self._process is not None
+        own = self._process.pid
+        ticks = 0
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            except OSError:  # it ended meanwhile
+                continue
+            if int(folder.name) == own:
+                ticks += sum(int(field) for field in fields[11:15])
+            elif int(fields[1]) == own:
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         """At once, as a power failure would."""
         process, self._process = self._process, None

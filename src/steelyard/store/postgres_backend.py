@@ -144,22 +144,25 @@ class PostgresBackend:
             raise self._told(error) from error
 
     def _make_tables(self) -> None:
-        self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
-        try:
-            self.execute(SCHEMA)
-            self.execute(
-                "INSERT INTO version SELECT ?::int WHERE NOT EXISTS (SELECT FROM version)",
-                (SCHEMA_VERSION,),
-            )
-            version = self.execute("SELECT version FROM version")[0][0]
-        finally:
-            self.execute("SELECT pg_advisory_unlock(?)", (_MAKE_LOCK,))
+        # Only where there are none: to make an index "if not exists" waits for all who write, and
+        # they may wait for whoever makes the next one.
+        if not self._has_tables():
+            self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
+            try:
+                if not self._has_tables():
+                    self._run(SCHEMA, ())
+            finally:
+                self.execute("SELECT pg_advisory_unlock(?)", (_MAKE_LOCK,))
+        version = self.execute("SELECT version FROM version")[0][0]
         if version != SCHEMA_VERSION:
             self._connection.close()
             raise SchemaMismatchError(
                 f"{self._where} holds an event log of version {version}, not {SCHEMA_VERSION}; "
                 "give another database"
             )
+
+    def _has_tables(self) -> bool:
+        return self.execute("SELECT to_regclass('steelyard.version')")[0][0] is not None
 
     def _told(self, error: psycopg.Error) -> StoreError:
         said = " ".join(str(error).split())

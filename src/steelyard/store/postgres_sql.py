@@ -5,20 +5,22 @@ Each of the two is a whole transaction where it stands alone: one round trip, on
 
 SCHEMA_VERSION = 2
 
-SCHEMA = """
+# One message, and so one transaction: whoever finds the table `version` finds the others, too.
+SCHEMA = f"""
 CREATE SCHEMA IF NOT EXISTS steelyard;
 SET search_path = steelyard;
-CREATE TABLE IF NOT EXISTS version (version INTEGER PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS writers (writer TEXT PRIMARY KEY, last_group BIGINT NOT NULL);
-CREATE TABLE IF NOT EXISTS events (
+CREATE TABLE version (version INTEGER PRIMARY KEY);
+INSERT INTO version VALUES ({SCHEMA_VERSION});
+CREATE TABLE writers (writer TEXT PRIMARY KEY, last_group BIGINT NOT NULL);
+CREATE TABLE events (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     t_s DOUBLE PRECISION NOT NULL,
     kind TEXT NOT NULL,
     task_id TEXT,
     body BYTEA NOT NULL
 );
-CREATE INDEX IF NOT EXISTS events_by_task ON events (task_id, seq) WHERE task_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS tasks (
+CREATE INDEX events_by_task ON events (task_id, seq) WHERE task_id IS NOT NULL;
+CREATE TABLE tasks (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     task_id TEXT NOT NULL UNIQUE,
     agent TEXT NOT NULL,
@@ -34,11 +36,11 @@ CREATE TABLE IF NOT EXISTS tasks (
     cancelled INTEGER NOT NULL DEFAULT 0,
     signals INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS tasks_to_run ON tasks (priority DESC, number) WHERE state = 'open';
-CREATE INDEX IF NOT EXISTS tasks_held ON tasks (worker) WHERE worker <> '';
-CREATE INDEX IF NOT EXISTS tasks_started ON tasks (agent, started_s) WHERE started_s > 0;
-CREATE INDEX IF NOT EXISTS tasks_by_parent ON tasks (parent) WHERE parent <> '';
-"""
+CREATE INDEX tasks_to_run ON tasks (priority DESC, number) WHERE state = 'open';
+CREATE INDEX tasks_held ON tasks (worker) WHERE worker <> '';
+CREATE INDEX tasks_started ON tasks (agent, started_s) WHERE started_s > 0;
+CREATE INDEX tasks_by_parent ON tasks (parent) WHERE parent <> '';
+"""  # noqa: S608 - a constant
 
 # Rows come as one array per column, or as the values of a single row: that costs a tenth.
 _MANY_EVENTS = """
