@@ -294,7 +294,8 @@ async def test_a_lease_whose_answer_got_lost_is_given_back(
 
     @task(name="quick")
     async def quick(ctx: TaskContext) -> int:
-        return await ctx.step(add, 1, 2)
+        total: int = await ctx.step(add, 1, 2)
+        return total
 
     with SqliteEventLog(path) as store:
         async with start_worker(store, quick) as worker:

@@ -70,7 +70,7 @@ class Worker:
         self._settings = chosen
         self._running: dict[str, RunningTask] = {}
         self._is_working = False
-        # Tasks that take a slot, and submissions that may come back as one.
+        # Tasks that take a slot, and those that claims and submissions may bring.
         self._own = 0
         # Whether a free slot is worth a look into the store before it is time for one.
         self._may_be_more = True
@@ -217,7 +217,11 @@ class Worker:
                     lease_s=self._settings.lease_s,
                     t_s=self._dispatcher.now_s(),
                 )
-                leases = await asyncio.wrap_future(self._store.claim(wish))
+                self._arriving += free
+                try:
+                    leases = await asyncio.wrap_future(self._store.claim(wish))
+                finally:
+                    self._arriving -= free
             for lease in leases:
                 self._spawn(lease)
             self._may_be_more = limited or free <= 0 or len(leases) == free
