@@ -338,7 +338,7 @@ class Worker:
         """Submit a task of a task, run it here when it is new, and wait for its end."""
         submission = Submission(event=event, worker=self.name, lease_s=self._settings.lease_s)
         lease = await asyncio.wrap_future(self._store.submit(submission))
-        if lease is not None and event.task_id not in self._running:
+        if lease is not None and event.task_id not in self._fences:
             self._agents.setdefault(agent.name, agent)
             self._spawn(lease, is_child=True)
         try:

@@ -54,7 +54,8 @@ _ONE_EVENT = """
 """
 # The row of `writers` tells, after a lost connection, whether this very statement was committed.
 # `held` locks the tasks' rows: whoever wants to take one over waits until these events are in, or
-# has changed its fence before. Events are numbered in the order of the arrays.
+# has changed its fence before. What is told in the end are rows whose lease is gone, also when the
+# statement is sent again: whoever has none must not go on. Events get numbers in the arrays' order.
 _WRITE = """
 WITH known AS (
     INSERT INTO writers AS of_writer VALUES (%s, %s)
@@ -70,8 +71,7 @@ WITH known AS (
     INSERT INTO events (t_s, kind, task_id, body)
     SELECT t_s, kind, nullif(task_id, ''), body FROM kept {order}
 ){changed}
-SELECT given.task_id, given.fence
-FROM known, given LEFT JOIN held USING (task_id)
+SELECT given.task_id, given.fence FROM given LEFT JOIN held USING (task_id)
 WHERE given.fence <> 0 AND given.fence IS DISTINCT FROM held.fence
 """
 _CHANGED = """, changed AS (
