@@ -159,8 +159,8 @@ def with_workers(program: str, where: str, workers: int, tasks: int) -> tuple[fl
     return done / took_s, 1000 * sum(run["cpu_s"] for run in told) / done
 
 
-async def resume_s(where: str, steps: int) -> float:
-    """Seconds from a worker's start to the end of a task with so many recorded steps."""
+async def resume_s(where: str, steps: int) -> tuple[float, float]:
+    """Seconds, and CPU seconds, from a worker's start to the end of a task so long recorded."""
     task_id = uuid.uuid4().hex
     with open_store(where) as store:
         async with worker(store).working() as working:
@@ -169,10 +169,10 @@ async def resume_s(where: str, steps: int) -> float:
                 await asyncio.sleep(0.05)
         store.append(SignalSent(t_s=0.0, task_id=task_id, name="go"))
         store.durable().result()
-        start_s = time.perf_counter()
+        start_s, start_cpu_s = time.perf_counter(), cpu_s()
         async with worker(store).working() as working:
             await working.result(task_id)
-            return time.perf_counter() - start_s
+            return time.perf_counter() - start_s, cpu_s() - start_cpu_s
 
 
 async def takeover_s(program: str, where: str) -> float:

@@ -148,12 +148,13 @@ def resume_and_takeover(asked: argparse.Namespace, stores: Stores) -> None:
     steps = asked.resume_steps
     for store, address in stores.items():
         resumed = [uvloop.run(runs.resume_s(address(90 + n), steps)) for n in range(asked.rounds)]
+        wall, cpu = zip(*resumed, strict=True)
         taken = [
             uvloop.run(runs.takeover_s(__file__, address(190 + n))) for n in range(asked.rounds)
         ]
         print(
-            f"{store}: resume of {steps} steps {1e3 * statistics.median(resumed):.0f} ms"
-            f" (longest {1e3 * max(resumed):.0f}); kill -9 to takeover, lease {runs.LEASE_S:g} s: "
+            f"{store}: resume of {steps} steps {1e3 * statistics.median(wall):.0f} ms"
+            f" (longest {1e3 * max(wall):.0f}; CPU {1e3 * statistics.median(cpu):.0f}); kill -9 to takeover, lease {runs.LEASE_S:g} s: "
             f"{statistics.median(taken):.2f} s (longest {max(taken):.2f})"
         )
 
