@@ -154,7 +154,8 @@ def resume_and_takeover(asked: argparse.Namespace, stores: Stores) -> None:
         ]
         print(
             f"{store}: resume of {steps} steps {1e3 * statistics.median(wall):.0f} ms"
-            f" (longest {1e3 * max(wall):.0f}; CPU {1e3 * statistics.median(cpu):.0f}); kill -9 to takeover, lease {runs.LEASE_S:g} s: "
+            f" (longest {1e3 * max(wall):.0f}; CPU {1e3 * statistics.median(cpu):.0f}); "
+            f"kill -9 to takeover, lease {runs.LEASE_S:g} s: "
             f"{statistics.median(taken):.2f} s (longest {max(taken):.2f})"
         )
 
