@@ -69,6 +69,12 @@ class Worker:
         self.name = f"{chosen.name}-{uuid.uuid4().hex[:12]}"
         self._settings = chosen
         self._running: dict[str, RunningTask] = {}
+        self._is_working = False
+        # Tasks that take a slot, and those that claims and submissions may bring.
+        self._own = 0
+        # Whether a free slot is worth a look into the store before it is time for one.
+        self._may_be_more = True
+        self._arriving = 0
         self._failure: StoreError | None = None
         self._fences: dict[str, int] = {}
         self._ended: dict[str, list[asyncio.Future[TaskFinished]]] = {}
@@ -97,8 +103,35 @@ class Worker:
             budget_usd=limits.budget_usd,
             arguments=arguments,
         )
-        await asyncio.wrap_future(self._store.submit(Submission(event=event)))
-        self._wake.set()
+        takes = self._takes_at_once(agent)
+        submission = Submission(
+            event=event,
+            worker=self.name if takes else "",
+            lease_s=self._settings.lease_s if takes else 0.0,
+        )
+        self._arriving += takes
+        try:
+            lease = await asyncio.wrap_future(self._store.submit(submission))
+        finally:
+            self._arriving -= takes
+        if lease is None:
+            self._wake.set()
+        elif task_id not in self._fences and self._is_working:
+            self._spawn(lease)
+
+    def _takes_at_once(self, agent: AnyAgent) -> bool:
+        """May this worker hold a task from its submission on? It saves asking for it.
+
+        Only with a free place, so that no queued task waits for it, and only where no limit counts
+        tasks over all workers.
+        """
+        limit = agent.limit
+        free = limit.max_running is None and limit.starts is None
+        return free and self._is_working and agent.name in self._agents and self._free() > 0
+
+    def _free(self) -> int:
+        """How many more tasks may it take? Children come on top."""
+        return self._settings.slots - self._own - self._arriving
 
     async def result(self, task_id: str) -> TaskFinished:
         """Wait for a task's end, whoever runs it.
@@ -146,9 +179,11 @@ class Worker:
             asyncio.create_task(self._until_broken(self._take_tasks)),
             asyncio.create_task(self._until_broken(self._look)),
         ]
+        self._is_working = True
         try:
             yield self
         finally:
+            self._is_working = False
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
@@ -169,9 +204,9 @@ class Worker:
 
     async def _take_tasks(self) -> None:
         limits = {name: agent.limit for name, agent in self._agents.items()}
+        limited = any(one.max_running is not None or one.starts for one in limits.values())
         while True:
-            own = sum(not running.is_child for running in self._running.values())
-            free = self._settings.slots - own
+            free = self._free()
             self._wake.clear()
             leases: list[Lease] = []
             if free > 0 and limits:
@@ -182,9 +217,14 @@ class Worker:
                     lease_s=self._settings.lease_s,
                     t_s=self._dispatcher.now_s(),
                 )
-                leases = await asyncio.wrap_future(self._store.claim(wish))
+                self._arriving += free
+                try:
+                    leases = await asyncio.wrap_future(self._store.claim(wish))
+                finally:
+                    self._arriving -= free
             for lease in leases:
                 self._spawn(lease)
+            self._may_be_more = limited or free <= 0 or len(leases) == free
             if not leases or len(leases) < free:
                 # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation.
                 with contextlib.suppress(TimeoutError):
@@ -192,6 +232,8 @@ class Worker:
                         await self._wake.wait()
 
     def _spawn(self, lease: Lease, *, is_child: bool = False) -> None:
+        self._own += not is_child
+        self._fences[lease.task_id] = lease.fence
         work = asyncio.create_task(self._run(lease, is_child=is_child))
         self._spawned.add(work)
         work.add_done_callback(self._spawned.discard)
@@ -228,14 +270,15 @@ class Worker:
             agent, lease.task_id, terms, journal, dict(submitted.arguments)
         )
         self._running[lease.task_id] = running
-        self._fences[lease.task_id] = lease.fence
         return running, terms
 
     async def _over(self, lease: Lease, running: RunningTask) -> None:
         """Make the end of a run known, once it is on disk."""
         task_id, finished = lease.task_id, running.finished
         self._running.pop(task_id, None)
-        self._wake.set()
+        self._own -= not running.is_child
+        if self._may_be_more:
+            self._wake.set()
         try:
             if finished is None:
                 self._dispatcher.drop_task(task_id)
@@ -256,11 +299,12 @@ class Worker:
         """Renew leases in time; see who is cancelled, signalled, or held by another worker."""
         loop = asyncio.get_running_loop()
         renewed_s = loop.time()
+        strays: set[tuple[str, int]] = set()
         while True:
             await asyncio.sleep(min(self._settings.look_s, self._settings.lease_s / 4.0))
             due = loop.time() - renewed_s >= self._settings.lease_s / 4.0
             known = dict(self._fences)
-            if not known:
+            if not known and not due:
                 continue
             asked_s = loop.time()
             held = await asyncio.wrap_future(
@@ -268,6 +312,12 @@ class Worker:
             )
             renewed_s = asked_s if due else renewed_s
             await self._attend(known, {one.task_id: one for one in held})
+            # Leases whose answer never came here: the caller gave up, or the connection broke.
+            # What is seen twice is not just on its way.
+            unknown = {(one.task_id, one.fence) for one in held if one.task_id not in self._fences}
+            for task_id, fence in sorted(unknown & strays):
+                await asyncio.wrap_future(self._store.release(task_id, fence))
+            strays = unknown
 
     async def _attend(self, known: dict[str, int], held: dict[str, HeldTask]) -> None:
         for task_id, fence in known.items():
@@ -288,7 +338,7 @@ class Worker:
         """Submit a task of a task, run it here when it is new, and wait for its end."""
         submission = Submission(event=event, worker=self.name, lease_s=self._settings.lease_s)
         lease = await asyncio.wrap_future(self._store.submit(submission))
-        if lease is not None and event.task_id not in self._running:
+        if lease is not None and event.task_id not in self._fences:
             self._agents.setdefault(agent.name, agent)
             self._spawn(lease, is_child=True)
         try:
