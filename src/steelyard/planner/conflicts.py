@@ -20,6 +20,10 @@ def _rules(demand: Demand) -> str:
         names.append(f"provider_share_cap {demand.constraints.provider_share_cap}")
     if demand.constraints.survive_provider_loss_frac:
         names.append(f"survive_provider_loss_frac {demand.constraints.survive_provider_loss_frac}")
+    if demand.constraints.survive_region_loss_frac:
+        names.append(f"survive_region_loss_frac {demand.constraints.survive_region_loss_frac}")
+    if demand.constraints.spot_share_cap is not None and any(o.spot for o in demand.offers):
+        names.append(f"spot_share_cap {demand.constraints.spot_share_cap}")
     if any(o.stock is not None for o in demand.offers):
         names.append("stock")
     return " with ".join(names) or "capacity alone"
@@ -36,6 +40,12 @@ def why_infeasible(demand: Demand) -> str:
         ),
         "survive_provider_loss_frac": msgspec.structs.replace(
             demand, constraints=msgspec.structs.replace(rules, survive_provider_loss_frac=None)
+        ),
+        "survive_region_loss_frac": msgspec.structs.replace(
+            demand, constraints=msgspec.structs.replace(rules, survive_region_loss_frac=None)
+        ),
+        "spot_share_cap": msgspec.structs.replace(
+            demand, constraints=msgspec.structs.replace(rules, spot_share_cap=None)
         ),
     }
     guilty = [name for name, relaxed in tries.items() if Master(relaxed).solve()]
