@@ -123,6 +123,7 @@ def _demand(workload: Path | None, settings: PlanSettings, options: PlanOptions)
         options.quantile,
         options.duration_s,
         options.peak_window_s,
+        options.arrivals,
     )
 
 

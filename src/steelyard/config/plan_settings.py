@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from steelyard.config.unknown_keys import is_list, is_table, refuse_unknown
-from steelyard.domain.slo import Slo
+from steelyard.domain.slo import Slo, StepSlo
 from steelyard.errors import ConfigError
 
 
@@ -22,13 +22,15 @@ class DemandSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         growth_factor: Rate to plan for, over the workload's own.
         quantile: Quantile of prompt length, memory and arrivals that is provided for.
         duration_s: Seconds over which the tasks arrived; None takes the span of the arrivals.
-        peak_window_s: Plan for the `quantile` of the rates in windows of this many seconds; None
-            plans for the mean rate.
+        arrivals: `peak` plans for the `quantile` of the rates in windows, `mean` for their mean.
+        peak_window_s: Length of the windows; None takes a length that the recording bears, and the
+            mean rate if it bears none.
     """
 
     growth_factor: float = 1.0
     quantile: float = 0.95
     duration_s: float | None = None
+    arrivals: Literal["peak", "mean"] = "peak"
     peak_window_s: float | None = None
 
 
@@ -38,12 +40,29 @@ class RulesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         provider_share_cap: Largest share of the cost that goes to one provider.
         survive_provider_loss_frac: Share of the demand still served after any provider's loss.
-        budget_usd_per_hour: Highest price of the fleet.
+        survive_region_loss_frac: The same for the loss of any one region of a provider.
+        spot_share_cap: Largest share of any step's demand that depends on spot machines: the
+            others can serve the rest by themselves.
+        budget_usd_per_hour: Highest cost of the fleet.
     """
 
     provider_share_cap: float | None = None
     survive_provider_loss_frac: float | None = None
+    survive_region_loss_frac: float | None = None
+    spot_share_cap: float | None = None
     budget_usd_per_hour: float | None = None
+
+
+class ObjectiveSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is made small: rent, and the energy of the machines at a price.
+
+    Attributes:
+        usd_per_kwh: Price on a kilowatt-hour; 0 for the rent alone.
+        pue: Energy of the data centre over that of its machines.
+    """
+
+    usd_per_kwh: float = 0.0
+    pue: float = 1.2
 
 
 class AllowedSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,11 +94,13 @@ class HeadroomSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         max_utilisation_frac: Largest share of a machine's time that is planned for.
         staffing_beta: b of the square-root rule R + b * sqrt(R).
         weak_derate_frac: How much slower weakly measured curves are taken to be.
+        service_factor: Service times are taken to be this many times the figures.
     """
 
     max_utilisation_frac: float = 0.8
     staffing_beta: float = 1.0
     weak_derate_frac: float = 0.1
+    service_factor: float = 1.0
 
 
 class OwnedMachines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,9 +167,10 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The whole file.
 
     Attributes:
-        slo: `[slo]`, limits per LLM step.
+        slo: `[slo]`, limits per step; `[[slo.steps]]`, those of some steps.
         demand: `[demand]`.
         rules: `[rules]`.
+        objective: `[objective]`.
         allowed: `[allowed]`.
         headroom: `[headroom]`.
         stock: `[stock]`, offering to the largest number that can be had.
@@ -160,6 +182,7 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     slo: Slo = Slo()
     demand: DemandSection = DemandSection()
     rules: RulesSection = RulesSection()
+    objective: ObjectiveSection = ObjectiveSection()
     allowed: AllowedSection = AllowedSection()
     headroom: HeadroomSection = HeadroomSection()
     stock: dict[str, int] = {}
@@ -172,6 +195,7 @@ _NESTED: dict[str, type[msgspec.Struct]] = {
     "slo": Slo,
     "demand": DemandSection,
     "rules": RulesSection,
+    "objective": ObjectiveSection,
     "allowed": AllowedSection,
     "headroom": HeadroomSection,
 }
@@ -202,6 +226,7 @@ def load_plan_settings(path: Path) -> PlanSettings:
         raise ConfigError(f"--config {path} is not TOML: {error}") from error
     refuse_unknown(path, "", table, PlanSettings, _NESTED)
     _refuse_in_lists(path, "", table)
+    _refuse_in_slo(path, table.get("slo"))
     try:
         settings = msgspec.convert(table, PlanSettings)
     except msgspec.ValidationError as error:
@@ -221,11 +246,17 @@ def _refuse_in_lists(path: Path, where: str, table: dict[str, Any]) -> None:
                 _refuse_in_lists(path, place, row)
 
 
+def _refuse_in_slo(path: Path, slo: object) -> None:
+    rows = slo.get("steps") if is_table(slo) else []
+    for number, row in enumerate(rows if is_list(rows) else []):
+        if is_table(row):
+            refuse_unknown(path, f"slo.steps[{number}].", row, StepSlo, {})
+
+
 def _check(path: str, settings: PlanSettings) -> None:
     demand, rules, headroom = settings.demand, settings.rules, settings.headroom
-    above_zero: dict[str, float | None] = {
-        "slo.ttft_s": settings.slo.ttft_s,
-        "slo.itl_s": settings.slo.itl_s,
+    above_zero: dict[str, float | None] = _slo_limits(settings.slo) | {
+        "headroom.service_factor": headroom.service_factor,
         "demand.growth_factor": demand.growth_factor,
         "demand.quantile": demand.quantile,
         "demand.duration_s": demand.duration_s,
@@ -241,6 +272,9 @@ def _check(path: str, settings: PlanSettings) -> None:
             raise ConfigError(f"{path}: {key} is {value}; it must be a number above 0")
     at_least_zero: dict[str, float | None] = {
         "rules.survive_provider_loss_frac": rules.survive_provider_loss_frac,
+        "rules.survive_region_loss_frac": rules.survive_region_loss_frac,
+        "rules.spot_share_cap": rules.spot_share_cap,
+        "objective.usd_per_kwh": settings.objective.usd_per_kwh,
         "headroom.staffing_beta": headroom.staffing_beta,
         "headroom.weak_derate_frac": headroom.weak_derate_frac,
     }
@@ -250,16 +284,37 @@ def _check(path: str, settings: PlanSettings) -> None:
         "demand.quantile": demand.quantile,
         "rules.provider_share_cap": rules.provider_share_cap,
         "rules.survive_provider_loss_frac": rules.survive_provider_loss_frac,
+        "rules.survive_region_loss_frac": rules.survive_region_loss_frac,
+        "rules.spot_share_cap": rules.spot_share_cap,
         "headroom.max_utilisation_frac": headroom.max_utilisation_frac,
     }
     for key, value in shares.items():
         if value is not None and value > 1.0:
             raise ConfigError(f"{path}: {key} is {value}; it is a share, at most 1")
+    if not (settings.objective.pue >= 1.0 and math.isfinite(settings.objective.pue)):
+        raise ConfigError(
+            f"{path}: objective.pue is {settings.objective.pue}; it must be a number of 1 or more"
+        )
     names = [agent.name for agent in settings.agents]
     for agent in settings.agents:
         if names.count(agent.name) > 1:
             raise ConfigError(f"{path}: two agents are named {agent.name!r}; names must be unique")
         _check_agent(path, agent)
+
+
+def _slo_limits(slo: Slo) -> dict[str, float | None]:
+    """Every limit under its key."""
+    found: dict[str, float | None] = {}
+    entries: list[tuple[str, Slo | StepSlo]] = [("slo", slo)]
+    entries.extend((f"slo.steps[{number}]", one) for number, one in enumerate(slo.steps))
+    for place, one in entries:
+        found |= {
+            f"{place}.ttft_s": one.ttft_s,
+            f"{place}.itl_s": one.itl_s,
+            f"{place}.tpot_s": one.tpot_s,
+            f"{place}.latency_s": one.latency_s,
+        }
+    return found
 
 
 def _check_at_least_zero(path: str, values: dict[str, float | None]) -> None:

@@ -12,7 +12,8 @@ def undominated(demand: Demand) -> list[int]:
     """Which offers are not beaten?
 
     Offer o is beaten by p that is lost with nothing but what takes o, too, and has no stock limit,
-    if p costs no more and does at least as much of every bucket; of equals the first stays. Leaving o out changes no
+    if p costs no more and does at least as much of every bucket; of equals the first stays. Leaving
+    o out changes no
     cost: every o can be replaced by a p. Under a provider share cap it could: the money that one
     provider no longer gets raises the shares of the others, so all offers are kept.
 
