@@ -18,6 +18,10 @@ from steelyard.planner.capacity import (
 from steelyard.planner.demand import Bucket, Constraints, Demand, Offer
 from steelyard.planner.workload_demand import StepClass, WorkloadDemand
 
+# Part of a machine that a step class takes at the least, far above the solver's tolerance for
+# whole numbers: within that, less would be served by no machine at all.
+LEAST_LOAD = 1e-3
+
 
 class FitnessTable(msgspec.Struct, frozen=True, kw_only=True):
     """How every offering does with every step class.
@@ -76,15 +80,20 @@ class FitnessTable(msgspec.Struct, frozen=True, kw_only=True):
             ),
             buckets=tuple(Bucket(name=c.name, rate_per_s=c.rate_per_s) for c in self.classes),
             capacity_per_s=tuple(
-                tuple(
-                    # A step that uses nothing still needs a machine that could run it.
-                    None if cell.machine_s is None else 1.0 / max(1e-9, cell.machine_s * room)
-                    for cell, room in zip(self.cells[o], self.headroom, strict=True)
-                )
-                for o in chosen
+                tuple(self._capacity_per_s(o, b) for b in range(len(self.classes))) for o in chosen
             ),
             constraints=constraints,
         )
+
+    def _capacity_per_s(self, offering: int, step: int) -> float | None:
+        """Steps per second of one machine that does nothing else; None where it cannot."""
+        machine_s = self.cells[offering][step].machine_s
+        if machine_s is None:
+            return None
+        rate_per_s = self.classes[step].rate_per_s
+        # A step that uses nothing still needs a machine that could run it.
+        least_s = LEAST_LOAD / rate_per_s if rate_per_s > 0.0 else LEAST_LOAD
+        return 1.0 / max(least_s, machine_s * self.headroom[step])
 
 
 def fitness_table(

@@ -61,7 +61,7 @@ def cost_over_load(
     failed: InfeasiblePlanError | None = None
     for done, factor in enumerate(factors, 1):
         try:
-            plan = plan_demand(_scaled(demand, factor), catalog, slo, options)
+            plan = plan_demand(scaled(demand, factor), catalog, slo, options)
         except InfeasiblePlanError as error:
             # Stock limits may end the range.
             failed = error
@@ -73,7 +73,8 @@ def cost_over_load(
     return tuple(points)
 
 
-def _scaled(demand: WorkloadDemand, factor: float) -> WorkloadDemand:
+def scaled(demand: WorkloadDemand, factor: float) -> WorkloadDemand:
+    """The demand at this many times its rates."""
     return msgspec.structs.replace(
         demand,
         tasks_per_s=demand.tasks_per_s * factor,

@@ -17,11 +17,12 @@ from steelyard.planner.baselines import Baseline, cheapest_fleet, plan_baselines
 from steelyard.planner.capacity import CapacityRules, check_models, check_slo
 from steelyard.planner.choices import StepChoice, explain_choices
 from steelyard.planner.deadlines import keep_deadlines
-from steelyard.planner.demand import Constraints
+from steelyard.planner.demand import Constraints, Demand
 from steelyard.planner.energy import EnergyPrice, MachineWatts, machine_watts
 from steelyard.planner.fitness_table import FitnessTable, fitness_table
 from steelyard.planner.hours import FleetHours, fleet_hours
 from steelyard.planner.obstacles import main_obstacle
+from steelyard.planner.plan_checks import MarginCheck, Sensitivity
 from steelyard.planner.search import SearchLimits, StopReason
 from steelyard.planner.solve import Solution, solve
 from steelyard.planner.workload_demand import Arrivals, StepClass, WorkloadDemand, demand_of
@@ -125,6 +126,8 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
         energy_usd_per_hour: What their energy is priced at.
         watts: What they are taken to draw, all cores busy, without the data centre around them.
         hours: Hours of hardware of the plan and of the baselines, GPU-hours freed.
+        margin: What simulations of this plan and of those before it showed; empty without any.
+        sensitivity: What would change the answer; None if not asked for.
     """
 
     workload: str
@@ -150,6 +153,12 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
     energy_usd_per_hour: float = 0.0
     watts: float = 0.0
     hours: tuple[FleetHours, ...] = ()
+    margin: tuple[MarginCheck, ...] = ()
+    sensitivity: Sensitivity | None = None
+
+    def fleet(self) -> dict[str, int]:
+        """Machines per offering."""
+        return {m.offering: m.machines for m in self.machines}
 
 
 def plan_fleet(
@@ -204,28 +213,18 @@ def plan_demand(
         PlanError: A model is unknown.
         InfeasiblePlanError: No fleet keeps the rules; the message names what is in the way.
     """
-    check_models(demand, catalog)
-    check_slo(demand, slo)
-    watts = machine_watts(catalog)
-    table = msgspec.structs.replace(
-        fitness_table(demand, catalog, slo, chosen.capacity),
-        stock=chosen.stock,
-        energy_usd_per_hour=tuple(chosen.energy.usd_per_hour(one.watts) for one in watts),
-    )
-    table = keep_deadlines(table, demand, _allowed(table, chosen))
-    allowed = _allowed(table, chosen)
-    _check_served(table, allowed)
+    problem = planning_problem(demand, catalog, slo, chosen)
+    table, allowed = problem.table, problem.allowed
     tasks_per_hour = demand.tasks_per_s * 3600.0
     baselines: tuple[Baseline, ...] = ()
     if chosen.with_baselines:
         baselines = plan_baselines(
             table, allowed, chosen.constraints, chosen.limits, tasks_per_hour
         )
-    plain = table.plain(allowed, chosen.constraints)
     # A baseline is a fleet, too: the plan never costs more than the cheapest.
-    found = solve(plain, chosen.limits, cheapest_fleet(baselines))
+    found = solve(problem.plain, chosen.limits, cheapest_fleet(baselines))
     _check_budget(found, chosen.budget_usd_per_hour)
-    machines = _machines(table, allowed, found, watts)
+    machines = _machines(table, allowed, found, problem.watts)
     return FleetPlan(
         workload=demand.workload,
         tasks_per_s=demand.tasks_per_s,
@@ -251,6 +250,55 @@ def plan_demand(
         watts=math.fsum(m.machines * m.watts for m in machines),
         hours=fleet_hours(found.fleet, baselines, catalog),
     )
+
+
+class PlanningProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """A demand against what may be bought.
+
+    Attributes:
+        table: How every offering does with every step class, deadlines and limits kept.
+        allowed: Indices of the offerings that may be bought.
+        plain: The problem over these.
+        watts: What a machine of each offering draws, [offering].
+    """
+
+    table: FitnessTable
+    allowed: list[int]
+    plain: Demand
+    watts: tuple[MachineWatts, ...]
+
+
+def planning_problem(
+    demand: WorkloadDemand, catalog: Catalog, slo: Slo, chosen: PlanOptions
+) -> PlanningProblem:
+    """Which offerings could serve which steps, at what cost, and under which rules?
+
+    Args:
+        demand: Step classes with their rates.
+        catalog: Offerings with their curves.
+        slo: Limits per step.
+        chosen: How to plan.
+
+    Returns:
+        The problem.
+
+    Raises:
+        PlanError: A model is unknown, or limits are given for steps that are not there.
+        InfeasiblePlanError: A step class or a deadline that nothing allowed can keep.
+    """
+    check_models(demand, catalog)
+    check_slo(demand, slo)
+    watts = machine_watts(catalog)
+    table = msgspec.structs.replace(
+        fitness_table(demand, catalog, slo, chosen.capacity),
+        stock=chosen.stock,
+        energy_usd_per_hour=tuple(chosen.energy.usd_per_hour(one.watts) for one in watts),
+    )
+    table = keep_deadlines(table, demand, _allowed(table, chosen))
+    allowed = _allowed(table, chosen)
+    _check_served(table, allowed)
+    plain = table.plain(allowed, chosen.constraints)
+    return PlanningProblem(table=table, allowed=allowed, plain=plain, watts=watts)
 
 
 def _check_budget(found: Solution, budget_usd_per_hour: float | None) -> None:
