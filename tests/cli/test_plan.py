@@ -181,6 +181,8 @@ def test_a_shorter_deadline_never_makes_the_plan_cheaper(run: Run, tmp_path: Pat
         ("[objective]\nusd_per_kwh = -0.1\n", "objective.usd_per_kwh is -0.1"),
         ("[objective]\npue = 0.9\n", "objective.pue is 0.9"),
         ("[demand]\narrivals = 'most'\n", "demand.arrivals"),
+        ("[demand]\nday = [1.0]\n", "demand.day has 1 numbers; give one per hour"),
+        ("[headroom]\nsimulated_attainment_frac = 1.2\n", "at most 1"),
         ("[headroom]\nservice_factor = 0\n", "headroom.service_factor is 0"),
         ("[slo]\nitl_s = 0.000001\n", "loosen the SLO"),
         ("[[owned]]\noffering = 'aws/m9g.xlarge'\nmachines = 0\nusd_per_hour = 1\n", "above 0"),
@@ -240,4 +242,27 @@ def test_plots_are_written(run: Run, tmp_path: Path) -> None:
     ran = run("plan", "--config", config(tmp_path, rules), "--plots", str(tmp_path / "p"))
     assert ran.code == 0, ran.err
     names = sorted(path.name for path in (tmp_path / "p").iterdir())
-    assert names == ["cost-over-load.svg", "mix-over-load.svg"]
+    assert names == [
+        "cost-over-latency.svg",
+        "cost-over-load.svg",
+        "mix-over-day.svg",
+        "mix-over-load.svg",
+    ]
+
+
+def test_sensitivity_is_in_the_tables_and_in_the_json(run: Run, tmp_path: Path) -> None:
+    rules = '[allowed]\nproviders = ["gcp"]\narchs = ["arm64"]\n'
+    out = tmp_path / "plan.json"
+    ran = run("plan", "--config", config(tmp_path, rules), "--sensitivity", "--out", str(out))
+    assert ran.code == 0, ran.err
+    found = json.loads(out.read_text())["sensitivity"]
+    assert len(found["cases"]) == 5
+    for title in ("What changes the answer: prices", "load and cached share", "GPU-hours freed"):
+        assert title in ran.out
+    assert "load x 10" in ran.out
+
+
+def test_simulated_headroom_needs_a_workload(run: Run, tmp_path: Path) -> None:
+    ran = run("plan", "--config", config(tmp_path), "--simulated-headroom")
+    assert (ran.code, ran.out) == (2, "")
+    assert "give --workload FILE" in ran.err

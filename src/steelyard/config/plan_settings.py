@@ -25,6 +25,8 @@ class DemandSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         arrivals: `peak` plans for the `quantile` of the rates in windows, `mean` for their mean.
         peak_window_s: Length of the windows; None takes a length that the recording bears, and the
             mean rate if it bears none.
+        day: Load of the hours of a day over the planned one, 24 numbers for plots of a day; empty
+            for an assumed course.
     """
 
     growth_factor: float = 1.0
@@ -32,6 +34,7 @@ class DemandSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     duration_s: float | None = None
     arrivals: Literal["peak", "mean"] = "peak"
     peak_window_s: float | None = None
+    day: tuple[float, ...] = ()
 
 
 class RulesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,12 +98,21 @@ class HeadroomSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         staffing_beta: b of the square-root rule R + b * sqrt(R).
         weak_derate_frac: How much slower weakly measured curves are taken to be.
         service_factor: Service times are taken to be this many times the figures.
+        simulated_attainment_frac: Raise headroom until this share of tasks, and of every kind of
+            LLM step, keeps its limits in a simulation; None simulates nothing.
+        simulated_service_factor: Service times of that simulation over the figures.
+        simulated_tasks: Tasks to simulate.
+        simulated_seed: Seed of the draws and arrivals.
     """
 
     max_utilisation_frac: float = 0.8
     staffing_beta: float = 1.0
     weak_derate_frac: float = 0.1
     service_factor: float = 1.0
+    simulated_attainment_frac: float | None = None
+    simulated_service_factor: float = 1.2
+    simulated_tasks: int = 600
+    simulated_seed: int = 1
 
 
 class OwnedMachines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -191,6 +203,7 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     figures: tuple[str, ...] = ()
 
 
+_HOURS = 24
 _NESTED: dict[str, type[msgspec.Struct]] = {
     "slo": Slo,
     "demand": DemandSection,
@@ -257,6 +270,9 @@ def _check(path: str, settings: PlanSettings) -> None:
     demand, rules, headroom = settings.demand, settings.rules, settings.headroom
     above_zero: dict[str, float | None] = _slo_limits(settings.slo) | {
         "headroom.service_factor": headroom.service_factor,
+        "headroom.simulated_attainment_frac": headroom.simulated_attainment_frac,
+        "headroom.simulated_service_factor": headroom.simulated_service_factor,
+        "headroom.simulated_tasks": headroom.simulated_tasks,
         "demand.growth_factor": demand.growth_factor,
         "demand.quantile": demand.quantile,
         "demand.duration_s": demand.duration_s,
@@ -265,6 +281,7 @@ def _check(path: str, settings: PlanSettings) -> None:
         "rules.budget_usd_per_hour": rules.budget_usd_per_hour,
         "headroom.max_utilisation_frac": headroom.max_utilisation_frac,
     }
+    above_zero |= {f"demand.day[{hour}]": load for hour, load in enumerate(demand.day)}
     above_zero |= {f"owned {o.offering}: machines": o.machines for o in settings.owned}
     above_zero |= {f"owned {o.offering}: usd_per_hour": o.usd_per_hour for o in settings.owned}
     for key, value in above_zero.items():
@@ -276,6 +293,7 @@ def _check(path: str, settings: PlanSettings) -> None:
         "rules.spot_share_cap": rules.spot_share_cap,
         "objective.usd_per_kwh": settings.objective.usd_per_kwh,
         "headroom.staffing_beta": headroom.staffing_beta,
+        "headroom.simulated_seed": headroom.simulated_seed,
         "headroom.weak_derate_frac": headroom.weak_derate_frac,
     }
     at_least_zero |= {f"stock {name}": count for name, count in settings.stock.items()}
@@ -287,10 +305,15 @@ def _check(path: str, settings: PlanSettings) -> None:
         "rules.survive_region_loss_frac": rules.survive_region_loss_frac,
         "rules.spot_share_cap": rules.spot_share_cap,
         "headroom.max_utilisation_frac": headroom.max_utilisation_frac,
+        "headroom.simulated_attainment_frac": headroom.simulated_attainment_frac,
     }
     for key, value in shares.items():
         if value is not None and value > 1.0:
             raise ConfigError(f"{path}: {key} is {value}; it is a share, at most 1")
+    if settings.demand.day and len(settings.demand.day) != _HOURS:
+        raise ConfigError(
+            f"{path}: demand.day has {len(settings.demand.day)} numbers; give one per hour, 24"
+        )
     if not (settings.objective.pue >= 1.0 and math.isfinite(settings.objective.pue)):
         raise ConfigError(
             f"{path}: objective.pue is {settings.objective.pue}; it must be a number of 1 or more"

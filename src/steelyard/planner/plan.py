@@ -160,6 +160,13 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
         """Machines per offering."""
         return {m.offering: m.machines for m in self.machines}
 
+    def rent_by_hardware(self) -> dict[str, float]:
+        """Rent by class of hardware, sorted, in USD per hour."""
+        rents: dict[str, float] = {}
+        for one in self.machines:
+            rents[one.hardware] = rents.get(one.hardware, 0.0) + one.machines * one.usd_per_hour
+        return dict(sorted(rents.items()))
+
 
 def plan_fleet(
     workload: Workload, catalog: Catalog, slo: Slo, options: PlanOptions | None = None
