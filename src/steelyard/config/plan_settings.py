@@ -260,7 +260,7 @@ def _refuse_in_lists(path: Path, where: str, table: dict[str, Any]) -> None:
 
 
 def _refuse_in_slo(path: Path, slo: object) -> None:
-    rows = slo.get("steps") if is_table(slo) else []
+    rows: object = slo.get("steps") if is_table(slo) else None
     for number, row in enumerate(rows if is_list(rows) else []):
         if is_table(row):
             refuse_unknown(path, f"slo.steps[{number}].", row, StepSlo, {})
