@@ -79,6 +79,7 @@ class AllowedSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         predicted: Whether roofline estimates count where nothing was measured.
         borrowed: Whether curves measured on a type with the same GPUs count.
         engine: Engine and version whose curves count.
+        refreshed_prices: Whether the prices of `steelyard catalog refresh` count.
     """
 
     providers: tuple[str, ...] = ()
@@ -88,6 +89,7 @@ class AllowedSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     predicted: bool = False
     borrowed: bool = True
     engine: str = "vllm-0.22.1"
+    refreshed_prices: bool = False
 
 
 class HeadroomSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
