@@ -238,7 +238,7 @@ def test_estimates_are_planned_with_only_where_allowed(run: Run, tmp_path: Path)
 
 
 def test_plots_are_written(run: Run, tmp_path: Path) -> None:
-    rules = '[allowed]\nproviders = ["gcp"]\n'
+    rules = '[allowed]\nproviders = ["gcp"]\narchs = ["arm64"]\n'
     ran = run("plan", "--config", config(tmp_path, rules), "--plots", str(tmp_path / "p"))
     assert ran.code == 0, ran.err
     names = sorted(path.name for path in (tmp_path / "p").iterdir())

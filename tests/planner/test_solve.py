@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.binary_slices import plan_with_binary_slices
+from steelyard.planner.conflicts import binding_rules
 from steelyard.planner.demand import Bucket, Constraints, Demand, FloatArray, Offer
 from steelyard.planner.search import SearchLimits
 from steelyard.planner.solve import Solution, solve
@@ -263,5 +264,19 @@ def test_a_loss_rule_that_stock_contradicts_is_named_with_it(rule: str, value: f
         capacity_per_s=((2.0,), (2.0,)),
         constraints=rules,
     )
-    with pytest.raises(InfeasiblePlanError, match=f"{rule} {value} with stock.*of stock, {rule}"):
+    with pytest.raises(InfeasiblePlanError, match=f"{rule} {value} with stock.*of {rule}, stock"):
         solve(demand)
+
+
+def test_rules_that_bind_are_named_with_their_cost_and_others_are_not() -> None:
+    demand = random_demand(3, 4, 4, Constraints())
+    assert binding_rules(demand) == ()
+    loose = msgspec.structs.replace(demand, constraints=Constraints(provider_share_cap=1.0))
+    assert binding_rules(loose) == ()
+    ruled = msgspec.structs.replace(
+        demand, constraints=Constraints(survive_provider_loss_frac=1.0, provider_share_cap=1.0)
+    )
+    (found,) = binding_rules(ruled)
+    assert found.rule == "survive_provider_loss_frac 1.0"
+    relaxed = [solve(one, EXACT).relaxed_usd_per_hour for one in (demand, ruled)]
+    assert found.usd_per_hour == pytest.approx(relaxed[1] - relaxed[0])

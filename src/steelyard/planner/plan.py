@@ -16,6 +16,7 @@ from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.baselines import Baseline, cheapest_fleet, plan_baselines
 from steelyard.planner.capacity import CapacityRules, check_models, check_slo
 from steelyard.planner.choices import StepChoice, explain_choices
+from steelyard.planner.conflicts import BindingRule, binding_rules
 from steelyard.planner.deadlines import keep_deadlines
 from steelyard.planner.demand import Constraints, Demand
 from steelyard.planner.energy import EnergyPrice, MachineWatts, machine_watts
@@ -128,6 +129,8 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
         hours: Hours of hardware of the plan and of the baselines, GPU-hours freed.
         margin: What simulations of this plan and of those before it showed; empty without any.
         sensitivity: What would change the answer; None if not asked for.
+        relaxed_usd_per_hour: Cost if parts of machines could be bought, rules kept.
+        binding: Rules that make the fleet dearer, and by how much.
     """
 
     workload: str
@@ -155,6 +158,8 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
     hours: tuple[FleetHours, ...] = ()
     margin: tuple[MarginCheck, ...] = ()
     sensitivity: Sensitivity | None = None
+    relaxed_usd_per_hour: float = 0.0
+    binding: tuple[BindingRule, ...] = ()
 
     def fleet(self) -> dict[str, int]:
         """Machines per offering."""
@@ -256,6 +261,9 @@ def plan_demand(
         energy_usd_per_hour=math.fsum(m.machines * m.energy_usd_per_hour for m in machines),
         watts=math.fsum(m.machines * m.watts for m in machines),
         hours=fleet_hours(found.fleet, baselines, catalog),
+        relaxed_usd_per_hour=found.relaxed_usd_per_hour,
+        # Each rule costs a linear program: not for every point of a curve.
+        binding=binding_rules(problem.plain) if chosen.with_baselines else (),
     )
 
 

@@ -10,7 +10,8 @@ def plan_notes(plan: FleetPlan) -> list[str]:
         plan: The plan.
 
     Returns:
-        How its rates came about, the price on energy, and figures that are weak or not its own.
+        How its rates came about, rules that bind, the price on energy, and figures that are weak
+        or not its own.
     """
     notes: list[str] = []
     if plan.peak_window_s is not None:
@@ -23,6 +24,11 @@ def plan_notes(plan: FleetPlan) -> list[str]:
             f"rates: the mean, times growth {plan.options.growth_factor:g}; no peak was asked for,"
             " or too little was recorded to tell one"
         )
+    notes.extend(
+        f"binding: {one.rule}; without it parts of machines would cost {one.usd_per_hour:.4g}"
+        " USD/h less"
+        for one in plan.binding
+    )
     if plan.options.energy.usd_per_kwh > 0.0:
         notes.append(
             f"energy: {plan.watts:.4g} W with all cores busy, PUE {plan.options.energy.pue:g},"
