@@ -136,7 +136,7 @@ def test_refresh_that_cannot_download_says_so_in_one_line(
 ) -> None:
     # The real package raises this when it is imported without internet.
     (tmp_path / "sc_data.py").write_text("raise RuntimeError('Failed to download database')\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.delitem(sys.modules, "sc_data", raising=False)
     ran = run("catalog", "refresh")
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
