@@ -1,8 +1,13 @@
 import json
+import sqlite3
+import sys
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.config.test_price_refresh import PRICES, SCHEMA
 
 Run = Callable[..., Any]
 
@@ -92,3 +97,47 @@ def test_explain_says_what_is_predicted_and_the_list_does_not_count_it(run: Run)
     assert all("roofline" in n["note"] for n in guessed)
     listed = json.loads(run("catalog", "show", "aws/m9g.large", "--json").out)
     assert {fit["origin"] for fit in listed["llm_fits"]} <= {"measured", "weak", "borrowed"}
+
+
+def test_refresh_prints_what_changed_and_leaves_the_packaged_table(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = tmp_path / "prices.db"
+    with closing(sqlite3.connect(source)) as made:
+        made.executescript(SCHEMA)
+        row = (*PRICES[0][:8], 0.0, "[]", *PRICES[0][8:], "2026-11-01 12:00:00")
+        made.execute(f"INSERT INTO server_price VALUES ({','.join('?' * 13)})", row)  # noqa: S608
+        made.commit()
+    before = run("catalog", "show", "aws/m9g.xlarge", "--json").out
+    ran = run("catalog", "refresh", "--from", str(source), "--json")
+    told = json.loads(ran.out)
+    assert told["prices"] == 1
+    assert [c["new_usd_per_hour"] for c in told["changes"]] == [0.25]
+    assert run("catalog", "show", "aws/m9g.xlarge", "--json").out == before
+    shown = run("catalog", "refresh", "--from", str(source))
+    assert "1 changed, 0 new offerings" in shown.out
+    bad = run("catalog", "refresh", "--from", str(source), "--region", "frankfurt")
+    assert (bad.code, bad.err.count("\n")) == (2, 1)
+
+
+def test_refresh_without_a_source_says_what_to_install(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a machine without the optional package.
+    monkeypatch.setitem(sys.modules, "sc_data", None)
+    ran = run("catalog", "refresh")
+    assert (ran.code, ran.out) == (2, "")
+    assert "pip install 'steelyard[catalog]'" in ran.err
+
+
+def test_refresh_that_cannot_download_says_so_in_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The real package raises this when it is imported without internet.
+    (tmp_path / "sc_data.py").write_text("raise RuntimeError('Failed to download database')\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "sc_data", raising=False)
+    ran = run("catalog", "refresh")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "cannot download its database: Failed to download database" in ran.err

@@ -117,6 +117,35 @@ def test_a_provider_loss_is_survived_and_caps_are_kept(run: Run, tmp_path: Path)
     assert max(spent.values()) <= 0.7 * plan["usd_per_hour"] * (1 + 1e-9)
 
 
+def test_a_region_loss_is_survived(run: Run, tmp_path: Path) -> None:
+    plan = planned(run, "--config", config(tmp_path, "[rules]\nsurvive_region_loss_frac = 0.3\n"))
+    assert len({(m["provider"], m["region"]) for m in plan["machines"]}) >= 2
+
+
+def test_little_depends_on_spot_under_a_cap(run: Run, tmp_path: Path) -> None:
+    capped = planned(
+        run,
+        "--config",
+        config(tmp_path, "[allowed]\nspot = true\n[rules]\nspot_share_cap = 0.0\n"),
+    )
+    bare = planned(run, "--config", config(tmp_path))
+    assert capped["usd_per_hour"] == pytest.approx(bare["usd_per_hour"], rel=1e-3)
+
+
+def test_a_price_on_energy_counts_as_cost_and_its_watts_are_told(run: Run, tmp_path: Path) -> None:
+    rules = "[objective]\nusd_per_kwh = 0.3\npue = 1.5\n"
+    plan = planned(run, "--config", config(tmp_path, rules))
+    bare = planned(run, "--config", config(tmp_path))
+    assert plan["rent_usd_per_hour"] >= bare["usd_per_hour"] * (1 - 1e-3)
+    assert plan["usd_per_hour"] == pytest.approx(
+        plan["rent_usd_per_hour"] + plan["energy_usd_per_hour"]
+    )
+    assert plan["energy_usd_per_hour"] == pytest.approx(plan["watts"] * 1.5 / 1000.0 * 0.3)
+    assert bare["energy_usd_per_hour"] == 0.0
+    assert bare["watts"] > 0.0
+    assert all(m["watts_source"] for m in plan["machines"])
+
+
 def test_a_shorter_deadline_never_makes_the_plan_cheaper(run: Run, tmp_path: Path) -> None:
     loose = planned(run, "--config", config(tmp_path, deadline_s=60.0))
     tight = planned(run, "--config", config(tmp_path, deadline_s=2.5))
@@ -139,6 +168,22 @@ def test_a_shorter_deadline_never_makes_the_plan_cheaper(run: Run, tmp_path: Pat
         ('[stock]\n"aws/m9g.xlrge" = 1\n', "aws/m9g.xlarge"),
         ("[stock]\n'aws/m9g.xlarge' = -1\n", "0 or more"),
         ("[slo]\nitl_s = 0\n", "slo.itl_s is 0"),
+        ("[[slo.steps]]\nttft_s = -1\n", "slo.steps[0].ttft_s is -1"),
+        ("[[slo.steps]]\nstep = 'sumarise'\nttft_s = 1\n", "the demand has no such step; it has:"),
+        ("[[slo.steps]]\nstp = 'summarise'\n", "did you mean step?"),
+        ("[[slo.steps]]\nstep = 'parse'\nlatency_s = 1e-6\n", "over its limit of 1e-06 s"),
+        ("[rules]\nspot_share_cap = 2\n", "rules.spot_share_cap is 2"),
+        ("[rules]\nsurvive_region_loss_frac = -1\n", "rules.survive_region_loss_frac is -1"),
+        (
+            '[rules]\nsurvive_region_loss_frac = 0.5\n[allowed]\nregions = ["us-east-1"]\n',
+            "without region 'us-east-1' of 'aws' nothing can serve",
+        ),
+        ("[objective]\nusd_per_kwh = -0.1\n", "objective.usd_per_kwh is -0.1"),
+        ("[objective]\npue = 0.9\n", "objective.pue is 0.9"),
+        ("[demand]\narrivals = 'most'\n", "demand.arrivals"),
+        ("[demand]\nday = [1.0]\n", "demand.day has 1 numbers; give one per hour"),
+        ("[headroom]\nsimulated_attainment_frac = 1.2\n", "at most 1"),
+        ("[headroom]\nservice_factor = 0\n", "headroom.service_factor is 0"),
         ("[slo]\nitl_s = 0.000001\n", "loosen the SLO"),
         ("[[owned]]\noffering = 'aws/m9g.xlarge'\nmachines = 0\nusd_per_hour = 1\n", "above 0"),
         ("[[agents]]\nname = 'x'\ntasks_per_hour = -3\nsteps = []\n", "tasks_per_hour is -3"),
@@ -193,8 +238,31 @@ def test_estimates_are_planned_with_only_where_allowed(run: Run, tmp_path: Path)
 
 
 def test_plots_are_written(run: Run, tmp_path: Path) -> None:
-    rules = '[allowed]\nproviders = ["gcp"]\n'
+    rules = '[allowed]\nproviders = ["gcp"]\narchs = ["arm64"]\n'
     ran = run("plan", "--config", config(tmp_path, rules), "--plots", str(tmp_path / "p"))
     assert ran.code == 0, ran.err
     names = sorted(path.name for path in (tmp_path / "p").iterdir())
-    assert names == ["cost-over-load.svg", "mix-over-load.svg"]
+    assert names == [
+        "cost-over-latency.svg",
+        "cost-over-load.svg",
+        "mix-over-day.svg",
+        "mix-over-load.svg",
+    ]
+
+
+def test_sensitivity_is_in_the_tables_and_in_the_json(run: Run, tmp_path: Path) -> None:
+    rules = '[allowed]\nproviders = ["gcp"]\narchs = ["arm64"]\n'
+    out = tmp_path / "plan.json"
+    ran = run("plan", "--config", config(tmp_path, rules), "--sensitivity", "--out", str(out))
+    assert ran.code == 0, ran.err
+    found = json.loads(out.read_text())["sensitivity"]
+    assert len(found["cases"]) == 5
+    for title in ("What changes the answer: prices", "load and cached share", "GPU-hours freed"):
+        assert title in ran.out
+    assert "load x 10" in ran.out
+
+
+def test_simulated_headroom_needs_a_workload(run: Run, tmp_path: Path) -> None:
+    ran = run("plan", "--config", config(tmp_path), "--simulated-headroom")
+    assert (ran.code, ran.out) == (2, "")
+    assert "give --workload FILE" in ran.err

@@ -40,6 +40,9 @@ def test_reads_the_plain_form() -> None:
         (("capacity_per_s", 0), [0.0, None], "'arm' for bucket 'chat' is 0.0"),
         (("constraints",), {"provider_share_cap": 0.0}, "provider_share_cap is 0.0"),
         (("constraints",), {"survive_provider_loss_frac": 1.5}, "loss_frac is 1.5"),
+        (("constraints",), {"survive_region_loss_frac": -0.1}, "region_loss_frac is -0.1"),
+        (("constraints",), {"survive_region_loss_frac": 0.1}, "'arm' has no region"),
+        (("constraints",), {"spot_share_cap": 1.1}, "spot_share_cap is 1.1"),
     ],
 )
 def test_refuses_bad_input_in_one_line(
@@ -80,3 +83,35 @@ def test_names_contradictory_caps() -> None:
     problem["constraints"] = {"provider_share_cap": 0.4}
     with pytest.raises(InfeasiblePlanError, match="aws, gcp"):
         parse_demand(json.dumps(problem))
+
+
+def test_names_the_bucket_that_depends_on_a_region_or_on_spot() -> None:
+    problem = plain()
+    problem["offers"][0] |= {"region": "east"}
+    problem["offers"][1] |= {"region": "west", "spot": True}
+    problem["constraints"] = {"survive_region_loss_frac": 0.5}
+    with pytest.raises(InfeasiblePlanError, match=r"region 'west' of 'gcp'.*'rag'.*0\.5"):
+        parse_demand(json.dumps(problem))
+    problem["constraints"] = {"spot_share_cap": 0.5}
+    with pytest.raises(InfeasiblePlanError, match=r"spot machines.*'rag'.*spot_share_cap 0\.5"):
+        parse_demand(json.dumps(problem))
+
+
+def test_a_loss_that_another_one_implies_is_left_out() -> None:
+    problem = plain()
+    problem["offers"] = [
+        offer | {"region": f"r{i}", "provider": "aws"} for i, offer in enumerate(problem["offers"])
+    ]
+    problem["offers"].append(problem["offers"][1] | {"name": "z", "provider": "gcp"})
+    problem["capacity_per_s"] = [[2.0, 2.0]] * 3
+    problem["constraints"] = {"survive_provider_loss_frac": 0.5, "survive_region_loss_frac": 0.5}
+    demand = parse_demand(json.dumps(problem))
+    assert [loss.what for loss in demand.losses()] == ["provider 'aws'", "provider 'gcp'"]
+    problem["constraints"]["survive_region_loss_frac"] = 0.6
+    told = [loss.what for loss in parse_demand(json.dumps(problem)).losses()]
+    assert told == [
+        "provider 'aws'",
+        "region 'r0' of 'aws'",
+        "region 'r1' of 'aws'",
+        "region 'r1' of 'gcp'",
+    ]

@@ -19,8 +19,10 @@ def test_keeps_the_first_of_equals_and_drops_what_is_beaten() -> None:
     assert undominated(demand(Constraints())) == [1]
 
 
-def test_an_offer_of_another_provider_or_with_little_stock_beats_nothing() -> None:
-    assert undominated(demand(Constraints(), provider="gcp")) == [0, 1]
+def test_an_offer_that_is_lost_otherwise_or_has_little_stock_beats_nothing() -> None:
+    surviving = Constraints(survive_provider_loss_frac=0.5)
+    assert undominated(demand(surviving, provider="gcp")) == [0, 1]
+    assert undominated(demand(Constraints(), provider="gcp")) == [1]
     assert undominated(demand(Constraints(), stock=1)) == [0, 1, 2]
 
 

@@ -143,3 +143,24 @@ def test_filters_are_kept(catalog: Catalog) -> None:
     options = PlanOptions(providers=("azure",), archs=("arm64",), with_baselines=False)
     plan = plan_fleet(workload(), catalog, Slo(), options)
     assert {(m.provider, m.hardware) for m in plan.machines} == {("azure", "arm")}
+
+
+def test_steps_that_use_nothing_still_get_a_machine_that_can_run_them(catalog: Catalog) -> None:
+    tasks = tuple(
+        msgspec.structs.replace(
+            task, steps=(msgspec.structs.replace(task.steps[0], cpu_s=0.0), *task.steps[1:])
+        )
+        for task in workload().tasks
+    )
+    idle = msgspec.structs.replace(workload(), tasks=tasks)
+    # No offering but this GPU, which cannot be known to run tools, and a small CPU.
+    offerings = tuple(catalog.offering(name) for name in ("gcp/a2-highgpu-2g", "aws/m9g.medium"))
+    few = msgspec.structs.replace(catalog, offerings=offerings)
+    few = msgspec.structs.replace(
+        few, tool_fits={("aws", "m9g.medium"): few.tool_fits["aws", "m9g.medium"]}
+    )
+    few = msgspec.structs.replace(
+        few, llm_fits={("gcp", "a2-highgpu-2g"): few.llm_fits["gcp", "a2-highgpu-2g"]}
+    )
+    plan = plan_fleet(idle, few, Slo(), PlanOptions(with_baselines=False))
+    assert plan.fleet() == {one.name: 1 for one in offerings}

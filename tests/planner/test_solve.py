@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.binary_slices import plan_with_binary_slices
+from steelyard.planner.conflicts import binding_rules
 from steelyard.planner.demand import Bucket, Constraints, Demand, FloatArray, Offer
 from steelyard.planner.search import SearchLimits
 from steelyard.planner.solve import Solution, solve
@@ -23,6 +24,9 @@ RULES = [
     Constraints(provider_share_cap=0.6),
     Constraints(survive_provider_loss_frac=0.5),
     Constraints(provider_share_cap=0.7, survive_provider_loss_frac=0.8),
+    Constraints(survive_region_loss_frac=0.7),
+    Constraints(spot_share_cap=0.3),
+    Constraints(survive_provider_loss_frac=0.4, survive_region_loss_frac=0.9, spot_share_cap=0.5),
 ]
 
 
@@ -35,7 +39,13 @@ def random_demand(seed: int, offers: int, buckets: int, constraints: Constraints
     able[:2] = True
     return Demand(
         offers=tuple(
-            Offer(name=f"o{o}", provider=("aws", "gcp")[o % 2], usd_per_hour=float(usd[o]))
+            Offer(
+                name=f"o{o}",
+                provider=("aws", "gcp")[o % 2],
+                region=f"r{o // 2 % 2}",
+                spot=o % 3 == 1,
+                usd_per_hour=float(usd[o]),
+            )
             for o in range(offers)
         ),
         buckets=tuple(
@@ -88,7 +98,21 @@ def keeps_rules(demand: Demand, machines: tuple[int, ...]) -> bool:
             left = tuple(0 if gone else n for n, gone in zip(machines, mine, strict=True))
             if servable_frac(load, left) < rules.survive_provider_loss_frac - 1e-9:
                 return False
-    return True
+    return keeps_region_and_spot_rules(demand, machines)
+
+
+def keeps_region_and_spot_rules(demand: Demand, machines: tuple[int, ...]) -> bool:
+    """Can what is left without a region, and without all spot machines, serve its part?"""
+    rules, load = demand.constraints, demand.load()
+    places = [(o.provider, o.region) for o in demand.offers]
+    for place in sorted(set(places)) if rules.survive_region_loss_frac else []:
+        left = tuple(0 if p == place else n for n, p in zip(machines, places, strict=True))
+        if servable_frac(load, left) < (rules.survive_region_loss_frac or 0.0) - 1e-9:
+            return False
+    if rules.spot_share_cap is None:
+        return True
+    steady = tuple(0 if o.spot else n for n, o in zip(machines, demand.offers, strict=True))
+    return servable_frac(load, steady) >= 1.0 - rules.spot_share_cap - 1e-9
 
 
 def cheapest_by_enumeration(demand: Demand, at_most_usd: float) -> float:
@@ -224,3 +248,35 @@ def test_a_known_fleet_that_is_cheaper_than_what_the_search_found_is_taken() -> 
     assert told.lower_bound_usd_per_hour <= best.usd_per_hour * (1.0 + 1e-9)
     for bucket in range(len(demand.buckets)):
         assert math.fsum(row[bucket] for row in told.shares) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"), [("survive_region_loss_frac", 0.9), ("spot_share_cap", 0.2)]
+)
+def test_a_loss_rule_that_stock_contradicts_is_named_with_it(rule: str, value: float) -> None:
+    rules = Constraints(**{rule: value})
+    demand = Demand(
+        offers=(
+            Offer(name="a", provider="p", region="east", usd_per_hour=1.0, stock=1),
+            Offer(name="b", provider="p", region="west", usd_per_hour=0.5, spot=True),
+        ),
+        buckets=(Bucket(name="chat", rate_per_s=4.0),),
+        capacity_per_s=((2.0,), (2.0,)),
+        constraints=rules,
+    )
+    with pytest.raises(InfeasiblePlanError, match=f"{rule} {value} with stock.*of {rule}, stock"):
+        solve(demand)
+
+
+def test_rules_that_bind_are_named_with_their_cost_and_others_are_not() -> None:
+    demand = random_demand(3, 4, 4, Constraints())
+    assert binding_rules(demand) == ()
+    loose = msgspec.structs.replace(demand, constraints=Constraints(provider_share_cap=1.0))
+    assert binding_rules(loose) == ()
+    ruled = msgspec.structs.replace(
+        demand, constraints=Constraints(survive_provider_loss_frac=1.0, provider_share_cap=1.0)
+    )
+    (found,) = binding_rules(ruled)
+    assert found.rule == "survive_provider_loss_frac 1.0"
+    relaxed = [solve(one, EXACT).relaxed_usd_per_hour for one in (demand, ruled)]
+    assert found.usd_per_hour == pytest.approx(relaxed[1] - relaxed[0])

@@ -54,3 +54,17 @@ def test_steps_that_run_at_once_count_once_on_the_chain() -> None:
 def test_a_deadline_is_shortened_by_the_gaps_of_people() -> None:
     assert demand_of(arrivals([0.0, 1.0], deadline_s=20.0)).deadlines_s == {"a": 15.0}
     assert demand_of(arrivals([0.0, 1.0])).deadlines_s == {}
+
+
+def test_the_peak_is_provided_for_unless_the_mean_is_asked_for_or_too_little_is_known() -> None:
+    # 40 tasks a minute, and 80 in each of the last two minutes.
+    times_s = [60.0 * m + s for m in range(18) for s in range(40)]
+    times_s += [60.0 * m + 0.5 * s for m in (18, 19) for s in range(80)]
+    busy = arrivals([*times_s, 1200.0])
+    peak, mean = demand_of(busy), demand_of(busy, arrivals="mean")
+    assert (peak.peak_window_s, mean.peak_window_s) == (60.0, None)
+    assert mean.peak_factor == 1.0
+    assert peak.tasks_per_s == pytest.approx(peak.peak_factor * mean.tasks_per_s)
+    assert peak.peak_factor == pytest.approx(80.0 / 44.0)
+    short = demand_of(arrivals([0.0, 1.0, 2.0]))
+    assert (short.peak_factor, short.peak_window_s) == (1.0, None)

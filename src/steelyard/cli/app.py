@@ -145,8 +145,18 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument per option
     allow_predicted: PredictedOption = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write the plan there, too.")] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", help="Folder for plots of cost over load, SVG.")
+        Path | None,
+        typer.Option("--plots", help="Folder for plots over load, latency and a day, SVG."),
     ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Plan anew for other prices, loads, caches.")
+    ] = False,
+    simulated_headroom: Annotated[
+        bool,
+        typer.Option(
+            "--simulated-headroom", help="Raise headroom until a simulation keeps the limits."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the cheapest fleet for a workload, and prove how close to the optimum it is."""
@@ -162,6 +172,8 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument per option
             allow_predicted=allow_predicted,
             out=out,
             plots=plots,
+            sensitivity=sensitivity,
+            simulated_headroom=simulated_headroom,
             as_json=as_json,
         )
     )

@@ -1,6 +1,7 @@
 """`steelyard catalog`: what can be rented, how fast it is, and where each number comes from."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -100,6 +101,57 @@ def explain(
         _print_json({"offering": found.name, "numbers": numbers})
         return
     _print_grids(explain_grid(found, numbers))
+
+
+@app.command()
+def refresh(
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="SQLite database in the schema of sparecores-data."),
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option("--region", help="PROVIDER/REGION beside the catalogue's; repeatable."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Rows of the table; 0 for all.")
+    ] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    """Read newer prices into the user's cache; without --from, download them."""
+    from steelyard.config.catalog_table import hardware_key, load_catalog
+    from steelyard.config.price_refresh import downloaded_prices, read_prices, write_refreshed
+    from steelyard.config.refreshed_catalog import price_changes
+    from steelyard.report.catalog_grids import price_grid
+
+    catalog = load_catalog(with_spot=True)
+    known = frozenset(hardware_key(one) for one in catalog.offerings)
+    regions = {(one.provider, one.region) for one in catalog.offerings}
+    for place in region or []:
+        regions.add(_region(place))
+    path = downloaded_prices() if source is None else source
+    rows = read_prices(path, known, frozenset(regions))
+    changes = price_changes(catalog, rows)
+    kept = write_refreshed(rows)
+    if as_json:
+        _print_json({"prices": len(rows), "file": str(kept), "changes": changes})
+        return
+    _print_grids(price_grid(changes, limit))
+    new = sum(one.old_usd_per_hour is None for one in changes)
+    print(
+        f"{len(rows):,} prices read: {len(changes) - new:,} changed, {new:,} new offerings. Kept in"
+        f" {kept}; the packaged table is untouched. Plans take them with refreshed_prices = true"
+        " under [allowed]."
+    )
+
+
+def _region(place: str) -> tuple[str, str]:
+    from steelyard.errors import ConfigError
+
+    provider, slash, region = place.partition("/")
+    if not (provider and slash and region):
+        raise ConfigError(f"--region {place!r} is not PROVIDER/REGION, such as aws/eu-central-1")
+    return provider, region
 
 
 def _plain(offering: "Offering") -> dict[str, Any]:

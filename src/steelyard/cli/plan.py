@@ -1,26 +1,32 @@
 """`steelyard plan`: the cheapest fleet for a workload or for a plain demand, with proof."""
 
+import itertools
 import sys
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
+from steelyard.cli.plan_plots import write_plots
 from steelyard.cli.progress import Stages
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings, load_plan_settings
 from steelyard.domain.slo import Slo
+from steelyard.domain.workload import Workload
 from steelyard.errors import ConfigError
 from steelyard.planner.declared import declared_demand
 from steelyard.planner.demand import parse_demand
-from steelyard.planner.load_curve import cost_over_load
-from steelyard.planner.plan import PlanOptions, plan_demand
+from steelyard.planner.margin import EXTRA_HEADROOMS, MarginRules, plan_with_margin
+from steelyard.planner.plan import FleetPlan, PlanOptions, plan_demand
 from steelyard.planner.plan_options import plan_options
+from steelyard.planner.sensitivity import sensitivity
 from steelyard.planner.solve import Solution, solve
 from steelyard.planner.workload_demand import WorkloadDemand, demand_of
+from steelyard.report.check_grids import case_grid, hours_grid, margin_grid, price_grid
 from steelyard.report.from_plan import plan_inputs
 from steelyard.report.plan_grids import choice_grid, fleet_grid, machine_grid
+from steelyard.report.plan_notes import plan_notes
 from steelyard.report.tables import print_grid
 from steelyard.store.workload_file import read_workload
 
@@ -36,7 +42,9 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
         figures: Files of `steelyard measure`, beside the settings' ones.
         allow_predicted: Whether roofline estimates count, whatever the settings say.
         out: Where to write the plan as JSON, too.
-        plots: Folder for SVG plots of cost over load; None for none.
+        plots: Folder for SVG plots; None for none.
+        sensitivity: Whether to plan anew for other prices, loads and cached shares.
+        simulated_headroom: Whether to raise headroom until a simulation keeps the limits.
         as_json: Whether to print JSON instead of tables.
     """
 
@@ -48,6 +56,8 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     allow_predicted: bool = False
     out: Path | None = None
     plots: Path | None = None
+    sensitivity: bool = False
+    simulated_headroom: bool = False
     as_json: bool = False
 
 
@@ -71,21 +81,88 @@ def run_plan(asked: PlanRequest) -> None:
         settings = msgspec.structs.replace(settings, demand=section)
     catalog = planning_catalog(settings)
     options = plan_options(settings, catalog)
-    demand = _demand(asked.workload, settings, options)
-    plan = plan_demand(demand, catalog, settings.slo, options)
+    workload = None if asked.workload is None else read_workload(asked.workload)
+    demand = _demand(workload, settings, options)
+    rules = _margin_rules(settings, asked)
+    if rules is None:
+        plan = plan_demand(demand, catalog, settings.slo, options)
+    else:
+        plan = _plan_with_margin(workload, demand, (catalog, settings.slo, options), rules)
+    if asked.sensitivity:
+        plan = _with_sensitivity(plan, demand, catalog)
     _write(asked.out, msgspec.json.encode(plan))
     if asked.plots is not None:
-        _plot(asked.plots, demand, (catalog, settings.slo, options))
+        write_plots(asked.plots, demand, (catalog, settings.slo, plan.options), settings.demand.day)
     if asked.as_json:
         print(msgspec.json.encode(plan).decode())
-        return
+    else:
+        _print_plan(plan, catalog)
+
+
+def _print_plan(plan: FleetPlan, catalog: Catalog) -> None:
     console = Console(file=sys.stdout)
     inputs = plan_inputs(plan, catalog)
-    for grid in (fleet_grid(inputs), machine_grid(inputs), choice_grid(inputs)):
+    grids = [fleet_grid(inputs), machine_grid(inputs), choice_grid(inputs), hours_grid(plan.hours)]
+    if plan.margin:
+        grids.append(margin_grid(plan.margin))
+    if plan.sensitivity is not None:
+        grids.append(price_grid(plan.sensitivity))
+        grids.append(case_grid(plan.sensitivity, plan.usd_per_hour))
+    for grid in grids:
         print_grid(grid, console)
-    for choice in plan.choices:
-        if choice.origin in ("predicted", "borrowed", "weak"):
-            print(f"{choice.origin} figures: {choice.name} on {choice.offering}")
+    for line in plan_notes(plan):
+        print(line)
+
+
+def _margin_rules(settings: PlanSettings, asked: PlanRequest) -> MarginRules | None:
+    headroom = settings.headroom
+    wanted = headroom.simulated_attainment_frac
+    if wanted is None and not asked.simulated_headroom:
+        return None
+    return MarginRules(
+        attainment_frac=MarginRules().attainment_frac if wanted is None else wanted,
+        service_factor=headroom.simulated_service_factor,
+        tasks=headroom.simulated_tasks,
+        seed=headroom.simulated_seed,
+    )
+
+
+def _plan_with_margin(
+    workload: Workload | None,
+    demand: WorkloadDemand,
+    planned_from: tuple[Catalog, Slo, PlanOptions],
+    rules: MarginRules,
+) -> FleetPlan:
+    if workload is None:
+        raise ConfigError(
+            "simulated headroom needs recorded tasks: give --workload FILE, or leave it out"
+        )
+    with Stages(1) as stages:
+        stages.stage(f"simulating fleets at {rules.service_factor:g} times the service times")
+        tried = len(EXTRA_HEADROOMS) + 1
+        done = itertools.count(1)
+        return plan_with_margin(
+            workload,
+            demand,
+            planned_from,
+            rules,
+            lambda check: stages.part(
+                f"{check.usd_per_hour:.4g} USD/h: {check.tasks_met_frac:.1%} of tasks",
+                next(done) / tried,
+            ),
+        )
+
+
+def _with_sensitivity(plan: FleetPlan, demand: WorkloadDemand, catalog: Catalog) -> FleetPlan:
+    with Stages(1) as stages:
+        stages.stage("planning anew for other prices, loads and cached shares")
+        found = sensitivity(
+            plan,
+            demand,
+            catalog,
+            lambda done, total: stages.part(f"{done} of {total}", done / total),
+        )
+    return msgspec.structs.replace(plan, sensitivity=found)
 
 
 def plan_settings(
@@ -110,7 +187,9 @@ def plan_settings(
     )
 
 
-def _demand(workload: Path | None, settings: PlanSettings, options: PlanOptions) -> WorkloadDemand:
+def _demand(
+    workload: Workload | None, settings: PlanSettings, options: PlanOptions
+) -> WorkloadDemand:
     if (workload is None) == (not settings.agents):
         raise ConfigError(
             "give either --workload FILE, or [[agents]] in the --config FILE, or --demand FILE"
@@ -118,33 +197,13 @@ def _demand(workload: Path | None, settings: PlanSettings, options: PlanOptions)
     if workload is None:
         return declared_demand(settings.agents, options.growth_factor, options.quantile)
     return demand_of(
-        read_workload(workload),
+        workload,
         options.growth_factor,
         options.quantile,
         options.duration_s,
         options.peak_window_s,
+        options.arrivals,
     )
-
-
-def _plot(
-    folder: Path, demand: WorkloadDemand, planned_from: tuple[Catalog, Slo, PlanOptions]
-) -> None:
-    from steelyard.report.load_plots import load_plot, mix_plot
-
-    with Stages(1) as stages:
-        stages.stage("planning for other loads")
-        points = cost_over_load(
-            demand,
-            planned_from,
-            lambda done, total: stages.part(f"{done} of {total} loads", done / total),
-        )
-    plots = {"cost-over-load.svg": load_plot(points), "mix-over-load.svg": mix_plot(points)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in plots.items():
-            (folder / name).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--plots {folder} cannot be written: {error}") from error
 
 
 def _plan_plain(path: Path, asked: PlanRequest) -> None:

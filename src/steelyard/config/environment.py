@@ -71,6 +71,17 @@ def tool_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in allowed if name in os.environ}
 
 
+def cache_folder() -> Path:
+    """Where may this program keep what it can get again? `$XDG_CACHE_HOME`, or `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME", "").strip()
+    return (Path(base) if base else Path.home() / ".cache") / "steelyard"
+
+
+def limit_price_download(timeout_s: int) -> None:
+    """Let `sparecores-data` give up after this many seconds, unless the user set a limit."""
+    os.environ.setdefault("SC_DATA_HTTP_TIMEOUT", str(timeout_s))
+
+
 def usable_cores() -> int:
     """How many cores may this process use?"""
     if hasattr(os, "sched_getaffinity"):

@@ -6,6 +6,8 @@ from steelyard.config.catalog_table import Catalog, load_catalog
 from steelyard.config.figures_file import with_figures
 from steelyard.config.plan_settings import OwnedMachines, PlanSettings
 from steelyard.config.predicted_fits import with_predictions
+from steelyard.config.price_refresh import read_refreshed
+from steelyard.config.refreshed_catalog import with_prices
 from steelyard.config.unknown_keys import nearest
 from steelyard.domain.offering import Offering
 from steelyard.errors import ConfigError
@@ -26,6 +28,8 @@ def planning_catalog(settings: PlanSettings) -> Catalog:
         ConfigError: A name is not in the catalogue.
     """
     catalog = load_catalog(with_spot=settings.allowed.spot)
+    if settings.allowed.refreshed_prices:
+        catalog = with_prices(catalog, read_refreshed(), with_spot=settings.allowed.spot)
     _check_names(catalog, settings)
     owned = [_owned(catalog, one) for one in settings.owned]
     offerings = sorted([*catalog.offerings, *owned], key=lambda one: one.name)

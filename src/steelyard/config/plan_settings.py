@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from steelyard.config.unknown_keys import is_list, is_table, refuse_unknown
-from steelyard.domain.slo import Slo
+from steelyard.domain.slo import Slo, StepSlo
 from steelyard.errors import ConfigError
 
 
@@ -22,14 +22,19 @@ class DemandSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         growth_factor: Rate to plan for, over the workload's own.
         quantile: Quantile of prompt length, memory and arrivals that is provided for.
         duration_s: Seconds over which the tasks arrived; None takes the span of the arrivals.
-        peak_window_s: Plan for the `quantile` of the rates in windows of this many seconds; None
-            plans for the mean rate.
+        arrivals: `peak` plans for the `quantile` of the rates in windows, `mean` for their mean.
+        peak_window_s: Length of the windows; None takes a length that the recording bears, and the
+            mean rate if it bears none.
+        day: Load of the hours of a day over the planned one, 24 numbers for plots of a day; empty
+            for an assumed course.
     """
 
     growth_factor: float = 1.0
     quantile: float = 0.95
     duration_s: float | None = None
+    arrivals: Literal["peak", "mean"] = "peak"
     peak_window_s: float | None = None
+    day: tuple[float, ...] = ()
 
 
 class RulesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,12 +43,29 @@ class RulesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         provider_share_cap: Largest share of the cost that goes to one provider.
         survive_provider_loss_frac: Share of the demand still served after any provider's loss.
-        budget_usd_per_hour: Highest price of the fleet.
+        survive_region_loss_frac: The same for the loss of any one region of a provider.
+        spot_share_cap: Largest share of any step's demand that depends on spot machines: the
+            others can serve the rest by themselves.
+        budget_usd_per_hour: Highest cost of the fleet.
     """
 
     provider_share_cap: float | None = None
     survive_provider_loss_frac: float | None = None
+    survive_region_loss_frac: float | None = None
+    spot_share_cap: float | None = None
     budget_usd_per_hour: float | None = None
+
+
+class ObjectiveSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is made small: rent, and the energy of the machines at a price.
+
+    Attributes:
+        usd_per_kwh: Price on a kilowatt-hour; 0 for the rent alone.
+        pue: Energy of the data centre over that of its machines.
+    """
+
+    usd_per_kwh: float = 0.0
+    pue: float = 1.2
 
 
 class AllowedSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,6 +79,7 @@ class AllowedSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         predicted: Whether roofline estimates count where nothing was measured.
         borrowed: Whether curves measured on a type with the same GPUs count.
         engine: Engine and version whose curves count.
+        refreshed_prices: Whether the prices of `steelyard catalog refresh` count.
     """
 
     providers: tuple[str, ...] = ()
@@ -66,6 +89,7 @@ class AllowedSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     predicted: bool = False
     borrowed: bool = True
     engine: str = "vllm-0.22.1"
+    refreshed_prices: bool = False
 
 
 class HeadroomSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,11 +99,22 @@ class HeadroomSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         max_utilisation_frac: Largest share of a machine's time that is planned for.
         staffing_beta: b of the square-root rule R + b * sqrt(R).
         weak_derate_frac: How much slower weakly measured curves are taken to be.
+        service_factor: Service times are taken to be this many times the figures.
+        simulated_attainment_frac: Raise headroom until this share of tasks, and of every kind of
+            LLM step, keeps its limits in a simulation; None simulates nothing.
+        simulated_service_factor: Service times of that simulation over the figures.
+        simulated_tasks: Tasks to simulate.
+        simulated_seed: Seed of the draws and arrivals.
     """
 
     max_utilisation_frac: float = 0.8
     staffing_beta: float = 1.0
     weak_derate_frac: float = 0.1
+    service_factor: float = 1.0
+    simulated_attainment_frac: float | None = None
+    simulated_service_factor: float = 1.2
+    simulated_tasks: int = 600
+    simulated_seed: int = 1
 
 
 class OwnedMachines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,9 +181,10 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The whole file.
 
     Attributes:
-        slo: `[slo]`, limits per LLM step.
+        slo: `[slo]`, limits per step; `[[slo.steps]]`, those of some steps.
         demand: `[demand]`.
         rules: `[rules]`.
+        objective: `[objective]`.
         allowed: `[allowed]`.
         headroom: `[headroom]`.
         stock: `[stock]`, offering to the largest number that can be had.
@@ -160,6 +196,7 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     slo: Slo = Slo()
     demand: DemandSection = DemandSection()
     rules: RulesSection = RulesSection()
+    objective: ObjectiveSection = ObjectiveSection()
     allowed: AllowedSection = AllowedSection()
     headroom: HeadroomSection = HeadroomSection()
     stock: dict[str, int] = {}
@@ -168,10 +205,12 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     figures: tuple[str, ...] = ()
 
 
+_HOURS = 24
 _NESTED: dict[str, type[msgspec.Struct]] = {
     "slo": Slo,
     "demand": DemandSection,
     "rules": RulesSection,
+    "objective": ObjectiveSection,
     "allowed": AllowedSection,
     "headroom": HeadroomSection,
 }
@@ -202,6 +241,7 @@ def load_plan_settings(path: Path) -> PlanSettings:
         raise ConfigError(f"--config {path} is not TOML: {error}") from error
     refuse_unknown(path, "", table, PlanSettings, _NESTED)
     _refuse_in_lists(path, "", table)
+    _refuse_in_slo(path, table.get("slo"))
     try:
         settings = msgspec.convert(table, PlanSettings)
     except msgspec.ValidationError as error:
@@ -221,11 +261,20 @@ def _refuse_in_lists(path: Path, where: str, table: dict[str, Any]) -> None:
                 _refuse_in_lists(path, place, row)
 
 
+def _refuse_in_slo(path: Path, slo: object) -> None:
+    rows: object = slo.get("steps") if is_table(slo) else None
+    for number, row in enumerate(rows if is_list(rows) else []):
+        if is_table(row):
+            refuse_unknown(path, f"slo.steps[{number}].", row, StepSlo, {})
+
+
 def _check(path: str, settings: PlanSettings) -> None:
     demand, rules, headroom = settings.demand, settings.rules, settings.headroom
-    above_zero: dict[str, float | None] = {
-        "slo.ttft_s": settings.slo.ttft_s,
-        "slo.itl_s": settings.slo.itl_s,
+    above_zero: dict[str, float | None] = _slo_limits(settings.slo) | {
+        "headroom.service_factor": headroom.service_factor,
+        "headroom.simulated_attainment_frac": headroom.simulated_attainment_frac,
+        "headroom.simulated_service_factor": headroom.simulated_service_factor,
+        "headroom.simulated_tasks": headroom.simulated_tasks,
         "demand.growth_factor": demand.growth_factor,
         "demand.quantile": demand.quantile,
         "demand.duration_s": demand.duration_s,
@@ -234,6 +283,7 @@ def _check(path: str, settings: PlanSettings) -> None:
         "rules.budget_usd_per_hour": rules.budget_usd_per_hour,
         "headroom.max_utilisation_frac": headroom.max_utilisation_frac,
     }
+    above_zero |= {f"demand.day[{hour}]": load for hour, load in enumerate(demand.day)}
     above_zero |= {f"owned {o.offering}: machines": o.machines for o in settings.owned}
     above_zero |= {f"owned {o.offering}: usd_per_hour": o.usd_per_hour for o in settings.owned}
     for key, value in above_zero.items():
@@ -241,7 +291,11 @@ def _check(path: str, settings: PlanSettings) -> None:
             raise ConfigError(f"{path}: {key} is {value}; it must be a number above 0")
     at_least_zero: dict[str, float | None] = {
         "rules.survive_provider_loss_frac": rules.survive_provider_loss_frac,
+        "rules.survive_region_loss_frac": rules.survive_region_loss_frac,
+        "rules.spot_share_cap": rules.spot_share_cap,
+        "objective.usd_per_kwh": settings.objective.usd_per_kwh,
         "headroom.staffing_beta": headroom.staffing_beta,
+        "headroom.simulated_seed": headroom.simulated_seed,
         "headroom.weak_derate_frac": headroom.weak_derate_frac,
     }
     at_least_zero |= {f"stock {name}": count for name, count in settings.stock.items()}
@@ -250,16 +304,42 @@ def _check(path: str, settings: PlanSettings) -> None:
         "demand.quantile": demand.quantile,
         "rules.provider_share_cap": rules.provider_share_cap,
         "rules.survive_provider_loss_frac": rules.survive_provider_loss_frac,
+        "rules.survive_region_loss_frac": rules.survive_region_loss_frac,
+        "rules.spot_share_cap": rules.spot_share_cap,
         "headroom.max_utilisation_frac": headroom.max_utilisation_frac,
+        "headroom.simulated_attainment_frac": headroom.simulated_attainment_frac,
     }
     for key, value in shares.items():
         if value is not None and value > 1.0:
             raise ConfigError(f"{path}: {key} is {value}; it is a share, at most 1")
+    if settings.demand.day and len(settings.demand.day) != _HOURS:
+        raise ConfigError(
+            f"{path}: demand.day has {len(settings.demand.day)} numbers; give one per hour, 24"
+        )
+    if not (settings.objective.pue >= 1.0 and math.isfinite(settings.objective.pue)):
+        raise ConfigError(
+            f"{path}: objective.pue is {settings.objective.pue}; it must be a number of 1 or more"
+        )
     names = [agent.name for agent in settings.agents]
     for agent in settings.agents:
         if names.count(agent.name) > 1:
             raise ConfigError(f"{path}: two agents are named {agent.name!r}; names must be unique")
         _check_agent(path, agent)
+
+
+def _slo_limits(slo: Slo) -> dict[str, float | None]:
+    """Every limit under its key."""
+    found: dict[str, float | None] = {}
+    entries: list[tuple[str, Slo | StepSlo]] = [("slo", slo)]
+    entries.extend((f"slo.steps[{number}]", one) for number, one in enumerate(slo.steps))
+    for place, one in entries:
+        found |= {
+            f"{place}.ttft_s": one.ttft_s,
+            f"{place}.itl_s": one.itl_s,
+            f"{place}.tpot_s": one.tpot_s,
+            f"{place}.latency_s": one.latency_s,
+        }
+    return found
 
 
 def _check_at_least_zero(path: str, values: dict[str, float | None]) -> None:

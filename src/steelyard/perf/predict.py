@@ -78,7 +78,7 @@ def queue_wait_s(
 def usable_concurrency(curve: LlmCurve, slo: Slo) -> int:
     """How many streams may run at once so that every gap between tokens keeps the SLO?
 
-    The largest c <= `concurrency_cap` with `itl(c) <= slo.itl_s`; 0 when not even one stream does.
+    The largest c <= `concurrency_cap` with `itl(c) <= slo.gap_s`; 0 when not even one stream does.
 
     Args:
         curve: Speed of the replica.
@@ -92,10 +92,10 @@ def usable_concurrency(curve: LlmCurve, slo: Slo) -> int:
     >>> usable_concurrency(curve, Slo(itl_s=0.1))
     5
     """
-    if itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0) > slo.itl_s:
+    if itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0) > slo.gap_s:
         return 0
     if curve.itl_slope_s <= 0.0:
         return curve.concurrency_cap
     # The margin keeps an exact fit, as in the doctest, from falling short by one rounding error.
-    streams = int((slo.itl_s - curve.itl_base_s) / curve.itl_slope_s + 1e-9)
+    streams = int((slo.gap_s - curve.itl_base_s) / curve.itl_slope_s + 1e-9)
     return max(1, min(curve.concurrency_cap, streams))

@@ -5,6 +5,7 @@ import msgspec
 from steelyard.errors import PlanError
 from steelyard.planner.demand import Constraints
 from steelyard.planner.fitness_table import FitnessTable
+from steelyard.planner.obstacles import main_obstacle
 from steelyard.planner.search import SearchLimits
 from steelyard.planner.solve import solve
 
@@ -127,7 +128,6 @@ def _obstacle(table: FitnessTable, some: list[int]) -> str:
         return "no such offering is allowed"
     for b, step in enumerate(table.classes):
         if all(table.cells[o][b].machine_s is None for o in some):
-            obstacles = [table.cells[o][b].obstacle for o in some]
-            commonest = max(sorted(set(obstacles)), key=obstacles.count)
-            return f"none can run {step.name}; most often: {commonest}"
+            obstacle = main_obstacle(table.cells[o][b] for o in some)
+            return f"none can run {step.name}; most often: {obstacle}"
     return ""

@@ -1,7 +1,9 @@
 """How long does a step keep a machine busy, and can the machine keep the SLO at all?
 
 The seconds come from `steelyard.perf.cost`, the one cost function, at the largest concurrency
-that keeps the ITL limit.
+that keeps the ITL limit. A machine has one such concurrency per model: where steps of a model have
+several ITL limits, it keeps the tightest that it can keep, and steps with a tighter one go
+elsewhere. Thin: looser steps could be batched more on machines of their own.
 """
 
 import difflib
@@ -34,6 +36,9 @@ class CapacityRules(msgspec.Struct, frozen=True, kw_only=True):
         max_utilisation_frac: Largest share of a machine's time that is planned for.
         staffing_beta: b in the square-root rule R + b * sqrt(R) for R places in use (Halfin and
             Whitt, Operations Research 29, 1981); the larger of both headrooms is used.
+        service_factor: Service times are taken to be this many times the figures: 1.2 for a plan
+            that holds when machines are 20 % slower.
+        extra_headroom: Factor on both headrooms, e.g. found by simulation.
     """
 
     engine: str | None = "vllm-0.22.1"
@@ -44,6 +49,8 @@ class CapacityRules(msgspec.Struct, frozen=True, kw_only=True):
     slowest_tool_speed: float = 0.5
     max_utilisation_frac: float = 0.8
     staffing_beta: float = 1.0
+    service_factor: float = 1.0
+    extra_headroom: float = 1.0
 
 
 class Fitness(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,18 +85,53 @@ def planned_fit(
     return catalog.llm_fit(offering, model, rules.engine, prompt_tokens=tokens)
 
 
-def planned_curve(curve: LlmCurve, slo: Slo) -> LlmCurve | None:
-    """The curve with its concurrency capped where the ITL limit is met; None: never met."""
-    streams = usable_concurrency(curve, slo)
-    return None if streams < 1 else msgspec.structs.replace(curve, concurrency_cap=streams)
+def planned_curve(
+    fit: LlmFit, classes: tuple[StepClass, ...], slo: Slo, rules: CapacityRules
+) -> LlmCurve | None:
+    """The curve with its streams capped where the tightest ITL limit that it can keep is met.
+
+    Args:
+        fit: Curve of the offering for a model.
+        classes: Step classes; those of other models do not count.
+        slo: Limits per step.
+        rules: What may be used.
+
+    Returns:
+        The curve of the figures, however slow `rules` take it to be; None if no limit is kept.
+    """
+    mine = [c for c in classes if c.model == fit.model and not _unfit(c, fit, rules)]
+    slow = slowed_curve(fit.curve, rules.service_factor)
+    for limit in sorted((_limits(c, slo) for c in mine), key=lambda one: one.gap_s):
+        streams = usable_concurrency(slow, limit)
+        if streams >= 1:
+            return msgspec.structs.replace(fit.curve, concurrency_cap=streams)
+    return None
 
 
-def llm_fitness(step: StepClass, fit: LlmFit | None, slo: Slo, rules: CapacityRules) -> Fitness:
+def slowed_curve(curve: LlmCurve, factor: float) -> LlmCurve:
+    """The curve of a machine on which everything takes `factor` times as long."""
+    return msgspec.structs.replace(
+        curve,
+        ttft_floor_s=curve.ttft_floor_s * factor,
+        prefill_s_per_token=curve.prefill_s_per_token * factor,
+        itl_base_s=curve.itl_base_s * factor,
+        itl_slope_s=curve.itl_slope_s * factor,
+    )
+
+
+def _limits(step: StepClass, slo: Slo) -> Slo:
+    return slo.limits(step.agent, step.step, step.model)
+
+
+def llm_fitness(
+    step: StepClass, fit: LlmFit | None, planned: LlmCurve | None, slo: Slo, rules: CapacityRules
+) -> Fitness:
     """How does an offering with this curve do with this class of LLM steps?
 
     Args:
         step: The steps.
         fit: Curve of the offering for their model; None without one.
+        planned: What `planned_curve` made of it.
         slo: Limits per step.
         rules: What may be used.
 
@@ -98,30 +140,40 @@ def llm_fitness(step: StepClass, fit: LlmFit | None, slo: Slo, rules: CapacityRu
     """
     if fit is None:
         return _cannot(f"no {rules.engine or 'measured'} figures for {step.model}")
-    curve = fit.curve
     unfit = _unfit(step, fit, rules)
     if unfit:
         return _cannot(unfit)
-    planned = planned_curve(curve, slo)
-    if planned is None:
-        alone_s = itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0)
-        return _cannot(f"{alone_s:.3f} s between tokens of one stream is over {slo.itl_s} s")
+    limit = _limits(step, slo)
+    curve = slowed_curve(fit.curve, rules.service_factor)
+    alone_s = itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0)
+    if planned is None or alone_s > limit.gap_s:
+        return _cannot(f"{alone_s:.3f} s between tokens of one stream is over {limit.gap_s} s")
     ttft_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, step.high_uncached_tokens)
-    if ttft_s > slo.ttft_s:
+    if ttft_s > limit.ttft_s:
         return _cannot(
             f"{ttft_s:.2f} s to the first token after {step.high_uncached_tokens:.0f} uncached"
-            f" tokens is over {slo.ttft_s} s"
+            f" tokens is over {limit.ttft_s} s"
         )
     derate = _derate(fit, rules)
-    gap_s = itl_s(planned.itl_base_s, planned.itl_slope_s, float(planned.concurrency_cap))
+    curve = msgspec.structs.replace(curve, concurrency_cap=planned.concurrency_cap)
+    gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(curve.concurrency_cap))
     first_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, step.uncached_tokens)
-    return Fitness(
-        machine_s=derate * llm_replica_s(planned, step.uncached_tokens, step.output_tokens),
+    fitness = Fitness(
+        machine_s=derate * llm_replica_s(curve, step.uncached_tokens, step.output_tokens),
         latency_s=derate * (first_s + step.output_tokens * gap_s),
         obstacle="",
         measured=fit.quality == "ok" and not curve.predicted,
         origin=fit.origin,
     )
+    return _in_time(fitness, limit)
+
+
+def _in_time(fitness: Fitness, limit: Slo) -> Fitness:
+    """The fitness, unless the step takes longer than its own limit."""
+    took_s = fitness.latency_s
+    if took_s is None or limit.latency_s is None or took_s <= limit.latency_s:
+        return fitness
+    return _cannot(f"{took_s:.3g} s is over its limit of {limit.latency_s:g} s")
 
 
 def _derate(fit: LlmFit, rules: CapacityRules) -> float:
@@ -142,7 +194,9 @@ def _unfit(step: StepClass, fit: LlmFit, rules: CapacityRules) -> str:
     return ""
 
 
-def tool_fitness(step: StepClass, curve: ToolCurve | None, rules: CapacityRules) -> Fitness:
+def tool_fitness(
+    step: StepClass, curve: ToolCurve | None, slo: Slo, rules: CapacityRules
+) -> Fitness:
     """How does an offering with this CPU do with this class of tool steps?"""
     if curve is None:
         return _cannot("its CPU was not measured")
@@ -153,14 +207,17 @@ def tool_fitness(step: StepClass, curve: ToolCurve | None, rules: CapacityRules)
         )
     if step.memory_bytes > curve.memory_bytes:
         return _cannot(f"{step.memory_bytes:.3g} bytes are more than its memory")
-    wall_s = curve.start_s + step.cpu_s / curve.relative_speed + step.wait_s
-    return Fitness(
-        machine_s=tool_replica_s(curve, step.cpu_s, wall_s, step.memory_bytes),
+    slow = rules.service_factor
+    cpu_s, wait_s = slow * step.cpu_s, slow * step.wait_s
+    wall_s = slow * curve.start_s + cpu_s / curve.relative_speed + wait_s
+    fitness = Fitness(
+        machine_s=tool_replica_s(curve, cpu_s, wall_s, step.memory_bytes),
         latency_s=wall_s,
         obstacle="",
         measured=not curve.predicted,
         origin="predicted" if curve.predicted else "measured",
     )
+    return _in_time(fitness, _limits(step, slo))
 
 
 def check_models(demand: WorkloadDemand, catalog: Catalog) -> None:
@@ -176,6 +233,21 @@ def check_models(demand: WorkloadDemand, catalog: Catalog) -> None:
             raise PlanError(
                 f"model {step.model!r} of step {step.step!r} has no figures in the catalogue;"
                 f" map it to one of: {', '.join(near)}"
+            )
+
+
+def check_slo(demand: WorkloadDemand, slo: Slo) -> None:
+    """Does every entry of `slo.steps` cover some step of the demand?
+
+    Raises:
+        PlanError: One does not; the message names what there is.
+    """
+    for entry in slo.steps:
+        if not any(entry.covers(c.agent, c.step, c.model) for c in demand.classes):
+            there = sorted({f"{c.agent} / {c.step}" for c in demand.classes})
+            raise PlanError(
+                f"slo.steps has limits for {entry.label()}, but the demand has no such step;"
+                f" it has: {', '.join(there[:8])}"
             )
 
 

@@ -5,6 +5,7 @@ import math
 import msgspec
 
 from steelyard.planner.fitness_table import FitnessTable
+from steelyard.planner.obstacles import main_obstacle
 from steelyard.planner.solve import Solution
 
 SMALLEST_SHARE = 1e-6
@@ -127,11 +128,11 @@ def _why(table: FitnessTable, allowed: list[int], cell: tuple[int, int], rival: 
     if busy < 1.0:
         return (
             f"{theirs} costs {ratio:.2f} times as much per step when full, but these steps would"
-            f" use {busy:.1%} of one machine of {table.offerings[rival].usd_per_hour:.3g} USD/h"
+            f" use {busy:.1%} of one machine of {table.usd_per_hour(rival):.3g} USD/h"
         )
     return (
         f"{theirs} costs {ratio:.2f} times as much per step when full, but this machine has room"
-        " that is already paid for, or a rule on providers asks for it"
+        " that is already paid for, or a rule on providers, regions or spot asks for it"
     )
 
 
@@ -146,9 +147,7 @@ def _obstacles(table: FitnessTable, mine: str, step: int) -> str:
         ]
         if hardware == mine or any(cell.machine_s is not None for cell in rows):
             continue
-        # An SLO that is missed says more than figures that are missing.
-        found = [c.obstacle for c in rows if not c.obstacle.startswith(("no ", "its CPU"))]
-        found = found or [c.obstacle for c in rows]
-        if found:
-            parts.append(f"{hardware}: {max(sorted(set(found)), key=found.count)}")
+        obstacle = main_obstacle(rows)
+        if obstacle:
+            parts.append(f"{hardware}: {obstacle}")
     return "; ".join(parts)

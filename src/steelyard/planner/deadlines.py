@@ -50,6 +50,25 @@ def keep_deadlines(table: FitnessTable, demand: WorkloadDemand, allowed: list[in
     return msgspec.structs.replace(table, cells=tuple(tuple(row) for row in cells))
 
 
+def fastest_tasks_s(
+    table: FitnessTable, demand: WorkloadDemand, allowed: list[int]
+) -> dict[str, float]:
+    """How long does a task of each agent take on the fastest allowed hardware?
+
+    Args:
+        table: Step classes against offerings.
+        demand: The step classes.
+        allowed: Indices of the offerings that may be bought.
+
+    Returns:
+        Agent to `sum_c k_c * fastest_c` in seconds; infinite where a step cannot run.
+    """
+    parts: dict[str, list[float]] = {}
+    for b, step in enumerate(demand.classes):
+        parts.setdefault(step.agent, []).append(step.per_task * _fastest_s(table, allowed, b))
+    return {agent: math.fsum(some) for agent, some in sorted(parts.items())}
+
+
 def _fastest_s(table: FitnessTable, allowed: list[int], step: int) -> float:
     times = [s for o in allowed if (s := table.cells[o][step].latency_s) is not None]
     return min(times, default=math.inf)

@@ -1,9 +1,10 @@
 """What must be served, by what, and under which rules? The plain form of a planning problem.
 
-JSON: `{"offers": [{"name", "provider", "usd_per_hour", "stock"?}], "buckets": [{"name",
-"rate_per_s"}], "capacity_per_s": [[per offer][per bucket] or null], "constraints":
-{"provider_share_cap"?, "survive_provider_loss_frac"?}}`. `capacity_per_s` is what one machine does
-when it does nothing else; null where it cannot meet the SLO. A machine may split its time.
+JSON: `{"offers": [{"name", "provider", "usd_per_hour", "stock"?, "region"?, "spot"?}], "buckets":
+[{"name", "rate_per_s"}], "capacity_per_s": [[per offer][per bucket] or null], "constraints":
+{"provider_share_cap"?, "survive_provider_loss_frac"?, "survive_region_loss_frac"?,
+"spot_share_cap"?}}`. `capacity_per_s` is what one machine does when it does nothing else; null
+where it cannot meet the SLO. A machine may split its time.
 """
 
 import math
@@ -25,12 +26,16 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         provider: Who sells it.
         usd_per_hour: Price of one, > 0.
         stock: Largest number that can be had; None without a limit.
+        region: The provider's name of where it stands; empty where it does not matter.
+        spot: Whether it may be taken away at any time.
     """
 
     name: str
     provider: str
     usd_per_hour: float
     stock: int | None = None
+    region: str = ""
+    spot: bool = False
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,10 +58,32 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             USD per hour; in (0, 1].
         survive_provider_loss_frac: f: for every provider p the fleet without p's machines must
             still be able to serve f of every bucket's rate, routed anew; in [0, 1].
+        survive_region_loss_frac: The same for every region of every provider, one at a time.
+        spot_share_cap: s: the machines that are not spot must be able to serve 1 - s of every
+            bucket's rate by themselves, so that at most s of any bucket depends on spot; in
+            [0, 1].
     """
 
     provider_share_cap: float | None = None
     survive_provider_loss_frac: float | None = None
+    survive_region_loss_frac: float | None = None
+    spot_share_cap: float | None = None
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """Machines that may all be gone at once, and what must be served without them.
+
+    Attributes:
+        what: Of what, in words: `provider 'aws'`, `region 'eastus' of 'azure'`, `spot machines`.
+        rule: Name of the constraint that asks for it, with its value.
+        lost: Which offers are gone, [offer].
+        left_frac: Share of every bucket's rate that must be served without them, above 0.
+    """
+
+    what: str
+    rule: str
+    lost: tuple[bool, ...]
+    left_frac: float
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,6 +117,54 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def prices(self) -> FloatArray:
         """What does one machine of each offer cost, in USD per hour? Shape (offers,)."""
         return np.array([o.usd_per_hour for o in self.offers], dtype=np.float64)
+
+    def losses(self) -> tuple[Loss, ...]:
+        """Which losses must be survived? Those that another one implies are left out."""
+        found = (*self._provider_losses(), *self._region_losses(), *self._spot_loss())
+        kept: list[Loss] = []
+        for loss in sorted(found, key=lambda one: (-sum(one.lost), -one.left_frac)):
+            implied = any(
+                other.left_frac >= loss.left_frac
+                and all(b for a, b in zip(loss.lost, other.lost, strict=True) if a)
+                for other in kept
+            )
+            if any(loss.lost) and not implied:
+                kept.append(loss)
+        return tuple(sorted(kept, key=lambda one: one.what))
+
+    def _provider_losses(self) -> list[Loss]:
+        frac = self.constraints.survive_provider_loss_frac
+        return [
+            Loss(
+                what=f"provider {provider!r}",
+                rule=f"survive_provider_loss_frac {frac}",
+                lost=tuple(o.provider == provider for o in self.offers),
+                left_frac=frac,
+            )
+            for provider in sorted({o.provider for o in self.offers})
+            if frac
+        ]
+
+    def _region_losses(self) -> list[Loss]:
+        frac = self.constraints.survive_region_loss_frac
+        return [
+            Loss(
+                what=f"region {region!r} of {provider!r}",
+                rule=f"survive_region_loss_frac {frac}",
+                lost=tuple((o.provider, o.region) == (provider, region) for o in self.offers),
+                left_frac=frac,
+            )
+            for provider, region in sorted({(o.provider, o.region) for o in self.offers})
+            if frac
+        ]
+
+    def _spot_loss(self) -> list[Loss]:
+        cap = self.constraints.spot_share_cap
+        if cap is None or cap >= 1.0:
+            return []
+        lost = tuple(o.spot for o in self.offers)
+        rule = f"spot_share_cap {cap}"
+        return [Loss(what="spot machines", rule=rule, lost=lost, left_frac=1.0 - cap)]
 
 
 def parse_demand(text: bytes | str, source: str = "demand") -> Demand:
@@ -184,12 +259,25 @@ def _check_matrix(demand: Demand, source: str) -> None:
 
 
 def _check_constraints(demand: Demand, source: str) -> None:
-    cap = demand.constraints.provider_share_cap
-    loss = demand.constraints.survive_provider_loss_frac
+    rules = demand.constraints
+    cap = rules.provider_share_cap
     if cap is not None and not 0.0 < cap <= 1.0:
         raise PlanError(f"{source}: provider_share_cap is {cap}; it must be in (0, 1]")
-    if loss is not None and not 0.0 <= loss <= 1.0:
-        raise PlanError(f"{source}: survive_provider_loss_frac is {loss}; it must be in [0, 1]")
+    shares = {
+        "survive_provider_loss_frac": rules.survive_provider_loss_frac,
+        "survive_region_loss_frac": rules.survive_region_loss_frac,
+        "spot_share_cap": rules.spot_share_cap,
+    }
+    for name, share in shares.items():
+        if share is not None and not 0.0 <= share <= 1.0:
+            raise PlanError(f"{source}: {name} is {share}; it must be in [0, 1]")
+    if rules.survive_region_loss_frac:
+        for offer in demand.offers:
+            if not offer.region:
+                raise PlanError(
+                    f"{source}: offer {offer.name!r} has no region, which"
+                    " survive_region_loss_frac needs; give one"
+                )
     providers = sorted({o.provider for o in demand.offers})
     if cap is not None and cap * len(providers) < 1.0 - 1e-12:
         raise InfeasiblePlanError(
@@ -207,15 +295,11 @@ def _check_servable(demand: Demand, source: str) -> None:
             f"{source}: no offer can serve bucket {demand.buckets[b].name!r} inside its SLO;"
             " loosen the SLO or add an offer"
         )
-    if not demand.constraints.survive_provider_loss_frac:
-        return
-    names = np.array([o.provider for o in demand.offers])
-    for provider in sorted(set(names.tolist())):
-        left = able[names != provider].any(axis=0)
+    for loss in demand.losses():
+        left = able[~np.array(loss.lost)].any(axis=0)
         for b in np.flatnonzero(needed & ~left):
             raise InfeasiblePlanError(
-                f"{source}: only provider {provider!r} can serve bucket"
-                f" {demand.buckets[b].name!r}, so survive_provider_loss_frac"
-                f" {demand.constraints.survive_provider_loss_frac} cannot be kept;"
-                " add an offer of another provider or set it to 0"
+                f"{source}: without {loss.what} nothing can serve bucket"
+                f" {demand.buckets[b].name!r}, so {loss.rule} cannot be kept;"
+                " add another offer or loosen the rule"
             )

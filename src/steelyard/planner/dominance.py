@@ -11,8 +11,9 @@ MOST_CELLS = 200_000_000
 def undominated(demand: Demand) -> list[int]:
     """Which offers are not beaten?
 
-    Offer o is beaten by p of the same provider, without a stock limit, if p costs no more and
-    does at least as much of every bucket; of equals the first stays. Leaving o out changes no
+    Offer o is beaten by p that is lost with nothing but what takes o, too, and has no stock limit,
+    if p costs no more and does at least as much of every bucket; of equals the first stays. Leaving
+    o out changes no
     cost: every o can be replaced by a p. Under a provider share cap it could: the money that one
     provider no longer gets raises the shares of the others, so all offers are kept.
 
@@ -29,16 +30,19 @@ def undominated(demand: Demand) -> list[int]:
         return list(range(offers))
     if offers * offers * buckets > MOST_CELLS:
         return list(range(offers))
-    providers = np.array([o.provider for o in demand.offers])
+    lost = np.array([loss.lost for loss in demand.losses()], dtype=np.bool_)
+    lost = lost.reshape(-1, offers)
     unlimited = np.array([o.stock is None for o in demand.offers])
     keep = np.ones(offers, dtype=np.bool_)
     for o in range(offers):
-        rivals = keep & unlimited & (providers == providers[o]) & (usd <= usd[o])
+        no_riskier = (lost <= lost[:, [o]]).all(axis=0)
+        rivals = keep & unlimited & no_riskier & (usd <= usd[o])
         rivals[o] = False
         index = np.flatnonzero(rivals)
         if index.size == 0:
             continue
         as_good = (load[index] <= load[o]).all(axis=1)
         equal = (load[index] == load[o]).all(axis=1) & (usd[index] == usd[o])
+        equal &= (lost[:, index] == lost[:, [o]]).all(axis=0)
         keep[o] = not bool((as_good & (~equal | (index < o))).any())
     return np.flatnonzero(keep).tolist()

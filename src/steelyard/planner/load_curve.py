@@ -61,7 +61,7 @@ def cost_over_load(
     failed: InfeasiblePlanError | None = None
     for done, factor in enumerate(factors, 1):
         try:
-            plan = plan_demand(_scaled(demand, factor), catalog, slo, options)
+            plan = plan_demand(scaled(demand, factor), catalog, slo, options)
         except InfeasiblePlanError as error:
             # Stock limits may end the range.
             failed = error
@@ -73,7 +73,8 @@ def cost_over_load(
     return tuple(points)
 
 
-def _scaled(demand: WorkloadDemand, factor: float) -> WorkloadDemand:
+def scaled(demand: WorkloadDemand, factor: float) -> WorkloadDemand:
+    """The demand at this many times its rates."""
     return msgspec.structs.replace(
         demand,
         tasks_per_s=demand.tasks_per_s * factor,
@@ -89,14 +90,9 @@ def _point(plan: FleetPlan) -> LoadPoint:
     for baseline in plan.baselines:
         if baseline.name.startswith("all-"):
             costs[baseline.name.removeprefix("all-")] = baseline.usd_per_1000_tasks
-    rents: dict[str, float] = {}
-    for machines in plan.machines:
-        rent = machines.usd_per_hour * machines.machines
-        rents[machines.hardware] = rents.get(machines.hardware, 0.0) + rent
+    rents = plan.rent_by_hardware()
     return LoadPoint(
         tasks_per_s=plan.tasks_per_s,
         usd_per_1000_tasks=costs,
-        mix_rent_frac={
-            hardware: rent / plan.usd_per_hour for hardware, rent in sorted(rents.items())
-        },
+        mix_rent_frac={hardware: rent / plan.rent_usd_per_hour for hardware, rent in rents.items()},
     )

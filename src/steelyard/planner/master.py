@@ -1,8 +1,9 @@
 """The planning problem as a linear program that grows by columns and cuts.
 
 Variables: n_o machines of offer o (USD/h each), and for every block s the share x_sob of bucket b
-that offer o serves. Block 0 is the normal day; with `survive_provider_loss_frac` f there is one
-more block per provider, without its offers and with f of the rates. Constraints:
+that offer o serves. Block 0 is the normal day; every loss that must be survived (`Demand.losses`:
+of a provider, a region, all spot machines) has one more block, without the lost offers and with
+the share of the rates that must be left. Constraints:
 
     sum_o x_sob = 1                                  every block s, bucket b
     sum_b load_sob * x_sob <= n_o                    every block s, offer o
@@ -331,18 +332,14 @@ class Master:
 
 
 def _blocks(demand: Demand) -> FloatArray:
-    """Load of the normal day, then of every provider's loss; shape (blocks, offers, buckets).
+    """Load of the normal day, then of every loss; shape (blocks, offers, buckets).
 
     Buckets without demand are left out.
     """
     load = demand.load()[:, [b.rate_per_s > 0.0 for b in demand.buckets]]
-    loss = demand.constraints.survive_provider_loss_frac
-    if not loss:
-        return load[None, :, :]
-    names = np.array([o.provider for o in demand.offers])
     without = [
-        np.where((names == provider)[:, None], np.inf, loss * load)
-        for provider in sorted(set(names.tolist()))
+        np.where(np.array(loss.lost)[:, None], np.inf, loss.left_frac * load)
+        for loss in demand.losses()
     ]
     return np.stack([load, *without])
 

@@ -56,7 +56,8 @@ def _pool(
     curves: dict[str, LlmCurve] = {}
     for model in sorted({c.model for c in classes if c.kind == "llm"}):
         fit = planned_fit(catalog, offering, demand, model, plan.options.capacity)
-        curve = None if fit is None else planned_curve(fit.curve, plan.slo)
+        rules = plan.options.capacity
+        curve = None if fit is None else planned_curve(fit, demand.classes, plan.slo, rules)
         if curve is None:
             raise SteelyardBugError(
                 f"the plan sends {model} to {offering.name}, which cannot serve it; was it planned"

@@ -10,6 +10,13 @@ from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 from steelyard.errors import PlanError
 
 SIZE_STEP = 4
+# Windows for the peak when none is named: the shortest with enough arrivals to tell a peak from
+# chance (30 differ by 18 % of their own), and enough windows for a quantile.
+PEAK_WINDOWS_S = (60.0, 300.0, 900.0, 3600.0)
+FEWEST_PER_WINDOW = 30
+FEWEST_WINDOWS = 10
+
+Arrivals = Literal["peak", "mean"]
 
 
 class StepClass(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +71,8 @@ class WorkloadDemand(msgspec.Struct, frozen=True, kw_only=True):
         deadlines_s: Agent to the shortest deadline of its tasks, seconds from arrival; people's
             gaps are taken off.
         peak_factor: How much more than the mean rate is provided for, growth aside.
+        peak_window_s: Length of the windows whose quantile of rates that is; None: the mean rate
+            is provided for, as asked or because too little was recorded to tell a peak.
     """
 
     workload: str
@@ -73,6 +82,7 @@ class WorkloadDemand(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[StepClass, ...]
     deadlines_s: dict[str, float] = {}
     peak_factor: float = 1.0
+    peak_window_s: float | None = None
 
 
 def demand_of(
@@ -81,19 +91,21 @@ def demand_of(
     quantile: float = 0.95,
     duration_s: float | None = None,
     peak_window_s: float | None = None,
+    arrivals: Arrivals = "peak",
 ) -> WorkloadDemand:
     """Which steps come how often, and what does one use?
 
-    Without a window, rates are means over the workload times the growth factor, and peaks inside
-    it are left to the headroom. Gaps of people (`human`) use nothing.
+    Rates are the quantile over windows of the arrivals, times the growth factor; means where that
+    is asked for or where too little was recorded. Gaps of people (`human`) use nothing.
 
     Args:
         workload: Tasks with their steps.
         growth_factor: Rate to provide for, over the workload's own.
         quantile: For prompt length (TTFT) and memory.
         duration_s: Seconds over which the tasks arrived; None takes the span of the arrivals.
-        peak_window_s: Provide for the `quantile` of the rates in windows of this length; None
-            provides for the mean rate.
+        peak_window_s: Length of the windows; None takes the shortest of `PEAK_WINDOWS_S` that holds
+            30 tasks in the mean and is filled ten times, and the mean rate if there is none.
+        arrivals: `peak` provides for the `quantile` of the windows' rates, `mean` for the mean.
 
     Returns:
         The demand.
@@ -118,7 +130,8 @@ def demand_of(
                 groups[_group(task, step)].append(step)
     if not groups:
         raise PlanError(f"workload {workload.name!r} has no LLM or tool steps; nothing to plan")
-    peak = 1.0 if peak_window_s is None else peak_factor(workload, peak_window_s, quantile)
+    window_s = peak_window_s or usual_window_s(workload) if arrivals == "peak" else None
+    peak = 1.0 if window_s is None else peak_factor(workload, window_s, quantile)
     factor = growth_factor * peak / span_s
     chains = chain_counts(workload)
     return WorkloadDemand(
@@ -134,6 +147,7 @@ def demand_of(
         ),
         deadlines_s=_deadlines_s(workload),
         peak_factor=peak,
+        peak_window_s=window_s,
     )
 
 
@@ -142,6 +156,17 @@ _GroupKey = tuple[str, str, str, str, int]
 
 def _group(task: WorkloadTask, step: WorkloadStep) -> _GroupKey:
     return (task.agent, step.name, step.kind, step.model, _size(step))
+
+
+def usual_window_s(workload: Workload) -> float | None:
+    """Over which windows can this workload's peak be told? Seconds; None if over none."""
+    times_s = [task.arrival_s for task in workload.tasks]
+    span_s = max(times_s) - min(times_s) if times_s else 0.0
+    for window_s in PEAK_WINDOWS_S:
+        windows = int(span_s / window_s)
+        if windows >= FEWEST_WINDOWS and len(times_s) >= FEWEST_PER_WINDOW * windows:
+            return window_s
+    return None
 
 
 def peak_factor(workload: Workload, window_s: float, quantile: float) -> float:
@@ -162,7 +187,7 @@ def peak_factor(workload: Workload, window_s: float, quantile: float) -> float:
         raise PlanError(f"peak window is {window_s} s; it must be a number above 0")
     arrivals = sorted(task.arrival_s for task in workload.tasks)
     windows = int((arrivals[-1] - arrivals[0]) / window_s) if arrivals else 0
-    if windows < 10:
+    if windows < FEWEST_WINDOWS:
         raise PlanError(
             f"workload {workload.name!r} fills {windows} windows of {window_s:g} s; a quantile of"
             " their rates needs at least 10: take a shorter peak window, or none"

@@ -4,6 +4,7 @@ from steelyard.config.catalog_explain import ExplainedNumber
 from steelyard.config.catalog_query import models_on
 from steelyard.config.catalog_table import Catalog, LlmFit, hardware_key
 from steelyard.config.figures_file import FiguresFile
+from steelyard.config.refreshed_catalog import PriceChange
 from steelyard.domain.offering import Offering
 from steelyard.report.format import NONE, count, percent, seconds, significant, usd
 from steelyard.report.grid import Grid, columns
@@ -50,6 +51,42 @@ def _offering_row(catalog: Catalog, offering: Offering) -> tuple[str, ...]:
         count(machine.vcpus),
         significant(machine.memory_bytes / _BYTES_PER_GIB),
         ", ".join(models_on(catalog, offering)) or NONE,
+    )
+
+
+def price_grid(changes: tuple[PriceChange, ...], limit: int) -> Grid:
+    """Which prices did a refresh change, and which offerings are new?
+
+    Args:
+        changes: In the order to show.
+        limit: How many to show; 0 for all.
+
+    Returns:
+        One row per offering.
+    """
+    shown = changes[:limit] if limit else changes
+    hidden = len(changes) - len(shown)
+    rows = [
+        (
+            one.offering,
+            one.price_date or NONE,
+            usd(one.old_usd_per_hour),
+            usd(one.new_usd_per_hour),
+            NONE
+            if one.old_usd_per_hour is None
+            else f"{100.0 * (one.new_usd_per_hour / one.old_usd_per_hour - 1.0):+.1f} %",
+        )
+        for one in shown
+    ]
+    return Grid(
+        title=f"{count(len(changes))} changed prices and new offerings",
+        origin=None,
+        columns=columns(
+            ("offering", "price of"),
+            ("packaged", "refreshed", "change"),
+        ),
+        rows=tuple(rows),
+        note=f"{count(hidden)} more are not shown: --limit 0 shows all." if hidden else "",
     )
 
 

@@ -1,6 +1,7 @@
 """A fleet plan in the words of a report."""
 
 from steelyard.config.catalog_table import Catalog
+from steelyard.domain.slo import Slo, StepSlo
 from steelyard.planner.baselines import Baseline
 from steelyard.planner.plan import FleetPlan
 from steelyard.report.inputs import FleetOption, PlanInputs, PlannedPool, StepChoice
@@ -22,7 +23,7 @@ def plan_inputs(plan: FleetPlan, catalog: Catalog) -> PlanInputs:
     return PlanInputs(
         tasks_per_s=plan.tasks_per_s,
         rate_factor=plan.options.growth_factor,
-        slo=f"time to first token {slo.ttft_s:g} s, gap between tokens {slo.itl_s:g} s",
+        slo=_slo_text(slo),
         slo_attainment_frac=plan.options.quantile,
         plan=_planned_fleet(plan),
         baselines=tuple(_baseline(baseline, catalog) for baseline in plan.baselines),
@@ -42,6 +43,22 @@ def plan_inputs(plan: FleetPlan, catalog: Catalog) -> PlanInputs:
             for choice in plan.choices
         ),
     )
+
+
+def _slo_text(slo: Slo) -> str:
+    parts = [_limits_text(slo)]
+    parts.extend(f"{one.label()}: {_limits_text(one)}" for one in slo.steps)
+    return "; ".join(parts)
+
+
+def _limits_text(limits: Slo | StepSlo) -> str:
+    named = {
+        "time to first token": limits.ttft_s,
+        "gap between tokens": limits.itl_s,
+        "time per output token": limits.tpot_s,
+        "whole step": limits.latency_s,
+    }
+    return ", ".join(f"{name} {value:g} s" for name, value in named.items() if value is not None)
 
 
 def _planned_fleet(plan: FleetPlan) -> FleetOption:
