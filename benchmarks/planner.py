@@ -84,7 +84,9 @@ def sliced_usd(demand: Demand, slices: int) -> float | None:
 
 def plain_gap(demand: Demand) -> float:
     """The gap that the solver leaves on the complete program; infinity without a fleet."""
-    found = solve_exactly(Master(demand), 1e-4, TIME_LIMIT_S)
+    found = solve_exactly(
+        master, Ranges(least=np.zeros(n), most=np.full(n, np.inf)), 1e-4, TIME_LIMIT_S
+    )
     if found.machines is None or found.lower_bound_usd_per_hour <= 0.0:
         return math.inf
     return float(found.machines @ demand.prices()) / found.lower_bound_usd_per_hour - 1.0

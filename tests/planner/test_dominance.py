@@ -22,8 +22,3 @@ def test_keeps_the_first_of_equals_and_drops_what_is_beaten() -> None:
 def test_an_offer_of_another_provider_or_with_little_stock_beats_nothing() -> None:
     assert undominated(demand(Constraints(), provider="gcp")) == [0, 1]
     assert undominated(demand(Constraints(), stock=1)) == [0, 1, 2]
-
-
-def test_a_provider_cap_keeps_everything() -> None:
-    assert undominated(demand(Constraints(provider_share_cap=1.0))) == [1]
-    assert undominated(demand(Constraints(provider_share_cap=0.9))) == [0, 1, 2]

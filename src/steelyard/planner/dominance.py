@@ -13,8 +13,9 @@ def undominated(demand: Demand) -> list[int]:
 
     Offer o is beaten by p of the same provider, without a stock limit, if p costs no more and
     does at least as much of every bucket; of equals the first stays. Leaving o out changes no
-    cost: every o can be replaced by a p. Under a provider share cap it could: the money that one
-    provider no longer gets raises the shares of the others, so all offers are kept.
+    cost: every o can be replaced by a p. Under a provider share cap it can raise the cost a little:
+    the money that one provider no longer gets raises the shares of the others. The search then
+    keeps its bound valid for all offers by counting that money (`overspend` of `planner.master`).
 
     Args:
         demand: A checked planning problem.
@@ -24,9 +25,6 @@ def undominated(demand: Demand) -> list[int]:
     """
     load, usd = demand.load(), demand.prices()
     offers, buckets = load.shape
-    cap = demand.constraints.provider_share_cap
-    if cap is not None and cap < 1.0:
-        return list(range(offers))
     if offers * offers * buckets > MOST_CELLS:
         return list(range(offers))
     providers = np.array([o.provider for o in demand.offers])
