@@ -89,14 +89,17 @@ class Tree:
         return min(self._open[0][0] if self._open else math.inf, self._closed_usd)
 
     def pop(self) -> tuple[float, Bounds, Step | None]:
+        """Take the node with the lowest bound."""
         self.nodes += 1
         usd, _, bounds, step = heapq.heappop(self._open)
         return usd, bounds, step
 
     def close(self, usd: float) -> None:
+        """Count a node with this bound as done."""
         self._closed_usd = min(self._closed_usd, usd)
 
     def split(self, usd: float, bounds: Bounds, offer: int, machines: float) -> None:
+        """Open two nodes: at most this number of machines rounded down, at least rounded up."""
         whole = float(math.floor(machines))
         part = machines - whole
         for lower, upper in ((0.0, whole), (whole + 1.0, INFINITY)):

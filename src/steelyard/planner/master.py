@@ -337,7 +337,7 @@ class Master:
         return columns
 
     def add_cheapest(self, offers: BoolArray, count: int) -> None:
-        """Price in the columns of every bucket that are cheapest at full rent among these offers."""
+        """Price in the shares of every bucket that are cheapest at full rent among these."""
         costs = np.where(offers.reshape(1, -1, 1), self._costs, np.inf)
         cheapest = np.argsort(costs, axis=1, kind="stable")[:, :count]
         wanted = np.zeros_like(self._able)
