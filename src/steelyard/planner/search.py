@@ -261,6 +261,8 @@ class _Search:
         self.dive(())
         self.master.solve()
         for spare_frac in BUDGETS:
+            if self.late() and self.best is not None:
+                break
             below_usd = min(self.best_usd, bound_usd + spare_frac * lifted_usd)
             least, most = relaxation.ranges(below_usd)
             self.master.add_cheapest(most > 0.5, CHEAPEST)
@@ -277,7 +279,7 @@ class _Search:
             found = nearby_fleet(self.master, below_usd, where)
             if found is not None:
                 self.offer_incumbent(found)
-            if self.best_usd <= below_usd or self.late():
+            if self.best_usd <= below_usd:
                 break
         self.look_in_budgets(relaxation, self.limits.gap_frac, MEDIUM_CELLS, 1.0)
 
