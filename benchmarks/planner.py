@@ -1,6 +1,13 @@
 """How fast and how well does the planner solve? Random demands by seed, beside binary slices.
 
-Run as `python benchmarks/planner.py [--seeds N] [--full] [--slices S] [--plain]`. The baseline
+Run as `python benchmarks/planner.py [--seeds N] [--full] [--slices S] [--plain]`, or with
+`--peers PYTHON [--limit-s S]` beside HiGHS and SCIP alone, by an interpreter that has them:
+
+    python -m venv peers
+    peers/bin/pip install highspy pyscipopt numpy
+    python benchmarks/planner.py --peers peers/bin/python
+
+The baseline
 is the binary-slice formulation as in Mélange, written anew for HiGHS (planner.binary_slices), on
 the same machine in the same run, with the same time limit.
 
@@ -15,17 +22,22 @@ are the hard case for whole numbers.
 
 import argparse
 import datetime as dt
+import json
 import math
 import platform
 import statistics
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from steelyard.errors import PlanError
 from steelyard.planner.binary_slices import plan_with_binary_slices
 from steelyard.planner.demand import Bucket, Constraints, Demand, Offer
-from steelyard.planner.exact import solve_exactly
+from steelyard.planner.exact import Ranges, solve_exactly
 from steelyard.planner.master import Master
 from steelyard.planner.search import SearchLimits
 from steelyard.planner.solve import solve
@@ -33,6 +45,9 @@ from steelyard.planner.solve import solve
 TIME_LIMIT_S = 10.0
 SMALL = (
     (4, 60, 30.0),
+    (10, 20, 10.0),
+    (20, 40, 10.0),
+    (40, 60, 10.0),
     (40, 60, 100.0),
     (40, 60, 1000.0),
     (200, 400, 100.0),
@@ -40,6 +55,17 @@ SMALL = (
     (200, 400, 10000.0),
 )
 MARKET = ((40, 60, 1000.0), (200, 400, 1000.0), (200, 400, 10000.0))
+PEER_CASES = (
+    (10, 20, 10.0),
+    (20, 40, 10.0),
+    (40, 60, 10.0),
+    (40, 60, 100.0),
+    (200, 400, 10.0),
+    (200, 400, 100.0),
+    (200, 400, 300.0),
+    (200, 400, 1000.0),
+    (200, 400, 10000.0),
+)
 RULES = Constraints(provider_share_cap=0.5, survive_provider_loss_frac=0.8)
 
 
@@ -84,14 +110,49 @@ def sliced_usd(demand: Demand, slices: int) -> float | None:
 
 def plain_gap(demand: Demand) -> float:
     """The gap that the solver leaves on the complete program; infinity without a fleet."""
-    found = solve_exactly(Master(demand), 1e-4, TIME_LIMIT_S)
+    most = np.full(len(demand.offers), np.inf)
+    where = Ranges(least=np.zeros_like(most), most=most)
+    found = solve_exactly(Master(demand), where, 1e-4, TIME_LIMIT_S)
     if found.machines is None or found.lower_bound_usd_per_hour <= 0.0:
         return math.inf
     return float(found.machines @ demand.prices()) / found.lower_bound_usd_per_hour - 1.0
 
 
+def peer(python: str, solver: str, demand: Demand, limit_s: float) -> str:
+    """Cost, gap and CPU seconds of another solver on the complete program, as text."""
+    program = Path(__file__).parent / "peers" / "planner_mip.py"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "demand.json"
+        path.write_bytes(msgspec.json.encode(demand))
+        command = [python, str(program), solver, str(path), str(limit_s)]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)  # noqa: S603
+    usd, bound_usd = found["usd_per_hour"], found["lower_bound_usd_per_hour"]
+    cost = "no fleet" if usd is None else f"{usd:.4f} gap {usd / max(bound_usd, 1e-9) - 1.0:.4%}"
+    return f"{solver} {cost} CPU {found['cpu_s']:.1f} s"
+
+
+def beside_peers(python: str, limit_s: float) -> None:
+    """One line per number of machines: what others find and prove on the very same instance."""
+    for case in PEER_CASES:
+        demand = random_demand(*case, 0, Constraints())
+        started_s = time.process_time()
+        found = solve(demand, SearchLimits(time_limit_s=limit_s, nodes=10_000))
+        cpu_s = time.process_time() - started_s
+        others = [peer(python, solver, demand, limit_s) for solver in ("highs", "scip")]
+        print(
+            f"{case[0]:4d} x {case[1]:4d} scale {case[2]:6.0f}, {sum(found.fleet.values()):5d}"
+            f" machines: steelyard {found.usd_per_hour:.4f} gap {found.gap_frac:.4%}"
+            f" CPU {cpu_s:.1f} s | {' | '.join(others)}",
+            flush=True,
+        )
+
+
 def measure(
-    case: tuple[int, int, float], args: argparse.Namespace, rules: Constraints, noise: float = 0.5
+    case: tuple[int, int, float],
+    args: argparse.Namespace,
+    rules: Constraints,
+    noise: float = 0.5,
+    gap_frac: float = 1e-4,
 ) -> None:
     """Print one line: medians over the seeds."""
     times: list[float] = []
@@ -102,7 +163,8 @@ def measure(
     for seed in range(args.seeds):
         demand = random_demand(*case, seed, rules, noise)
         started_s = time.process_time()
-        found = solve(demand, SearchLimits(time_limit_s=TIME_LIMIT_S, nodes=10_000))
+        limits = SearchLimits(gap_frac=gap_frac, time_limit_s=TIME_LIMIT_S, nodes=10_000)
+        found = solve(demand, limits)
         cpu_times.append(time.process_time() - started_s)
         times.append(found.solve_s)
         gaps.append(found.gap_frac)
@@ -113,7 +175,7 @@ def measure(
             plain.append(plain_gap(demand))
     line = (
         f"{case[0]:5d} x {case[1]:5d}  scale {case[2]:6.0f}  noise {noise:.1f}"
-        f"  solve_s {statistics.median(times):6.2f} (max {max(times):.2f};"
+        f"  asked {gap_frac:.2%}  solve_s {statistics.median(times):6.2f} (max {max(times):.2f};"
         f" CPU {statistics.median(cpu_times):.2f})"
         f"  gap {statistics.median(gaps):.4%} (max {max(gaps):.4%})"
     )
@@ -131,22 +193,28 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=4, help="slices per bucket; 0 for none")
     parser.add_argument("--full", action="store_true", help="1000 x 1000 and constraints, too")
     parser.add_argument("--plain", action="store_true", help="the solver's own search beside it")
+    parser.add_argument("--peers", metavar="PYTHON", help="compare with HiGHS and SCIP only")
+    parser.add_argument("--limit-s", type=float, default=120.0, help="limit of each, with --peers")
     args = parser.parse_args()
     today = dt.datetime.now(tz=dt.UTC).date()
     print(f"{platform.machine()} {platform.python_version()} {today}, seeds 0..{args.seeds - 1},")
+    if args.peers:
+        print(f"seed 0 only, time limit {args.limit_s} s for each solver, one thread")
+        beside_peers(args.peers, args.limit_s)
+        return
     print(f"time limit {TIME_LIMIT_S} s for each solver, one thread; binary slices: {args.slices}")
     for case in SMALL:
         measure(case, args, Constraints())
     for case in MARKET:
         measure(case, args, Constraints(), 0.1)
     if args.full:
-        measure((1000, 1000, 10000.0), args, Constraints())
+        measure((1000, 1000, 10000.0), args, Constraints(), gap_frac=5e-4)
         print(
             f"with provider_share_cap {RULES.provider_share_cap} and loss frac "
             f"{RULES.survive_provider_loss_frac}:"
         )
         measure((40, 60, 1000.0), args, RULES)
-        measure((200, 400, 10000.0), args, RULES)
+        measure((200, 400, 10000.0), args, RULES, gap_frac=1e-3)
 
 
 if __name__ == "__main__":

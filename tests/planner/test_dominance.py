@@ -24,8 +24,3 @@ def test_an_offer_that_is_lost_otherwise_or_has_little_stock_beats_nothing() -> 
     assert undominated(demand(surviving, provider="gcp")) == [0, 1]
     assert undominated(demand(Constraints(), provider="gcp")) == [1]
     assert undominated(demand(Constraints(), stock=1)) == [0, 1, 2]
-
-
-def test_a_provider_cap_keeps_everything() -> None:
-    assert undominated(demand(Constraints(provider_share_cap=1.0))) == [1]
-    assert undominated(demand(Constraints(provider_share_cap=0.9))) == [0, 1, 2]

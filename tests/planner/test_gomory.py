@@ -74,6 +74,6 @@ def test_shares_priced_in_later_carry_their_cut_coefficients() -> None:
     master.trim(0.0)
     assert master.solve()
     assert master.objective_usd_per_hour == pytest.approx(usd, rel=1e-7)
-    master.add_all_columns()
+    master.add_columns_of(np.ones(len(master.usd_per_hour), dtype=np.bool_))
     assert master.solve()
     assert master.objective_usd_per_hour == pytest.approx(usd, rel=1e-7)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from steelyard.planner.demand import Bucket, Constraints, Demand, Offer
-from steelyard.planner.exact import is_small, solve_exactly
+from steelyard.planner.exact import Ranges, solve_exactly
 from steelyard.planner.master import Master
-from steelyard.planner.nearby import Neighbourhood, nearby_fleet
+from steelyard.planner.nearby import Neighbourhood, nearby_fleet, rounded
 from steelyard.planner.search import SearchLimits, search
 
 
@@ -44,9 +44,9 @@ def test_search_and_complete_program_agree(
 ) -> None:
     demand = wide_demand(seed, stock, rules)
     master = Master(demand)
-    assert not is_small(master)
-    found = search(demand, SearchLimits(gap_frac=5e-3))
-    exact = solve_exactly(master, 5e-3, 20.0)
+    found = search(demand, SearchLimits(gap_frac=5e-3, small_cells=0))
+    most = np.full(len(demand.offers), math.inf if stock is None else stock)
+    exact = solve_exactly(master, Ranges(least=np.zeros_like(most), most=most), 5e-3, 20.0)
     assert exact.machines is not None
     exact_usd = math.fsum((exact.machines * demand.prices()).tolist())
     assert found.lower_bound_usd_per_hour <= exact_usd * (1 + 1e-7)
@@ -59,8 +59,15 @@ def test_search_and_complete_program_agree(
 def test_the_neighbourhood_holds_only_fleets_that_can_serve() -> None:
     master = Master(wide_demand(0, None, Constraints(provider_share_cap=0.5)))
     assert master.solve()
+    least, most = rounded(master, 1)
     where = Neighbourhood(
-        width=1, near_usd=1.0, target_usd=0.0, gap_frac=1e-3, nodes=10, time_limit_s=20.0
+        least=least,
+        most=most,
+        near_usd=1.0,
+        target_usd=0.0,
+        gap_frac=1e-3,
+        nodes=10,
+        time_limit_s=20.0,
     )
     fleet = nearby_fleet(master, math.inf, where)
     assert fleet is not None

@@ -1,5 +1,6 @@
 """Which number of machines should be split next, and what did earlier splits teach?"""
 
+import heapq
 import math
 
 import msgspec
@@ -72,3 +73,41 @@ def narrowed(bounds: Bounds, offer: int, lower: float, upper: float) -> Bounds:
     low, high = fixed.get(offer, (0.0, INFINITY))
     fixed[offer] = (max(low, lower), min(high, upper))
     return as_bounds(fixed)
+
+
+class Tree:
+    """Open nodes, best bound first."""
+
+    def __init__(self, relaxed_usd: float) -> None:
+        self._open: list[tuple[float, int, Bounds, Step | None]] = [(relaxed_usd, 0, (), None)]
+        self._pushed = 0
+        self._closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
+        self.nodes = 0
+
+    def bound_usd(self) -> float:
+        """No fleet that is still to be found, or was given up inside the gap, costs less."""
+        return min(self._open[0][0] if self._open else math.inf, self._closed_usd)
+
+    def pop(self) -> tuple[float, Bounds, Step | None]:
+        """Take the node with the lowest bound."""
+        self.nodes += 1
+        usd, _, bounds, step = heapq.heappop(self._open)
+        return usd, bounds, step
+
+    def close(self, usd: float) -> None:
+        """Count a node with this bound as done."""
+        self._closed_usd = min(self._closed_usd, usd)
+
+    def split(self, usd: float, bounds: Bounds, offer: int, machines: float) -> None:
+        """Open two nodes: at most this number of machines rounded down, at least rounded up."""
+        whole = float(math.floor(machines))
+        part = machines - whole
+        for lower, upper in ((0.0, whole), (whole + 1.0, INFINITY)):
+            self._pushed += 1
+            up = lower > 0.0
+            step = Step(offer=offer, part=1.0 - part if up else part, up=up)
+            child = narrowed(bounds, offer, lower, upper)
+            heapq.heappush(self._open, (usd, self._pushed, child, step))
+
+    def __bool__(self) -> bool:
+        return bool(self._open)

@@ -13,9 +13,11 @@ def undominated(demand: Demand) -> list[int]:
 
     Offer o is beaten by p that is lost with nothing but what takes o, too, and has no stock limit,
     if p costs no more and does at least as much of every bucket; of equals the first stays. Leaving
-    o out changes no
-    cost: every o can be replaced by a p. Under a provider share cap it could: the money that one
-    provider no longer gets raises the shares of the others, so all offers are kept.
+    o out changes no cost: every o can be replaced by a p.
+
+    Under a provider share cap p must be of o's provider, and even then the cost can rise a little:
+    the money that one provider no longer gets raises the shares of the others. The search then
+    keeps its bound valid for all offers by counting that money (`overspend` of `planner.master`).
 
     Args:
         demand: A checked planning problem.
@@ -25,18 +27,19 @@ def undominated(demand: Demand) -> list[int]:
     """
     load, usd = demand.load(), demand.prices()
     offers, buckets = load.shape
-    cap = demand.constraints.provider_share_cap
-    if cap is not None and cap < 1.0:
-        return list(range(offers))
     if offers * offers * buckets > MOST_CELLS:
         return list(range(offers))
+    providers = np.array([o.provider for o in demand.offers])
+    cap = demand.constraints.provider_share_cap
+    capped = cap is not None and cap < 1.0
     lost = np.array([loss.lost for loss in demand.losses()], dtype=np.bool_)
     lost = lost.reshape(-1, offers)
     unlimited = np.array([o.stock is None for o in demand.offers])
     keep = np.ones(offers, dtype=np.bool_)
     for o in range(offers):
         no_riskier = (lost <= lost[:, [o]]).all(axis=0)
-        rivals = keep & unlimited & no_riskier & (usd <= usd[o])
+        allowed = no_riskier & (providers == providers[o]) if capped else no_riskier
+        rivals = keep & unlimited & allowed & (usd <= usd[o])
         rivals[o] = False
         index = np.flatnonzero(rivals)
         if index.size == 0:

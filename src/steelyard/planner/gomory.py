@@ -108,6 +108,8 @@ class _Row:
         _, offers, buckets = self.master.loads.shape
         if len(self.pairs) * buckets > 20 * MOST_CELLS:
             return None
+        if self.master.overspend and self.caps.any():
+            return None  # it would need a coefficient for the money spent on nothing
         machines = np.zeros(offers)
         for multiplier, cap in zip(self.caps, self.master.caps, strict=True):
             machines += multiplier * cap

@@ -10,6 +10,11 @@ the share of the rates that must be left. Constraints:
     n_o <= stock_o
     sum_{o of p} usd_o n_o <= cap * sum_o usd_o n_o  every provider p
 
+With `overspend` the right-hand sides of the last rows, and the cost, count money W >= 0 that buys
+nothing: a relaxation that stands for offers which are left out because a cheaper one of the same
+provider does as much (`planner.dominance`). Replacing them costs each provider no more, and W is
+what was saved.
+
 Most of the shares are 0 in any good plan, so columns x_sob are added only when their reduced cost
 is negative (column generation): the bound holds for all of them.
 """
@@ -64,9 +69,11 @@ class Master:
         finite_loads: The same with 0 where the offer cannot serve the bucket.
         caps: Coefficients of n in the rows of the provider cap.
         cuts: In the order of their rows, after demand, capacity and caps.
+        overspend: Whether money may be spent on nothing, to keep the caps.
     """
 
-    def __init__(self, demand: Demand) -> None:
+    def __init__(self, demand: Demand, *, overspend: bool = False) -> None:
+        self.overspend = overspend
         self.usd_per_hour = demand.prices()
         self.loads = _blocks(demand)
         self._blocks, self._offers, self._buckets = self.loads.shape
@@ -85,7 +92,7 @@ class Master:
         self.objective_usd_per_hour = 0.0
         self.unserved = 0.0
         self._solver = quiet_solver()
-        self._first_share = self._offers + self._blocks * self._buckets
+        self._first_share = self._offers + self._blocks * self._buckets + int(overspend)
         self._pass_rows(demand)
         cheapest = np.argsort(self._costs, axis=1, kind="stable")[:, :FIRST_COLUMNS]
         first = np.zeros_like(self._able)
@@ -97,14 +104,20 @@ class Master:
         cells = self._blocks * self._buckets
         capacities = self._blocks * self._offers
         caps = self.caps = _cap_rows(demand)
+        cap_frac = demand.constraints.provider_share_cap or 0.0
         unserved_usd = UNSERVED_FACTOR * max(self.closed_form_usd_per_hour, 1e-9)
         stock = [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
         model = highspy.HighsLp()
-        model.num_col_ = self._offers + cells
+        spare = int(self.overspend)
+        model.num_col_ = self._offers + cells + spare
         model.num_row_ = cells + capacities + len(caps)
-        model.col_cost_ = np.concatenate([self.usd_per_hour, np.full(cells, unserved_usd)])
+        model.col_cost_ = np.concatenate(
+            [self.usd_per_hour, np.full(cells, unserved_usd), np.ones(spare)]
+        )
         model.col_lower_ = np.zeros(model.num_col_)
-        model.col_upper_ = np.concatenate([np.array(stock), np.ones(cells)])
+        model.col_upper_ = np.concatenate(
+            [np.array(stock), np.ones(cells), np.full(spare, INFINITY)]
+        )
         model.row_lower_ = np.concatenate(
             [np.ones(cells), np.zeros(capacities), np.full(len(caps), -INFINITY)]
         )
@@ -121,6 +134,10 @@ class Master:
         rows.extend(range(cells))
         values.extend([1.0] * cells)
         starts.extend(range(starts[-1] + 1, starts[-1] + 1 + cells))
+        if self.overspend:
+            rows.extend(cells + capacities + k for k in range(len(caps)))
+            values.extend([-cap_frac] * len(caps))
+            starts.append(len(rows))
         model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
         model.a_matrix_.start_ = np.array(starts, dtype=np.int32)
         model.a_matrix_.index_ = np.array(rows, dtype=np.int32)
@@ -225,9 +242,9 @@ class Master:
         """Do these machines keep every provider's share under the cap?"""
         return all(float(cap @ machines) <= 1e-9 for cap in self.caps)
 
-    def add_all_columns(self) -> None:
-        """Price in every column, so that the program is complete."""
-        self._add_columns(self._open.copy())
+    def add_columns_of(self, offers: BoolArray) -> None:
+        """Price in every column of these offers, so that the program is complete for them."""
+        self._add_columns(self._open & offers.reshape(1, -1, 1))
 
     def program(self) -> highspy.HighsLp:
         """A copy of the linear program with all cuts; its first columns are the machines."""
@@ -255,10 +272,28 @@ class Master:
                 break
         values = np.array(solution.col_value)
         self.machines = values[: self._offers]
-        self.unserved = float(values[self._offers : self._first_share].sum())
+        self.unserved = float(
+            values[self.unserved_columns.start : self.unserved_columns.stop].sum()
+        )
         self.shares = values[self._first_share :]
         self.objective_usd_per_hour = float(self._solver.getInfo().objective_function_value)
         return self.unserved <= 1e-7
+
+    def lagrangian_prices(self) -> tuple[FloatArray, FloatArray]:
+        """What the last solution pays for service, and what a machine costs with the caps' duals.
+
+        Returns:
+            USD/h per whole bucket, shape (blocks, buckets), none negative; USD/h per machine,
+            shape (offers,).
+        """
+        duals = np.array(self._solver.getSolution().row_dual)
+        cells = self._blocks * self._buckets
+        worth = np.maximum(duals[:cells], 0.0).reshape(self._blocks, self._buckets)
+        usd = self.usd_per_hour.copy()
+        first = cells + self._blocks * self._offers
+        for dual, cap in zip(duals[first : self.first_cut_row], self.caps, strict=True):
+            usd -= min(float(dual), 0.0) * cap
+        return worth, usd
 
     def add_cut(self, cut: Cut) -> None:
         """Demand this inequality from now on."""
@@ -302,10 +337,28 @@ class Master:
         columns: IntArray = far + self._first_share
         return columns
 
+    def add_cheapest(self, offers: BoolArray, count: int) -> None:
+        """Price in the shares of every bucket that are cheapest at full rent among these."""
+        costs = np.where(offers.reshape(1, -1, 1), self._costs, np.inf)
+        cheapest = np.argsort(costs, axis=1, kind="stable")[:, :count]
+        wanted = np.zeros_like(self._able)
+        np.put_along_axis(wanted, cheapest, values=True, axis=1)
+        self._add_columns(wanted & self._open & offers.reshape(1, -1, 1))
+
+    def columns_of(self, offers: BoolArray) -> IntArray:
+        """Columns of the program with the shares of these offers."""
+        columns: IntArray = np.flatnonzero(offers[self.columns[1]]) + self._first_share
+        return columns
+
     @property
     def unserved_columns(self) -> range:
         """Columns of the program that stand for shares which nobody serves."""
-        return range(self._offers, self._first_share)
+        return range(self._offers, self._offers + self._blocks * self._buckets)
+
+    @property
+    def overspend_columns(self) -> range:
+        """Columns of the program that stand for money spent on nothing."""
+        return range(self.unserved_columns.stop, self._first_share)
 
     def basic_machines(self) -> list[tuple[int, int]]:
         """Row of the basis and offer of every number of machines that is basic, by offer."""

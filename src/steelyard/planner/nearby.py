@@ -1,8 +1,9 @@
 """Which whole fleet close to the relaxed one is cheapest? A small mixed-integer program.
 
-Every number of machines may only be rounded down or up (or `width` further), and a bucket may only
-go where the relaxed solution finds it nearly as cheap. This is relaxation-enforced neighbourhood
-search (Berthold, Math. Program. Comput. 6 (2014)): it finds fleets and proves nothing.
+Every number of machines stays in a range, and a bucket may only go where the relaxed solution finds
+it nearly as cheap. With ranges from rounding down and up this is relaxation-enforced neighbourhood
+search (Berthold, Math. Program. Comput. 6 (2014)); where machines are few, the ranges of a budget
+(`planner.ranges`) are the better ones. It finds fleets and proves nothing.
 """
 
 import highspy
@@ -20,7 +21,8 @@ class Neighbourhood(msgspec.Struct, frozen=True, kw_only=True):
     """Where to look, and when it is enough.
 
     Attributes:
-        width: Machines that a number may be away from its relaxed value rounded down or up.
+        least: Machines per offer at least, shape (offers,).
+        most: Machines per offer at most, shape (offers,).
         near_usd: Shares whose reduced cost is above this stay 0.
         target_usd: Stop at the first fleet that costs no more.
         gap_frac: Stop at this gap inside the neighbourhood.
@@ -28,12 +30,20 @@ class Neighbourhood(msgspec.Struct, frozen=True, kw_only=True):
         time_limit_s: Backstop in wall seconds.
     """
 
-    width: int
+    least: FloatArray
+    most: FloatArray
     near_usd: float
     target_usd: float
     gap_frac: float
     nodes: int
     time_limit_s: float
+
+
+def rounded(master: Master, width: int) -> tuple[FloatArray, FloatArray]:
+    """Numbers of machines at most `width` away from the last solution's, rounded down and up."""
+    least: FloatArray = np.floor(master.machines + WHOLE) - width
+    most: FloatArray = np.ceil(master.machines - WHOLE) + width
+    return least, most
 
 
 def nearby_fleet(master: Master, below_usd: float, where: Neighbourhood) -> FloatArray | None:
@@ -49,7 +59,7 @@ def nearby_fleet(master: Master, below_usd: float, where: Neighbourhood) -> Floa
         Machines per offer, shape (offers,), that can serve everything and keep the caps; None if
         none was found.
     """
-    offers, n = len(master.usd_per_hour), master.machines
+    offers = len(master.usd_per_hour)
     solver = quiet_solver(max(where.time_limit_s, 0.1))
     solver.passModel(master.program())
     cuts = np.arange(master.first_cut_row, solver.getNumRow(), dtype=np.int32)
@@ -58,13 +68,12 @@ def nearby_fleet(master: Master, below_usd: float, where: Neighbourhood) -> Floa
         solver.deleteRows(len(cuts), cuts)
     far = master.far_columns(where.near_usd)
     solver.deleteCols(len(far), far.astype(np.int32))
-    unserved = master.unserved_columns
-    all_unserved: IntArray = np.arange(unserved.start, unserved.stop, dtype=np.int64)
-    solver.deleteCols(len(all_unserved), all_unserved.astype(np.int32))
+    first, stop = master.unserved_columns.start, master.overspend_columns.stop
+    unreal: IntArray = np.arange(first, stop, dtype=np.int64)
+    solver.deleteCols(len(unreal), unreal.astype(np.int32))
     program = solver.getLp()
     low, high = np.array(program.col_lower_)[:offers], np.array(program.col_upper_)[:offers]
-    low = np.maximum(low, np.floor(n + WHOLE) - where.width)
-    high = np.minimum(high, np.ceil(n - WHOLE) + where.width)
+    low, high = np.maximum(low, where.least), np.minimum(high, where.most)
     for o in range(offers):
         solver.changeColBounds(o, float(low[o]), max(float(low[o]), float(high[o])))
         solver.changeColIntegrality(o, highspy.HighsVarType.kInteger)

@@ -5,7 +5,6 @@ gap is proven. Limits are counted in nodes, not in seconds, so that the same dem
 plan; `time_limit_s` is a backstop that is named when it struck.
 """
 
-import heapq
 import math
 import time
 from typing import Literal
@@ -14,17 +13,26 @@ import msgspec
 import numpy as np
 
 from steelyard.errors import InfeasiblePlanError
-from steelyard.planner.branching import Bounds, PseudoCosts, Step, as_bounds, narrowed
+from steelyard.planner.branching import Bounds, PseudoCosts, Step, Tree, as_bounds
 from steelyard.planner.conflicts import no_whole_fleet, why_infeasible
 from steelyard.planner.cuts import violated_cuts
 from steelyard.planner.demand import Demand, FloatArray
-from steelyard.planner.exact import is_small, solve_exactly
+from steelyard.planner.exact import Budgets, solve_in_budgets
 from steelyard.planner.gomory import gomory_cuts
 from steelyard.planner.master import INFINITY, Master
-from steelyard.planner.nearby import Neighbourhood, nearby_fleet
+from steelyard.planner.nearby import Neighbourhood, nearby_fleet, rounded
+from steelyard.planner.ranges import Relaxation
 
 StopReason = Literal["gap", "nodes", "time"]
 INTEGRAL = 1e-6
+TINY_CELLS = 1000
+MEDIUM_CELLS = 64_000
+FIRST_BUDGET = 0.07
+BUDGETS = (0.14, 0.28)
+BUDGET_NODES = 60
+CHEAPEST = 12
+NEAR_FRAC = 0.01
+FEW_MACHINES = 0.03
 DIVE_SHARE = 3
 DIVE_EVERY = 40
 DIVE_STEPS = 40
@@ -48,6 +56,7 @@ class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
         root_rounds: Rounds of cuts before the first branching.
         gomory_rounds: How many of them may add Gomory cuts.
         node_rounds: Rounds of cuts at every other node.
+        small_cells: Problems with at most so many shares are solved as one complete program.
         time_limit_s: Backstop in wall seconds; a plan that it cut short may differ by machine.
     """
 
@@ -56,6 +65,7 @@ class SearchLimits(msgspec.Struct, frozen=True, kw_only=True):
     root_rounds: int = 60
     gomory_rounds: int = 12
     node_rounds: int = 2
+    small_cells: int = 2500
     time_limit_s: float = 30.0
 
 
@@ -80,9 +90,9 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Search:
-    def __init__(self, demand: Demand, limits: SearchLimits) -> None:
+    def __init__(self, demand: Demand, limits: SearchLimits, *, overspend: bool = False) -> None:
         self.demand = demand
-        self.master = Master(demand)
+        self.master = Master(demand, overspend=overspend)
         self.limits = limits
         self.stock = np.array(
             [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
@@ -90,6 +100,7 @@ class _Search:
         self.best: FloatArray | None = None
         self.best_usd = math.inf
         self.relaxed_usd = 0.0
+        self.proven_usd = 0.0
         self.gains = PseudoCosts(self.master.usd_per_hour)
         self.give_up_s = time.perf_counter() + limits.time_limit_s
 
@@ -148,6 +159,8 @@ class _Search:
 
     def offer_incumbent(self, whole: FloatArray) -> None:
         """Keep these whole machines, which can serve everything, if they are the cheapest."""
+        if not self.master.keeps_caps(whole):
+            return
         usd = math.fsum((whole * self.master.usd_per_hour).tolist())
         if usd < self.best_usd:
             self.best, self.best_usd = whole, usd
@@ -155,7 +168,7 @@ class _Search:
     def round_up(self) -> None:
         """Whole machines for every part machine: feasible unless a provider cap is then broken."""
         whole = np.ceil(self.master.machines - INTEGRAL)
-        if (whole <= self.stock).all() and self.master.keeps_caps(whole):
+        if (whole <= self.stock).all():
             self.offer_incumbent(whole)
 
     def dive(self, start: Bounds) -> None:
@@ -207,18 +220,78 @@ class _Search:
             self.dive(())
             self.master.solve()
             self.look_nearby(root_usd, 1, NODES_NEARBY)
-        if not self.closed(root_usd):
+        if not self.closed(max(root_usd, self.proven_usd)):
             self.master.solve()
             self.master.trim(self.best_usd - root_usd)
             self.master.solve()
+
+    def relax(self) -> Relaxation:
+        """Add residual-capacity cuts; their program's duals price the Lagrangian relaxation."""
+        self.tighten(self.limits.root_rounds)
+        self.round_up()
+        relaxation = Relaxation(self.master, self.stock)
+        self.proven_usd = max(self.proven_usd, relaxation.bound_usd_per_hour)
+        return relaxation
+
+    def look_in_budgets(
+        self, relaxation: Relaxation, gap_frac: float, most_cells: int, first_frac: float
+    ) -> None:
+        """Look at complete programs of at most so many shares; raises the proven bound."""
+        bound_usd = relaxation.bound_usd_per_hour
+        lifted_usd = bound_usd - self.relaxed_usd
+        how = Budgets(
+            known=self.best,
+            known_usd=self.best_usd,
+            spare_usd=max(first_frac * lifted_usd, 2.0 * self.limits.gap_frac * bound_usd),
+            gap_frac=gap_frac,
+            most_cells=most_cells,
+            give_up_s=self.give_up_s,
+        )
+        found = solve_in_budgets(self.master, relaxation, how)
+        if found.machines is not None:
+            self.offer_incumbent(found.machines)
+        self.proven_usd = max(self.proven_usd, found.lower_bound_usd_per_hour)
+
+    def look_in_ranges(self, relaxation: Relaxation) -> None:
+        """Where machines are few: budgets instead of rounding, then the proof if it is in reach."""
+        bound_usd = relaxation.bound_usd_per_hour
+        lifted_usd = bound_usd - self.relaxed_usd
+        if lifted_usd <= FEW_MACHINES * bound_usd:
+            return
+        self.dive(())
+        self.master.solve()
+        for spare_frac in BUDGETS:
+            if self.late() and self.best is not None:
+                break
+            below_usd = min(self.best_usd, bound_usd + spare_frac * lifted_usd)
+            least, most = relaxation.ranges(below_usd)
+            self.master.add_cheapest(most > 0.5, CHEAPEST)
+            self.master.solve()
+            where = Neighbourhood(
+                least=least,
+                most=most,
+                near_usd=NEAR_FRAC * bound_usd,
+                target_usd=0.0,
+                gap_frac=self.limits.gap_frac,
+                nodes=BUDGET_NODES,
+                time_limit_s=self.give_up_s - time.perf_counter(),
+            )
+            found = nearby_fleet(self.master, below_usd, where)
+            if found is not None:
+                self.offer_incumbent(found)
+            if self.best_usd <= below_usd:
+                break
+        self.look_in_budgets(relaxation, self.limits.gap_frac, MEDIUM_CELLS, 1.0)
 
     def look_nearby(self, bound_usd: float, width: int, nodes: int) -> bool:
         """Look at fleets near the last solution; is the best known one as good as hoped now?"""
         cost = self.master.objective_usd_per_hour
         lifted_usd = max(bound_usd - self.relaxed_usd, 0.0)
         near_usd = max(NEAR_GAPS * self.limits.gap_frac * cost, (0.04 + 0.2 * width) * lifted_usd)
+        least, most = rounded(self.master, width)
         where = Neighbourhood(
-            width=width,
+            least=least,
+            most=most,
             near_usd=near_usd,
             target_usd=bound_usd * (1.0 + 0.9 * self.limits.gap_frac),
             gap_frac=0.5 * self.limits.gap_frac,
@@ -238,12 +311,13 @@ class _Search:
         return self.best_usd > bound_usd * (1.0 + POOR_GAPS * self.limits.gap_frac)
 
 
-def search(demand: Demand, limits: SearchLimits) -> SearchResult:
+def search(demand: Demand, limits: SearchLimits, *, overspend: bool = False) -> SearchResult:
     """Which whole numbers of machines are cheapest, and how far can they be from the best?
 
     Args:
         demand: A checked planning problem.
         limits: How hard to look.
+        overspend: Whether offers were left out under a provider cap (see `planner.master`).
 
     Returns:
         The best fleet found with its proven lower bound.
@@ -251,12 +325,12 @@ def search(demand: Demand, limits: SearchLimits) -> SearchResult:
     Raises:
         InfeasiblePlanError: No fleet keeps all constraints.
     """
-    run = _Search(demand, limits)
+    run = _Search(demand, limits, overspend=overspend)
     if not run.master.solve():
         raise InfeasiblePlanError(why_infeasible(demand))
     relaxed_usd = run.relaxed_usd = run.master.objective_usd_per_hour
     run.round_up()
-    if is_small(run.master):
+    if int(np.isfinite(run.master.loads).sum()) <= limits.small_cells:
         return _exact(run, relaxed_usd)
     bound_usd, nodes, stopped = _explore(run, relaxed_usd)
     if run.best is None:
@@ -272,15 +346,15 @@ def search(demand: Demand, limits: SearchLimits) -> SearchResult:
 
 
 def _exact(run: _Search, relaxed_usd: float) -> SearchResult:
-    """A small problem, solved by the solver's own search over all columns with the root's cuts."""
-    run.tighten(run.limits.root_rounds)
-    gap_frac = run.limits.gap_frac / 100.0
-    found = solve_exactly(run.master, gap_frac, run.give_up_s - time.perf_counter())
-    if found.machines is not None:
-        run.offer_incumbent(found.machines)
+    """A small problem: the complete program, budget by budget."""
+    relaxation = run.relax()
+    run.dive(())
+    tiny = int(np.isfinite(run.master.loads).sum()) <= TINY_CELLS
+    gap_frac = run.limits.gap_frac / (100.0 if tiny else 1.0)
+    run.look_in_budgets(relaxation, gap_frac, run.limits.small_cells, FIRST_BUDGET)
+    bound_usd = max(relaxed_usd, run.proven_usd)
     if run.best is None:
         raise InfeasiblePlanError(no_whole_fleet(run.demand))
-    bound_usd = max(relaxed_usd, found.lower_bound_usd_per_hour)
     return SearchResult(
         machines=run.best,
         usd_per_hour=run.best_usd,
@@ -291,47 +365,13 @@ def _exact(run: _Search, relaxed_usd: float) -> SearchResult:
     )
 
 
-class _Tree:
-    """Open nodes, best bound first."""
-
-    def __init__(self, relaxed_usd: float) -> None:
-        self._open: list[tuple[float, int, Bounds, Step | None]] = [(relaxed_usd, 0, (), None)]
-        self._pushed = 0
-        self._closed_usd = math.inf  # the lowest bound among nodes closed inside the gap
-        self.nodes = 0
-
-    def bound_usd(self) -> float:
-        """No fleet that is still to be found, or was given up inside the gap, costs less."""
-        return min(self._open[0][0] if self._open else math.inf, self._closed_usd)
-
-    def pop(self) -> tuple[float, Bounds, Step | None]:
-        self.nodes += 1
-        usd, _, bounds, step = heapq.heappop(self._open)
-        return usd, bounds, step
-
-    def close(self, usd: float) -> None:
-        self._closed_usd = min(self._closed_usd, usd)
-
-    def split(self, usd: float, bounds: Bounds, offer: int, machines: float) -> None:
-        whole = float(math.floor(machines))
-        part = machines - whole
-        for lower, upper in ((0.0, whole), (whole + 1.0, INFINITY)):
-            self._pushed += 1
-            up = lower > 0.0
-            step = Step(offer=offer, part=1.0 - part if up else part, up=up)
-            child = narrowed(bounds, offer, lower, upper)
-            heapq.heappush(self._open, (usd, self._pushed, child, step))
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
-
-
 def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
     """Best bound first. Returns the proven bound, the nodes used and why it stopped."""
-    tree = _Tree(relaxed_usd)
+    run.look_in_ranges(run.relax())
+    tree = Tree(relaxed_usd)
     current: Bounds = ()
     while tree:
-        bound_usd = tree.bound_usd()
+        bound_usd = max(tree.bound_usd(), run.proven_usd)
         if run.closed(bound_usd):
             return bound_usd, tree.nodes, "gap"
         if tree.nodes >= run.limits.nodes:
@@ -348,10 +388,10 @@ def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
             run.look_nearby(tree.bound_usd(), width, NODES_NEARBY)
         elif tree and tree.nodes % DIVE_EVERY == 0:
             run.dive(bounds)
-    return min(tree.bound_usd(), run.best_usd), tree.nodes, "gap"
+    return min(max(tree.bound_usd(), run.proven_usd), run.best_usd), tree.nodes, "gap"
 
 
-def _visit(run: _Search, tree: _Tree, parent_usd: float, bounds: Bounds, step: Step | None) -> None:
+def _visit(run: _Search, tree: Tree, parent_usd: float, bounds: Bounds, step: Step | None) -> None:
     """Solve one node; close it or split it."""
     limits = run.limits
     solved = (

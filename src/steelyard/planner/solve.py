@@ -6,10 +6,11 @@ import time
 import msgspec
 import numpy as np
 
+from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.demand import Demand, checked
 from steelyard.planner.dominance import undominated
 from steelyard.planner.routing import route
-from steelyard.planner.search import SearchLimits, StopReason, search
+from steelyard.planner.search import SearchLimits, SearchResult, StopReason, search
 
 
 class Solution(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,13 +81,7 @@ def solve(
     wanted = [b.rate_per_s > 0.0 for b in demand.buckets]
     if not any(wanted):
         return _nothing(demand, time.perf_counter() - started_s)
-    keep = undominated(demand)
-    core = msgspec.structs.replace(
-        demand,
-        offers=tuple(demand.offers[o] for o in keep),
-        capacity_per_s=tuple(demand.capacity_per_s[o] for o in keep),
-    )
-    found = search(core, limits or SearchLimits())
+    keep, found = _search(demand, limits or SearchLimits())
     machines = np.zeros(len(demand.offers))
     machines[keep] = found.machines
     total_usd = found.usd_per_hour
@@ -117,6 +112,32 @@ def solve(
         nodes=found.nodes,
         solve_s=time.perf_counter() - started_s,
     )
+
+
+def _search(demand: Demand, limits: SearchLimits) -> tuple[list[int], SearchResult]:
+    """The offers that were looked at, and what was found among them.
+
+    Under a provider cap, offers are left out only where the problem is large (see `dominance`),
+    and are looked at after all if no fleet is found without them.
+    """
+    cap = demand.constraints.provider_share_cap
+    capped = cap is not None and cap < 1.0
+    everything = list(range(len(demand.offers)))
+    keep = everything
+    if not capped or len(everything) * len(demand.buckets) > limits.small_cells:
+        keep = undominated(demand)
+    left_out = len(keep) < len(everything)
+    core = msgspec.structs.replace(
+        demand,
+        offers=tuple(demand.offers[o] for o in keep),
+        capacity_per_s=tuple(demand.capacity_per_s[o] for o in keep),
+    )
+    try:
+        return keep, search(core, limits, overspend=capped and left_out)
+    except InfeasiblePlanError:
+        if not (capped and left_out):
+            raise
+        return everything, search(demand, limits)
 
 
 def _rows(shares: np.typing.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
