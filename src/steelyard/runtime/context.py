@@ -1,53 +1,33 @@
 """TaskContext: what a running task may ask for. It is handed over explicitly; nothing is global."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
-from typing import Any, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
-from steelyard.domain.events import JsonValue, TaskFinished, TaskSubmitted
+from steelyard.domain.events import JsonValue
 from steelyard.domain.task import Step, ToolCall
 from steelyard.errors import (
-    ConfigError,
     LeaseLostError,
-    PoolError,
-    PoolProtocolError,
     SteelyardError,
-    StepFailedError,
     StoreError,
 )
-from steelyard.pools.backend import JsonObject, LlmChunk, LlmRequest, ToolRequest
+from steelyard.pools.backend import JsonObject, LlmRequest, ToolRequest
+from steelyard.runtime.asking import Asking, LlmClient, decode_answer
+from steelyard.runtime.children import Children, ChildTasks
 from steelyard.runtime.definitions import AgentTask, Tool
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.inbox import Inbox
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.recorded_errors import recorded_error
-from steelyard.runtime.retry import pause_before_retry_s
 from steelyard.runtime.steps import Slot, TaskSteps
-from steelyard.runtime.transcript import LlmAnswer, Transcript
+from steelyard.runtime.transcript import LlmAnswer
+
+__all__ = ["ChildTasks", "LlmClient", "StepSummary", "TaskContext", "decode_answer"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class LlmClient(Protocol):
-    """Calls the gateway: an OpenAI-compatible endpoint like any other."""
-
-    def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
-        """Answer a request, piece by piece; see `steelyard.pools.backend.LlmBackend`."""
-        ...
-
-
-class ChildTasks(Protocol):
-    """Runs tasks for tasks."""
-
-    async def run_child(
-        self, agent: AgentTask[Any, ..., Any], event: TaskSubmitted
-    ) -> TaskFinished:
-        """Submit a task, unless it is there already, and wait for its end."""
-        ...
 
 
 class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +67,9 @@ class TaskContext:
         self._steps = steps
         self._terms = terms
         self._dispatcher = dispatcher
-        self._client, self._model = gateway
-        self._children = children
+        client, self._model = gateway
+        self._asking = Asking(self.task_id, terms, dispatcher, client)
+        self._children = Children(self.task_id, terms, dispatcher, children)
         self._inbox = inbox
 
     @property
@@ -135,34 +116,9 @@ class TaskContext:
         asked = [request.model, messages, max_output_tokens, json_schema]
 
         async def run(slot: Slot) -> JsonValue:
-            first = slot.attempt
-            while True:
-                try:
-                    return msgspec.to_builtins(await self._ask(request, slot))
-                except PoolError as error:
-                    if error.upstream_code:
-                        # The gateway has tried again by itself; its error is the step's error.
-                        told = recorded_error(error.upstream_code, error.upstream_message)
-                        if told.code != error.upstream_code:
-                            raise
-                        raise told from error
-                    pause_s = pause_before_retry_s(
-                        error, slot.attempt - first, self.now_s(), self._terms.deadline_s
-                    )
-                    if pause_s is None:
-                        raise
-                    await asyncio.sleep(pause_s)
-                    slot = msgspec.structs.replace(slot, attempt=slot.attempt + 1)
+            return msgspec.to_builtins(await self._asking.ask(request, slot))
 
         return msgspec.convert(await self._steps.perform("llm", step, asked, run), LlmAnswer)
-
-    async def _ask(self, request: LlmRequest, slot: Slot) -> LlmAnswer:
-        sent = msgspec.structs.replace(request, extra_headers=self._headers(slot))
-        transcript = Transcript()
-        async with aclosing(self._client.complete(sent, 0)) as chunks:
-            async for chunk in chunks:
-                transcript.add(chunk)
-        return transcript.finish()
 
     async def tool(self, tool: Tool[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a tool; one step, in another process.
@@ -274,27 +230,7 @@ class TaskContext:
         arguments = agent.arguments(*args, **kwargs)
 
         async def run(slot: Slot) -> JsonValue:
-            if self._children is None:
-                raise ConfigError(
-                    f"task {self.task_id} cannot have children: it runs without a task store; "
-                    "submit it to a worker"
-                )
-            event = TaskSubmitted(
-                t_s=self.now_s(),
-                task_id=f"{self.task_id}.{slot.path}",
-                agent=agent.name,
-                deadline_s=limits.deadline_from(self.now_s(), self._terms.deadline_s),
-                budget_usd=limits.budget_usd,
-                arguments=arguments,
-                parent=self.task_id,
-            )
-            ended = await self._children.run_child(agent, event)
-            if ended.status != "succeeded":
-                raise StepFailedError(
-                    f"child task {event.task_id} of agent {agent.name} {ended.status}: "
-                    f"{ended.error or 'no error was recorded'}"
-                )
-            return ended.result
+            return await self._children.run(agent, limits, arguments, slot)
 
         asked = [agent.name, arguments, limits.deadline_after_s, limits.budget_usd]
         result: R = await self._steps.perform("child", agent.name, asked, run)
@@ -361,44 +297,6 @@ class TaskContext:
             fence=self._terms.fence,
         )
 
-    def _headers(self, slot: Slot) -> dict[str, str]:
-        fence = "-" if self._terms.fence is None else str(self._terms.fence)
-        headers = {
-            "Steelyard-Task": self.task_id,
-            "Steelyard-Agent": self._terms.agent,
-            "Steelyard-Step": slot.name,
-            "Idempotency-Key": f"{self.task_id}/{slot.step_id}",
-            "Steelyard-Journal": f"{fence} {slot.attempt} {slot.path} {slot.fingerprint}",
-        }
-        if self._terms.deadline_s is not None:
-            left_s = max(0.0, self._terms.deadline_s - self._dispatcher.now_s())
-            headers["Steelyard-Deadline"] = repr(left_s)
-        if self._terms.budget_usd is not None:
-            headers["Steelyard-Budget-Usd"] = repr(self._terms.budget_usd)
-        return headers
-
 
 def _failure(branch: "asyncio.Task[Any]") -> BaseException | None:
     return None if branch.cancelled() else branch.exception()
-
-
-def decode_answer(answer: LlmAnswer, step: str) -> Any:  # noqa: ANN401 - JSON is any value
-    """What does an answer say that was constrained to JSON?
-
-    Args:
-        answer: The answer.
-        step: Name of the step, for the message.
-
-    Returns:
-        The JSON value.
-
-    Raises:
-        PoolProtocolError: It is no JSON, e.g. since it was cut off.
-    """
-    try:
-        return msgspec.json.decode(answer.text)
-    except msgspec.DecodeError as error:
-        raise PoolProtocolError(
-            f"step {step} answered no JSON ({error}, finish reason {answer.finish_reason}); "
-            "raise max_output_tokens"
-        ) from error
