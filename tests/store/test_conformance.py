@@ -19,6 +19,7 @@ from steelyard.domain.events import (
     TaskResumed,
     TaskSubmitted,
 )
+from steelyard.domain.pool import PoolLimit
 from steelyard.errors import StoreError
 from steelyard.store.event_store import EventStore, read_store
 from steelyard.store.open_store import open_store
@@ -213,6 +214,44 @@ def test_signals_are_counted_for_their_task(open_one: Open) -> None:
         two.append(SignalSent(t_s=5.0, task_id="t", name="go", value=[1]))
         two.durable().result()
         assert [held.signals for held in one.renew("w1", 0.0).result()] == [1]
+
+
+def _take(
+    store: EventStore, names: list[str], limit: PoolLimit, lease_s: float = 60.0
+) -> list[str]:
+    return store.take_places(f"owner of {names[0]}", ("gpu", names), limit, lease_s).result()
+
+
+def test_places_in_a_pool_are_counted_over_all_processes(open_one: Open) -> None:
+    two_at_once = PoolLimit(max_running=2)
+    with open_one() as one, open_one() as two:
+        assert _take(one, ["a", "b", "c"], two_at_once) == ["a", "b"]
+        assert _take(two, ["d"], two_at_once) == []
+        # Asked again, as after a lost connection, it gives what it gave.
+        assert _take(one, ["b", "c"], two_at_once) == ["b"]
+        one.free_place("gpu", "a").result()
+        assert _take(two, ["d", "e"], two_at_once) == ["d"]
+        assert two.take_places("o", ("other", ["f"]), two_at_once, 60.0).result() == ["f"]
+
+
+def test_places_of_a_process_that_died_are_free_when_their_lease_is_over(open_one: Open) -> None:
+    alone = PoolLimit(max_running=1)
+    with open_one() as dead, open_one() as living:
+        assert _take(dead, ["a"], alone, lease_s=0.3) == ["a"]
+        dead.renew_places("owner of a", 0.3).result()
+        assert _take(living, ["b"], alone) == []
+        gives_up_s = time.monotonic() + 10.0
+        while _take(living, ["b"], alone) != ["b"]:
+            assert time.monotonic() < gives_up_s
+
+
+def test_no_more_steps_start_in_a_pool_in_a_time_than_allowed(open_one: Open) -> None:
+    slow = PoolLimit(starts=2, per_s=600.0)
+    with open_one() as store:
+        assert _take(store, ["a"], slow) == ["a"]
+        store.free_place("gpu", "a").result()
+        assert _take(store, ["b", "c"], slow) == ["b"]
+        assert _take(store, ["c"], PoolLimit(starts=2, per_s=1e-9)) == ["c"]
 
 
 @given(

@@ -26,7 +26,7 @@ from steelyard.pools.endpoint import OpenAiEndpointPool
 from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.live import live_fleet
 from steelyard.runtime.open_tasks import TaskLimits
-from steelyard.runtime.worker import Worker
+from steelyard.runtime.worker import TaskOrder, Worker
 from steelyard.store.event_store import EventStore
 from steelyard.store.open_store import open_store
 
@@ -44,12 +44,21 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         deadline: A duration such as `60s`; None without one.
         budget_usd: What it may cost; None without a limit.
         task_id: Its id; None makes one.
+        priority: Higher ones are taken first.
+        key: A second task with the same key is the first one; empty without.
     """
 
     arguments: str
     deadline: str | None
     budget_usd: float | None
     task_id: str | None
+    priority: int = 0
+    key: str = ""
+
+    @property
+    def order(self) -> TaskOrder:
+        """Priority and key."""
+        return TaskOrder(priority=self.priority, key=self.key)
 
     @property
     def limits(self) -> TaskLimits:
@@ -96,7 +105,7 @@ def run_program(program: str, wanted: Wanted, config: Path | None, *, as_json: b
     file, _, name = program.partition(":")
     agents = _agents(Path(file))
     agent = _named(agents, name, file) if name else None
-    asked = (wanted.limits, _arguments(wanted.arguments))
+    asked = (wanted.limits, _arguments(wanted.arguments), wanted.order)
     settings = Settings(pools=local_pools()) if config is None else load_settings(config)
     settings = _with_tools_of(settings, Path(file).resolve().parent)
     task_id = wanted.task_id
@@ -114,17 +123,17 @@ async def _run(
     settings: Settings,
     agents: tuple[AnyAgent, ...],
     agent: AnyAgent | None,
-    asked: tuple[str | None, TaskLimits, dict[str, Any]],
+    asked: tuple[str | None, TaskLimits, dict[str, Any], TaskOrder],
 ) -> TaskFinished | None:
-    task_id, limits, arguments = asked
+    task_id, limits, arguments, order = asked
     with open_store(settings.store.path) as store:
         async with _worker(settings, store, agents) as worker:
             if agent is None or task_id is None:
                 _say(f"serving {', '.join(one.name for one in agents)} from {store.where}")
                 await _until_stopped()
                 return None
+            task_id = await worker.submit(agent, task_id, limits, arguments, order=order)
             _say(f"task {task_id} in {store.where}")
-            await worker.submit(agent, task_id, limits, arguments)
             return await worker.result(task_id)
 
 
@@ -134,6 +143,10 @@ async def _worker(
 ) -> AsyncGenerator[Worker, None]:
     """Pools, a gateway of their own for the agents' questions, and a worker."""
     policy = policy_named(settings.policy.name)
+    limits = settings.limits.agents
+    agents = tuple(
+        one.limited(limits[one.name].agent_limit()) if one.name in limits else one for one in agents
+    )
     async with (
         live_fleet(settings, load_catalog(), policy, store, _say) as dispatcher,
         serve(GatewaySettings(port=0), dispatcher) as server,

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from steelyard.config.convert import convert_table
+from steelyard.config.limits import LimitsSection, check_limits
 from steelyard.config.unknown_keys import is_table, nearest, refuse_unknown
 from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
@@ -253,12 +254,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         gateway: `[gateway]`.
         store: `[store]`.
         policy: `[policy]`.
+        limits: `[limits.agents.NAME]` and `[limits.pools.NAME]`.
     """
 
     pools: dict[str, PoolSettings] = {}
     gateway: GatewaySection = GatewaySection()
     store: StoreSection = StoreSection()
     policy: PolicySection = PolicySection()
+    limits: LimitsSection = LimitsSection()
 
 
 _POOL_KINDS: dict[str, type[msgspec.Struct]] = {
@@ -268,6 +271,7 @@ _NESTED: dict[str, type[msgspec.Struct]] = {
     "gateway": GatewaySection,
     "store": StoreSection,
     "policy": PolicySection,
+    "limits": LimitsSection,
     "curve": CurveSettings,
     "token_price": TokenPriceSettings,
 }
@@ -339,6 +343,7 @@ def _check_values(path: Path, settings: Settings) -> None:
             f"configuration {path} declares no pools; add one, e.g. [pools.local] with "
             'kind = "embedded"'
         )
+    check_limits(path, settings.limits, [*settings.pools])
     for name, pool in settings.pools.items():
         _check_pool(f"configuration {path}: pools.{name}", pool)
 

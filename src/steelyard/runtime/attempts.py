@@ -24,6 +24,7 @@ from steelyard.runtime.admission import Admission, step_cap
 from steelyard.runtime.meter import AttemptMeter
 from steelyard.runtime.open_tasks import OpenTasks
 from steelyard.runtime.placing import Placing
+from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.transcript import Transcript
 
@@ -52,8 +53,8 @@ class Attempts:
         recorder: State and log.
         placing: Decides where steps go.
         tasks: Told which steps were submitted and done.
-        llm_pools: Backends by pool name.
-        tool_pools: Backends by pool name.
+        pools: Backends of models and of tools, by pool name.
+        limits: Places in pools with limits over all processes of the store.
     """
 
     def __init__(
@@ -61,15 +62,17 @@ class Attempts:
         recorder: Recorder,
         placing: Placing,
         tasks: OpenTasks,
-        llm_pools: Mapping[str, LlmBackend],
-        tool_pools: Mapping[str, ToolBackend],
+        pools: tuple[Mapping[str, LlmBackend], Mapping[str, ToolBackend]],
+        limits: PoolLimits,
     ) -> None:
+        llm_pools, tool_pools = pools
         self._recorder = recorder
         self._placing = placing
         self._tasks = tasks
         self._llm_pools = dict(llm_pools)
         self._tool_pools = dict(tool_pools)
         self._admission = Admission(recorder)
+        self._limits = limits
 
     async def embed(
         self, step: Step, texts: list[str], model: str
@@ -150,6 +153,7 @@ class Attempts:
             if step.fence is not None:
                 # The lease is checked, and the attempt known to a later worker, before it runs.
                 await self._recorder.durable(step.task_id, step.fence)
+            await self._limits.enter(step, decision, self._recorder.now_s())
             await self._admission.enter(step, decision, cap)
             meter.start(self._recorder.now_s())
             yield decision, meter
@@ -160,6 +164,7 @@ class Attempts:
         finally:
             ended = meter.finish(self._recorder.now_s(), outcome, failure)
             self._admission.leave(ended, decision, cap, step.fence)
+            self._limits.leave(step, decision)
             if outcome == "ok":
                 self._tasks.step_done(step.task_id, step.step_id)
 

@@ -108,6 +108,10 @@ class AgentTask(Generic[C, P, R]):
         self.wrap_up_s = wrap_up_s if wrap_up is not None else 0.0
         self.__doc__ = function.__doc__
 
+    def limited(self, limit: AgentLimit) -> "AgentTask[C, P, R]":
+        """The same agent with another limit."""
+        return AgentTask(self.function, self.name, limit, self.wrap_up, self.wrap_up_s)
+
     def arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         """The arguments of a run by name, as they are recorded."""
         bound = inspect.signature(self.function).bind(None, *args, **kwargs)

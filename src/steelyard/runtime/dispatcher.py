@@ -35,6 +35,7 @@ from steelyard.runtime.attempts import Attempts, Settlement, lost_attempt
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
 from steelyard.runtime.placing import Placing
+from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorded_answer import recorded_llm
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.retry import pause_before_retry_s
@@ -54,6 +55,7 @@ class Dispatcher:
         llm_pools: Backends by pool name.
         tool_pools: Backends by pool name.
         outage_patience_s: How long a step waits for a pool that could run it and is down.
+        limits: Limits of pools over all processes of the store; None for none.
     """
 
     def __init__(
@@ -63,11 +65,18 @@ class Dispatcher:
         llm_pools: Mapping[str, LlmBackend],
         tool_pools: Mapping[str, ToolBackend],
         outage_patience_s: float = _OUTAGE_PATIENCE_S,
+        limits: PoolLimits | None = None,
     ) -> None:
         self._recorder = recorder
         self._placing = Placing(recorder, policy, outage_patience_s)
         self._tasks = OpenTasks()
-        self._attempts = Attempts(recorder, self._placing, self._tasks, llm_pools, tool_pools)
+        self._attempts = Attempts(
+            recorder,
+            self._placing,
+            self._tasks,
+            (llm_pools, tool_pools),
+            limits or PoolLimits.none(),
+        )
 
     @property
     def state(self) -> FleetState:

@@ -38,6 +38,18 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     look_s: float = 0.2
 
 
+class TaskOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """In which order, and how often.
+
+    Attributes:
+        priority: Higher ones are taken first; of one priority, the oldest.
+        key: Chosen by the caller; a second task with the same key is the first one.
+    """
+
+    priority: int = 0
+    key: str = ""
+
+
 class Worker:
     """Runs the tasks of some agents.
 
@@ -78,8 +90,14 @@ class Worker:
     # ------------------------------------------------------------- from outside
 
     async def submit(
-        self, agent: AnyAgent, task_id: str, limits: TaskLimits, arguments: dict[str, JsonValue]
-    ) -> None:
+        self,
+        agent: AnyAgent,
+        task_id: str,
+        limits: TaskLimits,
+        arguments: dict[str, JsonValue],
+        *,
+        order: TaskOrder | None = None,
+    ) -> str:
         """Put a task into the store; it is on disk when this returns.
 
         Args:
@@ -87,6 +105,10 @@ class Worker:
             task_id: Unique id; a task that is there already stays as it is.
             limits: Deadline and budget.
             arguments: The agent's arguments by name.
+            order: Its priority, and the caller's key; None for the usual ones.
+
+        Returns:
+            Id of the task; of the first one with the key, where there is one.
         """
         now_s = self._dispatcher.now_s()
         event = TaskSubmitted(
@@ -97,8 +119,13 @@ class Worker:
             budget_usd=limits.budget_usd,
             arguments=arguments,
         )
-        await asyncio.wrap_future(self._store.submit(Submission(event=event)))
+        order = order or TaskOrder()
+        submission = Submission(event=event, key=order.key, priority=order.priority)
+        await asyncio.wrap_future(self._store.submit(submission))
         self._wake.set()
+        if not order.key:
+            return task_id
+        return await asyncio.wrap_future(self._store.task_with_key(order.key)) or task_id
 
     async def result(self, task_id: str) -> TaskFinished:
         """Wait for a task's end, whoever runs it.

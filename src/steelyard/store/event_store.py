@@ -8,8 +8,9 @@ from typing import Self, TypeVar
 import msgspec
 
 from steelyard.domain.events import Event, SignalSent, TaskFinished
+from steelyard.domain.pool import PoolLimit
 from steelyard.errors import SchemaMismatchError, StoreError
-from steelyard.store import task_sql
+from steelyard.store import place_sql, task_sql
 from steelyard.store.backend import Backend, EventRow
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
@@ -140,6 +141,22 @@ class EventStore:
         return self._writer.call(
             lambda backend: task_sql.tasks(backend, state=state, limit=limit, task_id=task_id)
         )
+
+    def take_places(
+        self, owner: str, asked: tuple[str, list[str]], limit: PoolLimit, lease_s: float
+    ) -> "Future[list[str]]":
+        """Which of the wanted places in a pool may a process have? See `place_sql`."""
+        return self._writer.call(
+            lambda backend: place_sql.take_places(backend, owner, asked, limit, lease_s)
+        )
+
+    def renew_places(self, owner: str, lease_s: float) -> "Future[None]":
+        """Keep a process's places for so many seconds more."""
+        return self._writer.call(lambda backend: place_sql.renew_places(backend, owner, lease_s))
+
+    def free_place(self, pool: str, name: str) -> "Future[None]":
+        """Give a place back."""
+        return self._writer.call(lambda backend: place_sql.free_place(backend, pool, name))
 
     def events(self, after: int = 0, limit: int = _PAGE) -> "Future[list[tuple[int, bytes]]]":
         """Which events come after a number of the log, as (number, JSON)?"""

@@ -9,7 +9,7 @@ from psycopg import conninfo
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import Backend, EventRow
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Holds whoever makes the tables, and whoever takes tasks of agents with limits.
 _MAKE_LOCK, _CLAIM_LOCK = 0x53594C44, 0x53594C45
 _CONNECT_TIMEOUT_S = 5
@@ -46,6 +46,16 @@ CREATE INDEX IF NOT EXISTS tasks_to_run ON tasks (priority DESC, number) WHERE s
 CREATE INDEX IF NOT EXISTS tasks_held ON tasks (worker) WHERE worker <> '';
 CREATE INDEX IF NOT EXISTS tasks_started ON tasks (agent, started_s) WHERE started_s > 0;
 CREATE INDEX IF NOT EXISTS tasks_by_parent ON tasks (parent) WHERE parent <> '';
+CREATE INDEX IF NOT EXISTS tasks_waiting ON tasks (lease_until_s) WHERE state = 'waiting';
+CREATE TABLE IF NOT EXISTS places (
+    pool TEXT NOT NULL,
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    until_s DOUBLE PRECISION NOT NULL,
+    started_s DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (pool, name)
+);
+CREATE INDEX IF NOT EXISTS places_by_owner ON places (owner);
 """
 
 

@@ -11,7 +11,7 @@ import msgspec
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import EventRow
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # "SYLD": tells our files from any other SQLite file.
 _APPLICATION_ID = 0x53594C44
 _SCHEMA = """
@@ -43,6 +43,16 @@ CREATE INDEX tasks_to_run ON tasks (priority DESC, number) WHERE state = 'open';
 CREATE INDEX tasks_held ON tasks (worker) WHERE worker <> '';
 CREATE INDEX tasks_started ON tasks (agent, started_s) WHERE started_s > 0;
 CREATE INDEX tasks_by_parent ON tasks (parent) WHERE parent <> '';
+CREATE INDEX tasks_waiting ON tasks (lease_until_s) WHERE state = 'waiting';
+CREATE TABLE places (
+    pool TEXT NOT NULL,
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    until_s REAL NOT NULL,
+    started_s REAL NOT NULL,
+    PRIMARY KEY (pool, name)
+) STRICT;
+CREATE INDEX places_by_owner ON places (owner);
 """
 _BUSY_TIMEOUT_S = 5.0
 _INSERT = "INSERT INTO events (t_s, kind, task_id, body) VALUES (?, ?, ?, ?)"
