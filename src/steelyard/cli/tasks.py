@@ -12,7 +12,6 @@ from rich.table import Table
 
 from steelyard.domain.events import Event, SignalSent, TaskSubmitted
 from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
-from steelyard.ledger.ledger import Ledger
 from steelyard.runtime.journal import Journal
 from steelyard.store.event_store import EventStore
 from steelyard.store.open_store import open_store
@@ -56,8 +55,8 @@ def run_show(where: str, task_id: str, *, as_json: bool) -> None:
     with _existing(where) as store:
         row = _row(store, task_id)
         events = store.journal(task_id).result()
+        cost_usd = store.cost_usd(task_id).result()
     journal = Journal.of(events)
-    cost_usd = _cost_usd(events)
     if as_json:
         told = {
             "task": row,
@@ -75,7 +74,7 @@ def run_show(where: str, task_id: str, *, as_json: bool) -> None:
             result[:_MAX_CELL_CHARS],
         )
     Console(markup=False).print(
-        f"task {task_id}: agent {row.agent}, {row.state}, cost {cost_usd:.6f} USD"
+        f"task {task_id}: agent {row.agent}, {row.state}, cost {cost_usd:.6f} USD with its children"
     )
     Console(markup=False).print(table)
     if journal.finished is not None and journal.finished.error:
@@ -188,10 +187,6 @@ def _row(store: EventStore, task_id: str) -> TaskRow:
             f"task {task_id} is not in {store.where}; `steelyard tasks list` shows those that are"
         )
     return rows[0]
-
-
-def _cost_usd(events: tuple[Event, ...]) -> float:
-    return Ledger.of(events).cost_usd
 
 
 def _line(event: Event, *, as_json: bool) -> str:

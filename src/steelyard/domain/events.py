@@ -175,6 +175,7 @@ class StepRecorded(msgspec.Struct, frozen=True, kw_only=True, tag="step_recorded
         result: Its result, where it went well.
         error_code: Stable code of its error, empty when it went well.
         error: The error's message.
+        cost_usd: What a child task and its children cost; 0 for other steps.
     """
 
     t_s: float
@@ -187,10 +188,23 @@ class StepRecorded(msgspec.Struct, frozen=True, kw_only=True, tag="step_recorded
     result: JsonValue = None
     error_code: str = ""
     error: str = ""
+    cost_usd: float = 0.0
 
 
 class StepWaiting(msgspec.Struct, frozen=True, kw_only=True, tag="step_waiting"):
-    """A `sleep` step began; after a crash it goes on to the same `until_s`."""
+    """A step that may last long began; after a crash it goes on with what is said here.
+
+    Attributes:
+        t_s: When.
+        task_id: The task.
+        step_id: The step.
+        path: Its place in the program.
+        kind: What kind of step it is.
+        name: Its name.
+        fingerprint: Hash of what was asked.
+        until_s: End of a `sleep`, or of the patience of a `signal`; None without an end.
+        reserved_usd: What a `child` may cost; it is taken off the task's own budget until then.
+    """
 
     t_s: float
     task_id: str
@@ -199,7 +213,8 @@ class StepWaiting(msgspec.Struct, frozen=True, kw_only=True, tag="step_waiting")
     kind: StepKind
     name: str
     fingerprint: str
-    until_s: float
+    until_s: float | None = None
+    reserved_usd: float | None = None
 
 
 class SignalSent(msgspec.Struct, frozen=True, kw_only=True, tag="signal_sent"):

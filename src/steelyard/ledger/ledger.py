@@ -13,6 +13,7 @@ from steelyard.domain.events import (
     Event,
     PoolAdded,
     StepPlaced,
+    StepRecorded,
     StepRefused,
     TaskFinished,
     TaskStatus,
@@ -67,6 +68,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
         budget_usd: Its budget; None without one.
         status: How it ended.
         cost_usd: Cost of all its attempts, failed ones included.
+        children_usd: Cost of its children, which have records of their own.
         error_code: Why it failed, empty otherwise.
     """
 
@@ -79,12 +81,14 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: TaskStatus
     cost_usd: float
     error_code: str
+    children_usd: float = 0.0
 
     @property
     def met_slo(self) -> bool:
         """Did it succeed, in time and inside its budget?"""
         in_time = self.deadline_s is None or self.finished_s <= self.deadline_s
-        in_budget = self.budget_usd is None or self.cost_usd <= self.budget_usd
+        whole_usd = self.cost_usd + self.children_usd
+        in_budget = self.budget_usd is None or whole_usd <= self.budget_usd
         return self.status == "succeeded" and in_time and in_budget
 
 
@@ -101,6 +105,7 @@ class Ledger:
         self.refused: list[StepRefused] = []
         self._submitted: dict[str, TaskSubmitted] = {}
         self._spent_usd: dict[str, list[float]] = {}
+        self._children_usd: dict[str, list[float]] = {}
         self._placed: dict[tuple[str, int, int], StepPlaced] = {}
         self._started_s: dict[tuple[str, int, int], float] = {}
         self._first_s = math.inf
@@ -149,6 +154,9 @@ class Ledger:
                 self._started_s[(event.task_id, event.step_id, event.attempt)] = event.t_s
             case AttemptFinished():
                 self._close_attempt(event)
+            case StepRecorded():
+                if event.cost_usd:
+                    self._children_usd.setdefault(event.task_id, []).append(event.cost_usd)
             case TaskFinished():
                 self._close_task(event)
             case _:
@@ -191,6 +199,7 @@ class Ledger:
                 status=event.status,
                 cost_usd=math.fsum(self._spent_usd.pop(event.task_id, [])),
                 error_code=event.error_code,
+                children_usd=math.fsum(self._children_usd.pop(event.task_id, [])),
             )
         )
 

@@ -3,11 +3,11 @@
 from typing import Any, Protocol
 
 from steelyard.domain.events import JsonValue, TaskFinished, TaskSubmitted
-from steelyard.errors import ConfigError, StepFailedError
+from steelyard.errors import BudgetExceededError, ConfigError, StepFailedError
 from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
-from steelyard.runtime.steps import Slot
+from steelyard.runtime.steps import Slot, TaskSteps
 
 
 class ChildTasks(Protocol):
@@ -19,28 +19,33 @@ class ChildTasks(Protocol):
         """Submit a task, unless it is there already, and wait for its end."""
         ...
 
+    async def cost_usd(self, task_id: str) -> float:
+        """What have a task and its children cost so far, in USD?"""
+        ...
+
 
 class Children:
     """Runs the children of one task.
 
     Args:
-        task_id: The task.
+        steps: The task's steps.
         terms: Its terms.
-        dispatcher: Tells the time.
+        dispatcher: Tells the time, and what is left of the budget.
         tasks: Runs child tasks; None where there is no task store.
     """
 
     def __init__(
         self,
-        task_id: str,
+        steps: TaskSteps,
         terms: TaskTerms,
         dispatcher: Dispatcher,
         tasks: ChildTasks | None,
     ) -> None:
-        self._task_id = task_id
+        self._task_id = steps.task_id
+        self._steps = steps
         self._terms = terms
         self._dispatcher = dispatcher
-        self._children = tasks
+        self._tasks = tasks
 
     async def run(
         self,
@@ -61,26 +66,47 @@ class Children:
             The child's result.
 
         Raises:
+            BudgetExceededError: It needed more than what was left of this task's budget.
             StepFailedError: It failed or was cancelled.
         """
-        if self._children is None:
+        if self._tasks is None:
             raise ConfigError(
                 f"task {self._task_id} cannot have children: it runs without a task store; "
                 "submit it to a worker"
             )
+        budget_usd = await self._reserve(limits, slot)
         event = TaskSubmitted(
             t_s=self._dispatcher.now_s(),
             task_id=f"{self._task_id}.{slot.path}",
             agent=agent.name,
             deadline_s=limits.deadline_from(self._dispatcher.now_s(), self._terms.deadline_s),
-            budget_usd=limits.budget_usd,
+            budget_usd=budget_usd,
             arguments=arguments,
             parent=self._task_id,
         )
-        ended = await self._children.run_child(agent, event)
-        if ended.status != "succeeded":
-            raise StepFailedError(
-                f"child task {event.task_id} of agent {agent.name} {ended.status}: "
-                f"{ended.error or 'no error was recorded'}"
-            )
-        return ended.result
+        ended = await self._tasks.run_child(agent, event)
+        self._steps.charge(slot, await self._tasks.cost_usd(event.task_id))
+        if ended.status == "succeeded":
+            return ended.result
+        told = (
+            f"child task {event.task_id} of agent {agent.name} {ended.status}: "
+            f"{ended.error or 'no error was recorded'}"
+        )
+        if ended.error_code == BudgetExceededError.code and budget_usd != limits.budget_usd:
+            # The child's own budget would have allowed it: this task's is what ended.
+            raise BudgetExceededError(told)
+        raise StepFailedError(told)
+
+    async def _reserve(self, limits: TaskLimits, slot: Slot) -> float | None:
+        """What may the child cost? As much is taken off this task's budget before it begins.
+
+        `budget = min(own budget, what is left of the parent's)`
+        """
+        if slot.began:
+            return limits.budget_usd if slot.reserved_usd is None else slot.reserved_usd
+        left_usd = self._dispatcher.left_usd(self._task_id)
+        if left_usd is None:
+            return limits.budget_usd
+        budget_usd = left_usd if limits.budget_usd is None else min(limits.budget_usd, left_usd)
+        await self._steps.wait_begins(slot, None, budget_usd)
+        return budget_usd

@@ -69,7 +69,7 @@ class TaskContext:
         self._dispatcher = dispatcher
         client, self._model = gateway
         self._asking = Asking(self.task_id, terms, dispatcher, client)
-        self._children = Children(self.task_id, terms, dispatcher, children)
+        self._children = Children(steps, terms, dispatcher, children)
         self._inbox = inbox
 
     @property
@@ -217,7 +217,9 @@ class TaskContext:
 
         Args:
             agent: What to run.
-            limits: The child's. Its deadline is never later than this task's.
+            limits: The child's. Its deadline is never later than this task's, and its budget comes
+                out of this task's: without one of its own it gets all that is left, so children
+                that run side by side need budgets.
             args: The agent's arguments.
             kwargs: The agent's arguments by name.
 
@@ -225,6 +227,7 @@ class TaskContext:
             What it returned.
 
         Raises:
+            BudgetExceededError: It needed more than what was left of this task's budget.
             StepFailedError: It failed or was cancelled.
         """
         arguments = agent.arguments(*args, **kwargs)

@@ -213,6 +213,13 @@ class Dispatcher:
         """Agent, deadline and budget of an open task; None when it is not open."""
         return self._tasks.terms(task_id)
 
+    def left_usd(self, task_id: str) -> float | None:
+        """What is left of an open task's budget, in USD? None when it has none."""
+        terms = self._tasks.terms(task_id)
+        if terms is None or terms.budget_usd is None:
+            return None
+        return max(0.0, terms.budget_usd - self.state.committed_usd(task_id))
+
     def next_step_id(self, task_id: str) -> int:
         """Which number does the task's next step get?"""
         return self._tasks.next_step_id(task_id)

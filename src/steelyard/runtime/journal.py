@@ -39,6 +39,7 @@ class StepRecord(msgspec.Struct):
         error_code: Code of its error; empty without one.
         error: The error's message.
         until_s: End of a `sleep` that has begun.
+        reserved_usd: What a `child` that has begun may cost.
     """
 
     step_id: int
@@ -54,6 +55,7 @@ class StepRecord(msgspec.Struct):
     error_code: str = ""
     error: str = ""
     until_s: float | None = None
+    reserved_usd: float | None = None
 
     @property
     def told(self) -> str:
@@ -157,6 +159,7 @@ class Journal:
         )
         if isinstance(event, StepWaiting):
             record.until_s = event.until_s
+            record.reserved_usd = event.reserved_usd
         else:
             record.done = True
             record.result = event.result

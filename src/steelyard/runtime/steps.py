@@ -48,6 +48,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         fingerprint: Hash of what is asked.
         attempt: Number of its next attempt.
         until_s: End of a `sleep` that began before; None otherwise.
+        reserved_usd: What a `child` that began before may cost; None otherwise.
+        began: Whether the step's beginning is recorded.
     """
 
     step_id: int
@@ -57,6 +59,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     attempt: int = 0
     until_s: float | None = None
+    reserved_usd: float | None = None
+    began: bool = False
 
 
 class _Branch:
@@ -95,6 +99,7 @@ class TaskSteps:
         self._dispatcher = dispatcher
         self._root = _Branch(self, "")
         self._asked: set[str] = set()
+        self._costs_usd: dict[str, float] = {}
 
     async def perform(
         self,
@@ -155,8 +160,14 @@ class TaskSteps:
 
         return await self.perform("local", name, asked, performed)
 
-    async def wait_begins(self, slot: Slot, until_s: float) -> None:
-        """Record until when a `sleep` lasts, before it begins."""
+    def charge(self, slot: Slot, cost_usd: float) -> None:
+        """A child cost so much; recorded with its step's end."""
+        self._costs_usd[slot.path] = cost_usd
+
+    async def wait_begins(
+        self, slot: Slot, until_s: float | None, reserved_usd: float | None = None
+    ) -> None:
+        """Record that a step begins that may last long, and on what terms."""
         event = StepWaiting(
             t_s=self._dispatcher.now_s(),
             task_id=self.task_id,
@@ -166,6 +177,7 @@ class TaskSteps:
             name=slot.name,
             fingerprint=slot.fingerprint,
             until_s=until_s,
+            reserved_usd=reserved_usd,
         )
         self._dispatcher.record(event, self.fence)
         await self._dispatcher.durable(self.task_id, self.fence)
@@ -230,6 +242,8 @@ class TaskSteps:
             fingerprint=asked,
             attempt=record.attempts,
             until_s=record.until_s,
+            reserved_usd=record.reserved_usd,
+            began=True,
         )
 
     async def _record(self, slot: Slot, result: JsonValue, error: SteelyardError | None) -> None:
@@ -247,6 +261,7 @@ class TaskSteps:
             result=result,
             error_code="" if error is None else error.code,
             error="" if error is None else str(error),
+            cost_usd=self._costs_usd.pop(slot.path, 0.0),
         )
         self._dispatcher.record(event, self.fence)
         await self._dispatcher.durable(self.task_id, self.fence)

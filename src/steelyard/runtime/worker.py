@@ -311,6 +311,10 @@ class Worker:
 
     # ----------------------------------------------------------------- children
 
+    async def cost_usd(self, task_id: str) -> float:
+        """What have a task and its children cost so far, in USD?"""
+        return await asyncio.wrap_future(self._store.cost_usd(task_id))
+
     async def run_child(self, agent: AnyAgent, event: TaskSubmitted) -> TaskFinished:
         """Submit a task of a task, run it here when it is new, and wait for its end."""
         submission = Submission(event=event, worker=self.name, lease_s=self._settings.lease_s)

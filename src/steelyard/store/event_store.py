@@ -1,5 +1,6 @@
 """Event log and task store in one: what every backend's database is asked, in one place."""
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -7,7 +8,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from steelyard.domain.events import Event, SignalSent, TaskFinished
+from steelyard.domain.events import AttemptFinished, Event, SignalSent, TaskFinished
 from steelyard.domain.pool import PoolLimit
 from steelyard.errors import SchemaMismatchError, StoreError
 from steelyard.store import place_sql, task_sql
@@ -128,6 +129,11 @@ class EventStore:
         """
         return self._writer.call(lambda backend: task_sql.cancel(backend, task_id, t_s))
 
+    def cost_usd(self, task_id: str) -> "Future[float]":
+        """What have the attempts of a task and of its children cost, in USD?"""
+        found = self._writer.call(lambda backend: task_sql.family_attempts(backend, task_id))
+        return _mapped(found, _cost_usd)
+
     def tasks(
         self, state: str = "", limit: int = 100, task_id: str = ""
     ) -> "Future[list[TaskRow]]":
@@ -231,6 +237,11 @@ def iter_events(bodies: Iterator[bytes]) -> Iterator[Event]:
         raise SchemaMismatchError(
             f"the log holds an event that this version cannot read: {error}"
         ) from error
+
+
+def _cost_usd(bodies: list[bytes]) -> float:
+    ends = [event for event in decode_events(bodies) if isinstance(event, AttemptFinished)]
+    return math.fsum(end.cost_usd for end in ends)
 
 
 def _lease(task_id: str, agent: str, fence: int, bodies: list[bytes]) -> Lease:

@@ -9,7 +9,13 @@ from typing import Any, cast
 import msgspec
 
 from steelyard.domain.agent import AgentLimit
-from steelyard.domain.events import CancelRequested, Event, TaskFinished, TaskResumed
+from steelyard.domain.events import (
+    AttemptFinished,
+    CancelRequested,
+    Event,
+    TaskFinished,
+    TaskResumed,
+)
 from steelyard.store.backend import Backend, EventRow
 from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow, TaskState
 
@@ -58,6 +64,22 @@ def bodies(backend: Backend, task_id: str) -> list[bytes]:
     """The events of a task, in order."""
     sql = "SELECT body FROM events WHERE task_id = ? ORDER BY seq"
     return [bytes(body) for (body,) in backend.execute(sql, (task_id,))]
+
+
+_FAMILY = (
+    "WITH RECURSIVE family (task_id) AS (SELECT task_id FROM tasks WHERE task_id = ?"
+    " UNION SELECT tasks.task_id FROM tasks JOIN family ON tasks.parent = family.task_id)"
+)
+
+
+def family_attempts(backend: Backend, task_id: str) -> list[bytes]:
+    """The ends of all attempts of a task and of its children."""
+    rows = backend.execute(
+        f"{_FAMILY} SELECT body FROM events JOIN family ON events.task_id = family.task_id"  # noqa: S608 - a constant
+        " WHERE kind = ? ORDER BY seq",
+        (task_id, str(AttemptFinished.__struct_config__.tag)),
+    )
+    return [bytes(body) for (body,) in rows]
 
 
 def claim(backend: Backend, wish: Claim) -> list[tuple[str, str, int, list[bytes]]]:
@@ -177,9 +199,7 @@ def release(backend: Backend, task_id: str, fence: int) -> None:
 def cancel(backend: Backend, task_id: str, t_s: float) -> bool:
     """Mark a task and its children; end those at once that nobody has begun."""
     rows = backend.execute(
-        "WITH RECURSIVE family (task_id) AS (SELECT task_id FROM tasks WHERE task_id = ?"
-        " UNION SELECT tasks.task_id FROM tasks JOIN family ON tasks.parent = family.task_id)"
-        " UPDATE tasks SET cancelled = 1 WHERE state = 'open' AND cancelled = 0"
+        f"{_FAMILY} UPDATE tasks SET cancelled = 1 WHERE state = 'open' AND cancelled = 0"  # noqa: S608 - a constant
         " AND task_id IN (SELECT task_id FROM family) RETURNING task_id, fence",
         (task_id,),
     )
