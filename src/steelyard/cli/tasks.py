@@ -15,7 +15,7 @@ from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
 from steelyard.runtime.journal import Journal
 from steelyard.store.event_store import EventStore
 from steelyard.store.open_store import open_store
-from steelyard.store.tasks import Submission, TaskRow
+from steelyard.store.tasks import ENDED, Submission, TaskRow
 
 _WATCH_PAUSE_S = 0.2
 _MAX_CELL_CHARS = 60
@@ -97,7 +97,7 @@ def run_watch(where: str, task_id: str, *, as_json: bool) -> None:
             for event in events[shown:]:
                 print(_line(event, as_json=as_json), flush=True)
             shown = len(events)
-            if row.state not in {"queued", "running"}:
+            if row.state in ENDED:
                 return
             time.sleep(_WATCH_PAUSE_S)
 
@@ -152,7 +152,7 @@ def run_retry(where: str, task_id: str, new_id: str) -> None:
     chosen = new_id or f"{task_id}-{uuid.uuid4().hex[:6]}"
     with _existing(where) as store:
         row = _row(store, task_id)
-        if row.state in {"queued", "running"}:
+        if row.state not in ENDED:
             raise ConfigError(f"task {task_id} is {row.state}; cancel it, or wait for its end")
         before = Journal.of(store.journal(task_id).result()).submitted
         if before is None:

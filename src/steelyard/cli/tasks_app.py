@@ -24,7 +24,8 @@ def list_tasks(
     state: Annotated[
         str,
         typer.Option(
-            "--state", help="Only those: queued, running, succeeded, failed or cancelled."
+            "--state",
+            help="Only those: queued, running, waiting, succeeded, failed or cancelled.",
         ),
     ] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,

@@ -8,15 +8,19 @@ from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.steps import Slot, TaskSteps
+from steelyard.runtime.waits import Waits
 
 
 class ChildTasks(Protocol):
     """Runs tasks for tasks."""
 
     async def run_child(
-        self, agent: AgentTask[Any, ..., Any], event: TaskSubmitted
+        self, agent: AgentTask[Any, ..., Any], event: TaskSubmitted, waits: Waits
     ) -> TaskFinished:
-        """Submit a task, unless it is there already, and wait for its end."""
+        """Submit a task, unless it is there already, and wait for its end.
+
+        `waits` of the parent is told whether anybody runs the child.
+        """
         ...
 
     async def cost_usd(self, task_id: str) -> float:
@@ -84,7 +88,7 @@ class Children:
             arguments=arguments,
             parent=self._task_id,
         )
-        ended = await self._tasks.run_child(agent, event)
+        ended = await self._tasks.run_child(agent, event, self._steps.waits)
         self._steps.charge(slot, await self._tasks.cost_usd(event.task_id))
         if ended.status == "succeeded":
             return ended.result

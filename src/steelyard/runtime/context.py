@@ -10,6 +10,7 @@ from steelyard.domain.events import JsonValue
 from steelyard.domain.task import Step, ToolCall
 from steelyard.errors import (
     LeaseLostError,
+    SignalTimeoutError,
     SteelyardError,
     StoreError,
 )
@@ -23,6 +24,7 @@ from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.recorded_errors import recorded_error
 from steelyard.runtime.steps import Slot, TaskSteps
 from steelyard.runtime.transcript import LlmAnswer
+from steelyard.runtime.waits import Wait
 
 __all__ = ["ChildTasks", "LlmClient", "StepSummary", "TaskContext", "decode_answer"]
 
@@ -177,6 +179,9 @@ class TaskContext:
     async def sleep(self, seconds_s: float) -> None:
         """Wait; after a crash, only for what is left.
 
+        A task that only waits, for more than a moment, is parked: its worker lets go of it, and
+        the next free one goes on with it when the time has come.
+
         Args:
             seconds_s: For how long, in seconds.
         """
@@ -186,25 +191,44 @@ class TaskContext:
             if until_s is None:
                 until_s = self.now_s() + seconds_s
                 await self._steps.wait_begins(slot, until_s)
-            await asyncio.sleep(max(0.0, until_s - self.now_s()))
+            with self._steps.waits.waiting(Wait(until_s=until_s)):
+                await asyncio.sleep(max(0.0, until_s - self.now_s()))
             return None
 
         await self._steps.perform("sleep", "sleep", seconds_s, run)
 
-    async def signal(self, name: str) -> Any:  # noqa: ANN401 - JSON is any value
+    async def signal(self, name: str, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - JSON
         """Wait for a value that somebody sends to this task, e.g. a person's yes.
 
         Args:
             name: Name of the signal; values of one name are taken in the order they were sent.
+            timeout_s: Seconds to wait, also over a restart; None waits for ever. An
+                `asyncio.timeout` around this would begin anew whenever the task goes on.
 
         Returns:
             The value.
+
+        Raises:
+            SignalTimeoutError: None was sent in time.
         """
 
-        async def run(_: Slot) -> JsonValue:
-            return await self._inbox.take(name)
+        async def run(slot: Slot) -> JsonValue:
+            until_s = slot.until_s
+            if until_s is None and timeout_s is not None:
+                until_s = self.now_s() + timeout_s
+                await self._steps.wait_begins(slot, until_s)
+            wait = Wait(until_s=until_s)
+            left_s = None if until_s is None else max(0.0, until_s - self.now_s())
+            try:
+                with self._steps.waits.waiting(wait):
+                    async with asyncio.timeout(left_s):
+                        return await self._inbox.take(name, wait)
+            except TimeoutError as error:
+                raise SignalTimeoutError(
+                    f"task {self.task_id} got no signal {name} in {timeout_s:g} s"
+                ) from error
 
-        return await self._steps.perform("signal", name, None, run)
+        return await self._steps.perform("signal", name, timeout_s, run)
 
     async def child(
         self,
@@ -257,15 +281,19 @@ class TaskContext:
                 one.close()
             raise recorded_error(record.error_code, record.error)
 
+        waits = self._steps.waits
+
         async def branch(number: int, coroutine: Coroutine[Any, Any, R]) -> R:
             with self._steps.branch(f"{slot.path}.{number}"):
                 return await coroutine
 
         running: list[asyncio.Task[R]] = []
         try:
-            async with asyncio.TaskGroup() as group:
-                for number, one in enumerate(steps):
-                    running.append(group.create_task(branch(number, one)))
+            with waits.forked(len(steps)):
+                async with asyncio.TaskGroup() as group:
+                    for number, one in enumerate(steps):
+                        running.append(group.create_task(branch(number, one)))
+                        running[-1].add_done_callback(lambda _: waits.branch_ended())
         except BaseExceptionGroup:
             failures = [_failure(one) for one in running]
             first = next(one for one in failures if one is not None)

@@ -6,6 +6,7 @@ Paths therefore do not depend on which branch is faster. `step_id` numbers steps
 which they were first asked for, and the log keeps which number a path has.
 """
 
+import asyncio
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Generator
@@ -32,6 +33,7 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fingerprint import fingerprint
 from steelyard.runtime.journal import Journal, StepRecord
 from steelyard.runtime.recorded_errors import recorded_error
+from steelyard.runtime.waits import Waits
 
 # The path of what `wrap_up` does starts with this.
 WRAP_UP = "wrap_up"
@@ -96,6 +98,9 @@ class TaskSteps:
         self.task_id = task_id
         self.fence = fence
         self.journal = journal
+        self.waits = Waits()
+        # No further step is performed, and none recorded.
+        self.closed = False
         self._dispatcher = dispatcher
         self._root = _Branch(self, "")
         self._asked: set[str] = set()
@@ -122,13 +127,18 @@ class TaskSteps:
         Raises:
             NondeterminismError: The journal has another step in this place.
             SteelyardError: The step failed, now or in the journal.
+            asyncio.CancelledError: The task was told to stop before.
         """
+        if self.closed:
+            # The task was told to stop, and goes on nevertheless, in a `finally` for instance.
+            raise asyncio.CancelledError
         slot = self._slot(kind, name, fingerprint(asked, name))
         record = self.journal.steps.get(slot.path)
         if record is not None and record.done:
             if record.error_code:
                 raise recorded_error(record.error_code, record.error)
             return record.result
+        self.waits.begin()
         try:
             result = await run(slot)
         except (LeaseLostError, StoreError):
@@ -137,9 +147,12 @@ class TaskSteps:
         except SteelyardError as error:
             await self._record(slot, None, error)
             raise
-        if kind not in {"llm", "tool"}:
-            await self._record(slot, result, None)
-        return result
+        else:
+            if kind not in {"llm", "tool"}:
+                await self._record(slot, result, None)
+            return result
+        finally:
+            self.waits.end()
 
     async def local(self, name: str, asked: JsonValue, run: Callable[[], Any]) -> JsonValue:
         """The result of a local step: a function that runs right here, once."""

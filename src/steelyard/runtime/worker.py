@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
@@ -16,8 +17,17 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.runner import RunningTask, TaskRunner
+from steelyard.runtime.waits import Waits
 from steelyard.store.event_store import EventStore
-from steelyard.store.tasks import Claim, HeldTask, Lease, Submission
+from steelyard.store.tasks import (
+    ENDED,
+    Claim,
+    HeldTask,
+    Lease,
+    Parking,
+    Submission,
+    TaskState,
+)
 
 AnyAgent = AgentTask[Any, ..., Any]
 
@@ -30,12 +40,15 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         slots: Tasks that it runs at once; children of its tasks come on top.
         lease_s: Seconds after which a task whose worker is silent is taken over by another one.
         look_s: Seconds between looks for new tasks, cancellations and signals.
+        park_s: A task that only sleeps is parked in the store when it sleeps for more than so many
+            seconds; one that waits for a signal, or for a child that nobody runs, always is.
     """
 
     name: str = "worker"
     slots: int = 100
     lease_s: float = 10.0
     look_s: float = 0.2
+    park_s: float = 1.0
 
 
 class TaskOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,11 +140,14 @@ class Worker:
             return task_id
         return await asyncio.wrap_future(self._store.task_with_key(order.key)) or task_id
 
-    async def result(self, task_id: str) -> TaskFinished:
+    async def result(
+        self, task_id: str, told: Callable[[TaskState], None] = lambda _: None
+    ) -> TaskFinished:
         """Wait for a task's end, whoever runs it.
 
         Args:
             task_id: The task.
+            told: Called now and then with the state of a task that has not ended.
 
         Returns:
             How it ended; on disk by then.
@@ -146,9 +162,10 @@ class Worker:
             while not ended.done():
                 if self._failure is not None:
                     raise self._failure
-                found = None if task_id in self._fences else await self._finished(task_id)
-                if found is not None:
+                found = "running" if task_id in self._fences else await self._finished(task_id)
+                if isinstance(found, TaskFinished):
                     return found
+                told(found)
                 await asyncio.wait([ended], timeout=self._settings.look_s)
             return ended.result()
         finally:
@@ -156,13 +173,16 @@ class Worker:
             if not waiters:
                 self._ended.pop(task_id, None)
 
-    async def _finished(self, task_id: str) -> TaskFinished | None:
+    async def _finished(self, task_id: str) -> TaskFinished | TaskState:
+        """The end of a task, or its state."""
         rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
         if not rows:
             raise TaskNotFoundError(f"task {task_id} is not in {self._store.where}")
-        if rows[0].state in {"queued", "running"}:
-            return None
-        return Journal.of(await self._dispatcher.journal(task_id)).finished
+        if rows[0].state not in ENDED:
+            return rows[0].state
+        finished = Journal.of(await self._dispatcher.journal(task_id)).finished
+        # Begun anew between the two questions.
+        return "queued" if finished is None else finished
 
     # ------------------------------------------------------------------ working
 
@@ -196,6 +216,8 @@ class Worker:
 
     async def _take_tasks(self) -> None:
         limits = {name: agent.limit for name, agent in self._agents.items()}
+        loop = asyncio.get_running_loop()
+        woke_s = -math.inf
         while True:
             own = sum(not running.is_child for running in self._running.values())
             free = self._settings.slots - own
@@ -208,7 +230,9 @@ class Worker:
                     count=free,
                     lease_s=self._settings.lease_s,
                     t_s=self._dispatcher.now_s(),
+                    wake=loop.time() - woke_s >= self._settings.look_s / 2.0,
                 )
+                woke_s = loop.time() if wish.wake else woke_s
                 leases = await asyncio.wrap_future(self._store.claim(wish))
             for lease in leases:
                 self._spawn(lease)
@@ -254,9 +278,28 @@ class Worker:
         running = self._runner.prepare(
             agent, lease.task_id, terms, journal, dict(submitted.arguments)
         )
+        running.steps.waits.when_idle(
+            self._settings.look_s / 2.0, lambda: self._park(running, terms)
+        )
         self._running[lease.task_id] = running
         self._fences[lease.task_id] = lease.fence
         return running, terms
+
+    def _park(self, running: RunningTask, terms: TaskTerms) -> None:
+        """Let go of a task that only waits, unless its wait is as good as over."""
+        waits, now_s = running.steps.waits, self._dispatcher.now_s()
+        ends = [waits.until_s(), running.main_ends_s(terms.deadline_s)]
+        until_s = min((one for one in ends if one is not None), default=None)
+        if until_s is not None and until_s - now_s <= self._settings.park_s:
+            return
+        running.parking = Parking(
+            task_id=running.steps.task_id,
+            fence=terms.fence or 0,
+            after_s=None if until_s is None else until_s - now_s,
+            signals=waits.signals(),
+            children=waits.children(),
+        )
+        running.stop("park")
 
     async def _over(self, lease: Lease, running: RunningTask) -> None:
         """Make the end of a run known, once it is on disk."""
@@ -266,7 +309,10 @@ class Worker:
         try:
             if finished is None:
                 self._dispatcher.drop_task(task_id)
-                await asyncio.wrap_future(self._store.release(task_id, lease.fence))
+                if running.parking is not None and running.stopped == "park":
+                    await asyncio.wrap_future(self._store.park(running.parking))
+                else:
+                    await asyncio.wrap_future(self._store.release(task_id, lease.fence))
             else:
                 await self._dispatcher.durable(task_id, lease.fence)
         except (LeaseLostError, StoreError):
@@ -315,18 +361,24 @@ class Worker:
         """What have a task and its children cost so far, in USD?"""
         return await asyncio.wrap_future(self._store.cost_usd(task_id))
 
-    async def run_child(self, agent: AnyAgent, event: TaskSubmitted) -> TaskFinished:
+    async def run_child(self, agent: AnyAgent, event: TaskSubmitted, waits: Waits) -> TaskFinished:
         """Submit a task of a task, run it here when it is new, and wait for its end."""
         submission = Submission(event=event, worker=self.name, lease_s=self._settings.lease_s)
         lease = await asyncio.wrap_future(self._store.submit(submission))
         if lease is not None and event.task_id not in self._running:
             self._agents.setdefault(agent.name, agent)
             self._spawn(lease, is_child=True)
+
+        def told(state: TaskState) -> None:
+            waits.child_waits(event.task_id, nobody_runs_it=state != "running")
+
         try:
-            return await self.result(event.task_id)
+            return await self.result(event.task_id, told)
         except asyncio.CancelledError:
             parent = self._running.get(event.parent)
-            if parent is None or parent.stopped != "leave":
+            if parent is None or not parent.goes_on:
                 # Nobody waits for this child any more; whoever runs it will stop it.
                 self._store.cancel(event.task_id, self._dispatcher.now_s())
             raise
+        finally:
+            told("running")

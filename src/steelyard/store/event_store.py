@@ -11,11 +11,11 @@ import msgspec
 from steelyard.domain.events import AttemptFinished, Event, SignalSent, TaskFinished
 from steelyard.domain.pool import PoolLimit
 from steelyard.errors import SchemaMismatchError, StoreError
-from steelyard.store import place_sql, task_sql
+from steelyard.store import place_sql, task_sql, waiting_sql
 from steelyard.store.backend import Backend, EventRow
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
-from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow
+from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -112,6 +112,13 @@ class EventStore:
     def release(self, task_id: str, fence: int) -> "Future[None]":
         """Give a task back, so that the next free worker takes it."""
         return self._writer.call(lambda backend: task_sql.release(backend, task_id, fence))
+
+    def park(self, parking: Parking) -> "Future[None]":
+        """Take a task that only waits out of its worker, until there is something to do.
+
+        When that has happened meanwhile, the task is free at once, as if released.
+        """
+        return self._writer.call(lambda backend: waiting_sql.park(backend, parking))
 
     def signal(self, event: SignalSent) -> None:
         """Send a value to a task."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from steelyard.domain.events import SignalSent
 from steelyard.errors import StoreBusyError, StoreError
+from steelyard.store import waiting_sql
 from steelyard.store.backend import Backend, EventRow
 
 R = TypeVar("R")
@@ -216,11 +217,10 @@ class GroupWriter:
             if row.ended is not None:
                 ended.setdefault(row.ended, []).append(row.task_id or "")
             elif row.kind == _SIGNAL:
-                backend.execute(
-                    "UPDATE tasks SET signals = signals + 1 WHERE task_id = ?", (row.task_id,)
-                )
+                waiting_sql.count_signal(backend, row.task_id or "")
         for state, task_ids in sorted(ended.items()):
             backend.end_tasks(state, task_ids)
+            waiting_sql.wake_parents(backend, task_ids)
 
     def _fail(
         self,

@@ -16,6 +16,7 @@ from steelyard.domain.events import (
     TaskFinished,
     TaskResumed,
 )
+from steelyard.store import waiting_sql
 from steelyard.store.backend import Backend, EventRow
 from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow, TaskState
 
@@ -87,6 +88,8 @@ def claim(backend: Backend, wish: Claim) -> list[tuple[str, str, int, list[bytes
     if any(limit.max_running or limit.starts for limit in wish.agents.values()):
         backend.lock_agents()
     now_s = backend.now_s()
+    if wish.wake:
+        waiting_sql.wake_due(backend, now_s)
     room = {
         agent: _room(backend, agent, limit, now_s, wish.count)
         for agent, limit in sorted(wish.agents.items())
@@ -197,18 +200,20 @@ def release(backend: Backend, task_id: str, fence: int) -> None:
 
 
 def cancel(backend: Backend, task_id: str, t_s: float) -> bool:
-    """Mark a task and its children; end those at once that nobody has begun."""
+    """Mark a task and its children; end those at once that nobody holds."""
     rows = backend.execute(
-        f"{_FAMILY} UPDATE tasks SET cancelled = 1 WHERE state = 'open' AND cancelled = 0"  # noqa: S608 - a constant
-        " AND task_id IN (SELECT task_id FROM family) RETURNING task_id, fence",
+        f"{_FAMILY} UPDATE tasks SET cancelled = 1 WHERE cancelled = 0"  # noqa: S608 - a constant
+        " AND state IN ('open', 'waiting') AND task_id IN (SELECT task_id FROM family)"
+        " RETURNING task_id, worker",
         (task_id,),
     )
-    for one, fence in sorted(rows):
+    for one, worker in sorted(rows):
         backend.insert_events([_row(CancelRequested(t_s=t_s, task_id=one))])
-        if fence == 0:
+        if not worker:
             ended = TaskFinished(t_s=t_s, task_id=one, status="cancelled")
             backend.insert_events([_row(ended)])
             backend.execute("UPDATE tasks SET state = 'cancelled' WHERE task_id = ?", (one,))
+            waiting_sql.wake_parents(backend, [one])
     return any(one == task_id for one, _ in rows)
 
 
