@@ -31,6 +31,9 @@ from steelyard.store.tasks import (
 
 AnyAgent = AgentTask[Any, ..., Any]
 
+# A cancellation reaches every running step within 1 s: half of it is for looking.
+_LONGEST_LOOK_S = 0.5
+
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker works.
@@ -330,7 +333,9 @@ class Worker:
         loop = asyncio.get_running_loop()
         renewed_s = loop.time()
         while True:
-            await asyncio.sleep(min(self._settings.look_s, self._settings.lease_s / 4.0))
+            await asyncio.sleep(
+                min(self._settings.look_s, self._settings.lease_s / 4.0, _LONGEST_LOOK_S)
+            )
             due = loop.time() - renewed_s >= self._settings.lease_s / 4.0
             known = dict(self._fences)
             if not known:
