@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import re
 import signal
 import sys
 import uuid
@@ -15,6 +14,7 @@ import msgspec
 import uvloop
 
 from steelyard.cli.demo.live import local_pools
+from steelyard.cli.limits import limits_of
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.settings import Settings, ToolPoolSettings, load_settings
 from steelyard.domain.events import TaskFinished
@@ -29,9 +29,6 @@ from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.runtime.worker import TaskOrder, Worker
 from steelyard.store.event_store import EventStore
 from steelyard.store.open_store import open_store
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 AnyAgent = AgentTask[Any, ..., Any]
 
@@ -63,28 +60,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def limits(self) -> TaskLimits:
         """Deadline and budget; raises ConfigError when one makes no sense."""
-        after_s = None if self.deadline is None else seconds(self.deadline)
-        if self.budget_usd is not None and not self.budget_usd > 0.0:
-            raise ConfigError(f"--budget is {self.budget_usd} USD; it must be greater than 0")
-        return TaskLimits(deadline_after_s=after_s, budget_usd=self.budget_usd)
-
-
-def seconds(duration: str) -> float:
-    """How long is a duration, in seconds?
-
-    Args:
-        duration: A number with ms, s, m, h or d; seconds without a unit.
-
-    Raises:
-        ConfigError: It is none.
-
-    >>> seconds("90s"), seconds("1.5m"), seconds("2")
-    (90.0, 90.0, 2.0)
-    """
-    found = _DURATION.fullmatch(duration)
-    if found is None:
-        raise ConfigError(f"{duration!r} is no duration; write a number with ms, s, m, h or d")
-    return float(found.group(1)) * _SECONDS[found.group(2) or "s"]
+        return limits_of(self.deadline, self.budget_usd)
 
 
 def run_program(program: str, wanted: Wanted, config: Path | None, *, as_json: bool) -> bool:

@@ -10,9 +10,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from steelyard.domain.events import Event, SignalSent, TaskSubmitted
+from steelyard.domain.events import Event, SignalSent
 from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
 from steelyard.runtime.journal import Journal
+from steelyard.runtime.open_tasks import TaskLimits
+from steelyard.runtime.retrying import retried, submitted_anew
 from steelyard.store.event_store import EventStore
 from steelyard.store.open_store import open_store
 from steelyard.store.tasks import ENDED, Submission, TaskRow
@@ -138,13 +140,37 @@ def run_signal(where: str, task_id: str, name: str, value: str) -> None:
     print(f"{task_id}: signal {name} sent")
 
 
-def run_retry(where: str, task_id: str, new_id: str) -> None:
-    """Submit a task's arguments and terms again.
+def run_retry(where: str, task_id: str, limits: TaskLimits) -> None:
+    """Let an ended task go on from where it failed.
+
+    Args:
+        where: The store.
+        task_id: An ended task.
+        limits: New deadline and budget; None for those that it had.
+
+    Raises:
+        ConfigError: The task has not ended, or has succeeded.
+    """
+    with _existing(where) as store:
+        row = _row(store, task_id)
+        journal = Journal.of(store.journal(task_id).result())
+        event = retried(task_id, journal, limits, time.time())
+        store.retry(event).result()
+    kept = sum(step.done and not step.error_code for step in journal.in_order())
+    print(
+        f"{task_id}: queued, with {kept} steps done; `steelyard run FILE.py` or a worker of agent "
+        f"{row.agent} goes on"
+    )
+
+
+def run_again(where: str, task_id: str, new_id: str, limits: TaskLimits) -> None:
+    """Submit a task's arguments again, as a new task.
 
     Args:
         where: The store.
         task_id: An ended task.
         new_id: Id of the new one; empty makes one.
+        limits: New deadline and budget; None for those that it had.
 
     Raises:
         ConfigError: The task has not ended.
@@ -154,21 +180,10 @@ def run_retry(where: str, task_id: str, new_id: str) -> None:
         row = _row(store, task_id)
         if row.state not in ENDED:
             raise ConfigError(f"task {task_id} is {row.state}; cancel it, or wait for its end")
-        before = Journal.of(store.journal(task_id).result()).submitted
-        if before is None:
-            raise TaskNotFoundError(f"task {task_id} has no submission in {where}")
-        now_s = time.time()
-        after_s = None if before.deadline_s is None else before.deadline_s - before.t_s
-        again = TaskSubmitted(
-            t_s=now_s,
-            task_id=chosen,
-            agent=before.agent,
-            deadline_s=None if after_s is None else now_s + after_s,
-            budget_usd=before.budget_usd,
-            arguments=before.arguments,
-        )
-        store.submit(Submission(event=again, priority=row.priority)).result()
-    print(f"{chosen}: queued; `steelyard run FILE.py` or a worker of agent {before.agent} runs it")
+        journal = Journal.of(store.journal(task_id).result())
+        event = submitted_anew(chosen, journal, limits, time.time())
+        store.submit(Submission(event=event, priority=row.priority)).result()
+    print(f"{chosen}: queued; `steelyard run FILE.py` or a worker of agent {row.agent} runs it")
 
 
 @contextmanager

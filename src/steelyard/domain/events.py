@@ -106,6 +106,24 @@ class TaskResumed(msgspec.Struct, frozen=True, kw_only=True, tag="task_resumed")
     fence: int
 
 
+class TaskRetried(msgspec.Struct, frozen=True, kw_only=True, tag="task_retried"):
+    """An ended task goes on from where it failed; what had a result keeps it.
+
+    Attributes:
+        t_s: When.
+        task_id: The task.
+        deadline_s: Its new deadline; None without one.
+        budget_usd: Its new budget, of which what it spent before is taken; None without a limit.
+        cause: Which retry of its parent this one is a part of; empty for a person's wish.
+    """
+
+    t_s: float
+    task_id: str
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    cause: str = ""
+
+
 class StepPlaced(msgspec.Struct, frozen=True, kw_only=True, tag="step_placed"):
     """The policy chose a replica; the step waits there until its attempt starts."""
 
@@ -259,6 +277,7 @@ Event = (
     | ReplicaChanged
     | TaskSubmitted
     | TaskResumed
+    | TaskRetried
     | StepPlaced
     | StepRefused
     | AttemptStarted

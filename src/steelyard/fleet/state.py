@@ -306,9 +306,10 @@ class FleetState:
         if account is None:
             return
         if isinstance(event, StepWaiting):
-            reserved_usd = event.reserved_usd or 0.0
-            account.children_usd[event.step_id] = reserved_usd
-            account.reserved_usd += reserved_usd
+            # A child of a retried task is reserved for anew.
+            account.reserved_usd -= account.children_usd.get(event.step_id, 0.0)
+            account.children_usd[event.step_id] = event.reserved_usd or 0.0
+            account.reserved_usd += account.children_usd[event.step_id]
         else:
             account.reserved_usd -= account.children_usd.pop(event.step_id, 0.0)
             account.spent_usd += event.cost_usd

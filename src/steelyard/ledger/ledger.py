@@ -16,6 +16,7 @@ from steelyard.domain.events import (
     StepRecorded,
     StepRefused,
     TaskFinished,
+    TaskRetried,
     TaskStatus,
     TaskSubmitted,
     Usage,
@@ -155,8 +156,9 @@ class Ledger:
             case AttemptFinished():
                 self._close_attempt(event)
             case StepRecorded():
-                if event.cost_usd:
-                    self._children_usd.setdefault(event.task_id, []).append(event.cost_usd)
+                self._charge_child(event)
+            case TaskRetried():
+                self._open_again(event)
             case TaskFinished():
                 self._close_task(event)
             case _:
@@ -202,6 +204,26 @@ class Ledger:
                 children_usd=math.fsum(self._children_usd.pop(event.task_id, [])),
             )
         )
+
+    def _charge_child(self, event: StepRecorded) -> None:
+        if event.cost_usd:
+            self._children_usd.setdefault(event.task_id, []).append(event.cost_usd)
+
+    def _open_again(self, event: TaskRetried) -> None:
+        """An ended task goes on: its record comes again, with all that it cost."""
+        found = next((one for one in reversed(self.tasks) if one.task_id == event.task_id), None)
+        if found is None:
+            return
+        self.tasks.remove(found)
+        self._submitted[event.task_id] = TaskSubmitted(
+            t_s=found.submitted_s,
+            task_id=found.task_id,
+            agent=found.agent,
+            deadline_s=event.deadline_s,
+            budget_usd=event.budget_usd,
+        )
+        self._spent_usd[event.task_id] = [found.cost_usd]
+        self._children_usd[event.task_id] = [found.children_usd]
 
     @property
     def span_s(self) -> float:

@@ -23,6 +23,10 @@ class ChildTasks(Protocol):
         """
         ...
 
+    async def retry_child(self, event: TaskSubmitted, cause: str) -> None:
+        """Let a child that ended badly go on, since its parent was retried; once per cause."""
+        ...
+
     async def cost_usd(self, task_id: str) -> float:
         """What have a task and its children cost so far, in USD?"""
         ...
@@ -78,7 +82,8 @@ class Children:
                 f"task {self._task_id} cannot have children: it runs without a task store; "
                 "submit it to a worker"
             )
-        budget_usd = await self._reserve(limits, slot)
+        reserved_usd = await self._reserve(limits, slot)
+        budget_usd = None if reserved_usd is None else reserved_usd + slot.charged_usd
         event = TaskSubmitted(
             t_s=self._dispatcher.now_s(),
             task_id=f"{self._task_id}.{slot.path}",
@@ -88,8 +93,11 @@ class Children:
             arguments=arguments,
             parent=self._task_id,
         )
+        if retries := len(self._steps.journal.retries):
+            await self._tasks.retry_child(event, f"{self._task_id} {retries}")
         ended = await self._tasks.run_child(agent, event, self._steps.waits)
-        self._steps.charge(slot, await self._tasks.cost_usd(event.task_id))
+        cost_usd = await self._tasks.cost_usd(event.task_id)
+        self._steps.charge(slot, cost_usd - slot.charged_usd)
         if ended.status == "succeeded":
             return ended.result
         told = (
@@ -102,15 +110,18 @@ class Children:
         raise StepFailedError(told)
 
     async def _reserve(self, limits: TaskLimits, slot: Slot) -> float | None:
-        """What may the child cost? As much is taken off this task's budget before it begins.
+        """What may the child cost from here on? It is taken off this task's budget first.
 
-        `budget = min(own budget, what is left of the parent's)`
+        `reserved = min(own budget - spent before a retry, what is left of the parent's)`
         """
-        if slot.began:
-            return limits.budget_usd if slot.reserved_usd is None else slot.reserved_usd
+        if slot.reserved_usd is not None:
+            return slot.reserved_usd
+        own_usd = limits.budget_usd
+        if own_usd is not None:
+            own_usd = max(0.0, own_usd - slot.charged_usd)
         left_usd = self._dispatcher.left_usd(self._task_id)
         if left_usd is None:
-            return limits.budget_usd
-        budget_usd = left_usd if limits.budget_usd is None else min(limits.budget_usd, left_usd)
-        await self._steps.wait_begins(slot, None, budget_usd)
-        return budget_usd
+            return own_usd
+        reserved_usd = left_usd if own_usd is None else min(own_usd, left_usd)
+        await self._steps.wait_begins(slot, None, reserved_usd)
+        return reserved_usd

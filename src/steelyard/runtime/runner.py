@@ -19,9 +19,9 @@ from steelyard.runtime.context import ChildTasks, LlmClient, TaskContext
 from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.inbox import Inbox
-from steelyard.runtime.journal import Journal
+from steelyard.runtime.journal import WRAP_UP, Journal
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
-from steelyard.runtime.steps import WRAP_UP, TaskSteps
+from steelyard.runtime.steps import TaskSteps
 from steelyard.store.tasks import Parking
 
 __all__ = ["RunningTask", "StopReason", "TaskLimits", "TaskOutcome", "TaskRunner"]

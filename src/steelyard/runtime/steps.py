@@ -35,9 +35,6 @@ from steelyard.runtime.journal import Journal, StepRecord
 from steelyard.runtime.recorded_errors import recorded_error
 from steelyard.runtime.waits import Waits
 
-# The path of what `wrap_up` does starts with this.
-WRAP_UP = "wrap_up"
-
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
     """A step that is to be performed now.
@@ -51,7 +48,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         attempt: Number of its next attempt.
         until_s: End of a `sleep` that began before; None otherwise.
         reserved_usd: What a `child` that began before may cost; None otherwise.
-        began: Whether the step's beginning is recorded.
+        charged_usd: What a `child` cost when it failed before.
     """
 
     step_id: int
@@ -62,7 +59,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     until_s: float | None = None
     reserved_usd: float | None = None
-    began: bool = False
+    charged_usd: float = 0.0
 
 
 class _Branch:
@@ -256,7 +253,7 @@ class TaskSteps:
             attempt=record.attempts,
             until_s=record.until_s,
             reserved_usd=record.reserved_usd,
-            began=True,
+            charged_usd=record.charged_usd,
         )
 
     async def _record(self, slot: Slot, result: JsonValue, error: SteelyardError | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from steelyard.domain.events import JsonValue, TaskFinished, TaskSubmitted
+from steelyard.domain.events import JsonValue, TaskFinished, TaskRetried, TaskSubmitted
 from steelyard.errors import LeaseLostError, StoreError, TaskNotFoundError
 from steelyard.runtime.context import LlmClient
 from steelyard.runtime.definitions import AgentTask
@@ -271,10 +271,12 @@ class Worker:
 
     def _begin(self, agent: AnyAgent, lease: Lease) -> tuple[RunningTask, TaskTerms]:
         submitted = next(one for one in lease.events if isinstance(one, TaskSubmitted))
+        retried = [one for one in lease.events if isinstance(one, TaskRetried)]
+        promised = retried[-1] if retried else submitted
         terms = TaskTerms(
             agent=lease.agent,
-            deadline_s=submitted.deadline_s,
-            budget_usd=submitted.budget_usd,
+            deadline_s=promised.deadline_s,
+            budget_usd=promised.budget_usd,
             fence=lease.fence,
         )
         journal = self._dispatcher.take_task(lease.task_id, terms, lease.events)
@@ -361,6 +363,21 @@ class Worker:
                 running.inbox.update(Journal.of(await self._dispatcher.journal(task_id)))
 
     # ----------------------------------------------------------------- children
+
+    async def retry_child(self, event: TaskSubmitted, cause: str) -> None:
+        """Let a child that ended badly go on, since its parent was retried; once per cause."""
+        journal = Journal.of(await self._dispatcher.journal(event.task_id))
+        ended = journal.finished
+        if ended is None or ended.status == "succeeded" or cause in journal.retries:
+            return
+        retried = TaskRetried(
+            t_s=self._dispatcher.now_s(),
+            task_id=event.task_id,
+            deadline_s=event.deadline_s,
+            budget_usd=event.budget_usd,
+            cause=cause,
+        )
+        await asyncio.wrap_future(self._store.retry(retried))
 
     async def cost_usd(self, task_id: str) -> float:
         """What have a task and its children cost so far, in USD?"""

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from steelyard.domain.events import AttemptFinished, Event, SignalSent, TaskFinished
+from steelyard.domain.events import AttemptFinished, Event, SignalSent, TaskFinished, TaskRetried
 from steelyard.domain.pool import PoolLimit
 from steelyard.errors import SchemaMismatchError, StoreError
 from steelyard.store import place_sql, task_sql, waiting_sql
@@ -112,6 +112,15 @@ class EventStore:
     def release(self, task_id: str, fence: int) -> "Future[None]":
         """Give a task back, so that the next free worker takes it."""
         return self._writer.call(lambda backend: task_sql.release(backend, task_id, fence))
+
+    def retry(self, event: TaskRetried) -> "Future[bool]":
+        """Open an ended task again.
+
+        Returns:
+            Whether it had ended; one that is open stays as it is.
+        """
+        row = event_row(event, None)
+        return self._writer.call(lambda backend: task_sql.retry(backend, row))
 
     def park(self, parking: Parking) -> "Future[None]":
         """Take a task that only waits out of its worker, until there is something to do.

@@ -217,6 +217,18 @@ def cancel(backend: Backend, task_id: str, t_s: float) -> bool:
     return any(one == task_id for one, _ in rows)
 
 
+def retry(backend: Backend, row: EventRow) -> bool:
+    """Open an ended task again."""
+    opened = backend.execute(
+        "UPDATE tasks SET state = 'open', cancelled = 0, worker = '', lease_until_s = 0"
+        " WHERE task_id = ? AND state NOT IN ('open', 'waiting') RETURNING task_id",
+        (row.task_id,),
+    )
+    if opened:
+        backend.insert_events([row])
+    return bool(opened)
+
+
 def tasks(backend: Backend, *, state: str, limit: int, task_id: str) -> list[TaskRow]:
     """List tasks, the newest first."""
     now_s = backend.now_s()
