@@ -112,7 +112,8 @@ async def test_a_failed_gather_is_gone_on_with_branch_by_branch(
             if number == 0:
                 both.set()
             await both.wait()
-            return first + await ctx.step(world.act, f"{number}.b")
+            second: str = await ctx.step(world.act, f"{number}.b")
+            return first + second
 
         return await ctx.gather(*(branch(number) for number in range(2)))
 

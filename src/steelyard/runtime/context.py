@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 import msgspec
 
@@ -17,7 +17,7 @@ from steelyard.errors import (
 from steelyard.pools.backend import JsonObject, LlmRequest, ToolRequest
 from steelyard.runtime.asking import Asking, LlmClient, decode_answer
 from steelyard.runtime.children import Children, ChildTasks
-from steelyard.runtime.definitions import AgentTask, Tool
+from steelyard.runtime.definitions import AgentTask, NamedTool, Tool
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.inbox import Inbox
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
@@ -122,15 +122,22 @@ class TaskContext:
 
         return msgspec.convert(await self._steps.perform("llm", step, asked, run), LlmAnswer)
 
-    async def tool(self, tool: Tool[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    async def tool(self, tool: Tool[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    async def tool(self, tool: str | NamedTool, **kwargs: Any) -> Any: ...  # noqa: ANN401 - JSON
+
+    async def tool(self, tool: Tool[..., Any] | str | NamedTool, *args: Any, **kwargs: Any) -> Any:
         """Run a tool; one step, in another process.
 
         A tool that declares a parameter of type `steelyard.IdempotencyKey` gets the step's key
-        there: every attempt of the step gets the same one.
+        there: every attempt of the step gets the same one. An MCP server gets it in `_meta`.
 
         Args:
-            tool: A function marked with `@steelyard.tool`.
-            args: Its arguments.
+            tool: A function marked with `@steelyard.tool`, or a name: `mcp:POOL/TOOL` is a tool of
+                the MCP server that is configured as that pool.
+            args: Its arguments; a named tool takes them by name alone.
             kwargs: Its arguments by name.
 
         Returns:
@@ -139,22 +146,24 @@ class TaskContext:
         Raises:
             SteelyardError: The step was refused or failed.
         """
-        arguments = tool.arguments(*args, **kwargs)
+        known = NamedTool(tool) if isinstance(tool, str) else tool
+        arguments = known.arguments(*args, **kwargs)
 
         async def run(slot: Slot) -> JsonValue:
+            key = f"{self.task_id}/{slot.step_id}"
             request = ToolRequest(
-                tool=tool.name,
+                tool=known.name,
                 task_id=self.task_id,
-                arguments={**arguments, **tool.key_argument(f"{self.task_id}/{slot.step_id}")},
-                timeout_s=tool.timeout_s,
-                memory_bytes=tool.memory_bytes,
+                arguments={**arguments, **known.key_argument(key)},
+                timeout_s=known.timeout_s,
+                memory_bytes=known.memory_bytes,
+                key=key,
             )
-            call = ToolCall(tool=tool.name, memory_bytes=tool.memory_bytes)
+            call = ToolCall(tool=known.name, memory_bytes=known.memory_bytes)
             _, outcome, _ = await self._dispatcher.serve_tool(self._step(slot, call), request)
             return outcome.result
 
-        result: R = await self._steps.perform("tool", tool.step_name, [tool.name, arguments], run)
-        return result
+        return await self._steps.perform("tool", known.step_name, [known.name, arguments], run)
 
     async def step(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - JSON is any value
         """Run a function right here, and record what it returns; it has no pool and no limits.
