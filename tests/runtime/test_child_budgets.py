@@ -2,19 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.runtime.conftest import tool_spec
+from tests.runtime.conftest import paid_worker
 
 from steelyard.domain.events import (
     AttemptFinished,
     Event,
-    PoolAdded,
     StepRecorded,
     StepWaiting,
     TaskSubmitted,
@@ -23,33 +20,12 @@ from steelyard.domain.events import (
 from steelyard.errors import BudgetExceededError, StepFailedError
 from steelyard.fleet.state import FleetState
 from steelyard.ledger.ledger import Ledger
-from steelyard.placement.policy import CheapestFeasible
-from steelyard.pools.backend import ToolOutcome, ToolRequest
-from steelyard.pools.scripted import ScriptedLlmPool
-from steelyard.runtime.clock import WallClock
 from steelyard.runtime.context import TaskContext
-from steelyard.runtime.definitions import AgentTask, task, tool
-from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.definitions import task, tool
 from steelyard.runtime.open_tasks import TaskLimits
-from steelyard.runtime.recorder import Recorder
-from steelyard.runtime.worker import Worker, WorkerSettings
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
 
 FREE = TaskLimits()
-
-
-class CostlyTools:
-    """Every call takes 0.5 s of CPU, at 0.001 USD a second: it costs 0.0005 USD."""
-
-    slots = 8
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def run(self, request: ToolRequest) -> ToolOutcome:
-        await asyncio.sleep(0)
-        return ToolOutcome(result=1, cpu_s=0.5, wall_s=0.5, max_memory_bytes=0)
 
 
 @tool()
@@ -65,24 +41,10 @@ async def spender(ctx: TaskContext, times: int) -> int:
     return times
 
 
-@asynccontextmanager
-async def _working(
-    store: SqliteEventLog, *agents: AgentTask[Any, ..., Any]
-) -> AsyncGenerator[Worker, None]:
-    recorder = Recorder(WallClock(), store)
-    recorder.record(PoolAdded(t_s=recorder.now_s(), spec=tool_spec(slots=8)))
-    dispatcher = Dispatcher(recorder, CheapestFeasible(), {}, {"tools": CostlyTools()})
-    worker = Worker(
-        store, dispatcher, (ScriptedLlmPool(), "none"), agents, WorkerSettings(look_s=0.02)
-    )
-    async with worker.working():
-        yield worker
-
-
 async def _unit_usd(folder: Path) -> float:
     """What one call costs."""
     with SqliteEventLog(folder / "unit.db") as store:
-        async with _working(store, spender) as worker:
+        async with paid_worker(store, spender) as worker:
             await worker.submit(spender, "t", FREE, {"times": 2})
             await asyncio.wait_for(worker.result("t"), 10)
         return store.cost_usd("t").result() / 2
@@ -112,7 +74,7 @@ async def test_what_a_child_spends_is_taken_off_its_parents_budget(
         return "all"
 
     with SqliteEventLog(path) as store:
-        async with _working(store, parent, spender) as worker:
+        async with paid_worker(store, parent, spender) as worker:
             limits = TaskLimits(budget_usd=8.5 * unit_usd)
             await worker.submit(parent, "t", limits, {})
             ended = await asyncio.wait_for(worker.result("t"), 20)
@@ -144,7 +106,7 @@ async def test_a_child_never_spends_more_than_is_left_and_its_parent_hears_why(
         return "all"
 
     with SqliteEventLog(path) as store:
-        async with _working(store, parent, spender) as worker:
+        async with paid_worker(store, parent, spender) as worker:
             await worker.submit(parent, "t", TaskLimits(budget_usd=5.5 * unit_usd), {})
             ended = await asyncio.wait_for(worker.result("t"), 20)
     assert "child task t.3 of agent spender failed" in ended.result
@@ -167,7 +129,7 @@ async def test_a_childs_own_budget_that_is_too_small_is_the_childs_failure(
         return "all"
 
     with SqliteEventLog(path) as store:
-        async with _working(store, parent, spender) as worker:
+        async with paid_worker(store, parent, spender) as worker:
             await worker.submit(parent, "t", TaskLimits(budget_usd=100 * unit_usd), {})
             ended = await asyncio.wait_for(worker.result("t"), 20)
     assert "child task t.0 of agent spender failed" in ended.result
@@ -191,7 +153,7 @@ async def test_children_side_by_side_cannot_spend_the_same_money(
         return await ctx.gather(*(one() for _ in range(4)))
 
     with SqliteEventLog(path) as store:
-        async with _working(store, parent, spender) as worker:
+        async with paid_worker(store, parent, spender) as worker:
             await worker.submit(parent, "t", TaskLimits(budget_usd=10.0 * unit_usd), {})
             ended = await asyncio.wait_for(worker.result("t"), 20)
         assert store.cost_usd("t").result() <= 10.0 * unit_usd
@@ -232,13 +194,13 @@ async def test_a_restarted_parent_still_keeps_its_running_childs_money_apart(
         return await ctx.gather(child(), beside())
 
     with SqliteEventLog(path) as store:
-        async with _working(store, parent, gated) as worker:
+        async with paid_worker(store, parent, gated) as worker:
             await worker.submit(parent, "t", TaskLimits(budget_usd=10.0 * unit_usd), {})
             await asyncio.wait_for(reached.wait(), 10)
         # Whatever stopping set does not count.
         tried.clear()
         gate.set()
-        async with _working(store, parent, gated) as worker:
+        async with paid_worker(store, parent, gated) as worker:
             ended = await asyncio.wait_for(worker.result("t"), 20)
     # The first call of a new process is predicted from nothing, and may cost more than predicted.
     assert ended.result[1] <= 3

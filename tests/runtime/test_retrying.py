@@ -108,7 +108,7 @@ async def test_a_failed_gather_is_gone_on_with_branch_by_branch(
     @task(name="branches")
     async def branches(ctx: TaskContext) -> list[str]:
         async def branch(number: int) -> str:
-            first = await ctx.step(world.act, f"{number}.a")
+            first: str = await ctx.step(world.act, f"{number}.a")
             if number == 0:
                 both.set()
             await both.wait()
