@@ -78,9 +78,9 @@ async def long(ctx: TaskContext) -> None:
 
 @task(name="hangs")
 async def hangs(ctx: TaskContext) -> None:
-    """One step, then a signal to wait for."""
+    """Two steps, of which the second takes long: a task that only waited would be parked."""
     await ctx.step(noop, 1)
-    await ctx.signal("go")
+    await ctx.step(asyncio.sleep, 3.0 * LEASE_S)
 
 
 def worker(store: EventStore, lease_s: float = 10.0) -> Worker:
@@ -154,7 +154,6 @@ async def recovery_s(where: str) -> float:
                     break
                 await asyncio.sleep(0.01)
             taken_s = time.perf_counter() - killed_s
-            store.append(SignalSent(t_s=0.0, task_id=task_id, name="go"))
             await peer.result(task_id)
     return taken_s
 

@@ -216,7 +216,8 @@ def test_the_books_are_the_same_from_the_journal_as_live(
     children: list[tuple[float, float, bool]],
 ) -> None:
     events: list[Event] = [TaskSubmitted(t_s=0.0, task_id="t", agent="a", budget_usd=100.0)]
-    begun, spent = [], []
+    begun: list[float] = []
+    spent: list[float] = []
     for number, (reserved_usd, cost_usd, ended) in enumerate(children):
         place: dict[str, Any] = {
             "t_s": 0.0,

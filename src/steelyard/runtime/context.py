@@ -128,7 +128,7 @@ class TaskContext:
     @overload
     async def tool(self, tool: str | NamedTool, **kwargs: Any) -> Any: ...  # noqa: ANN401 - JSON
 
-    async def tool(self, tool: Tool[..., Any] | str | NamedTool, *args: Any, **kwargs: Any) -> Any:
+    async def tool(self, tool: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a tool; one step, in another process.
 
         A tool that declares a parameter of type `steelyard.IdempotencyKey` gets the step's key
@@ -146,7 +146,7 @@ class TaskContext:
         Raises:
             SteelyardError: The step was refused or failed.
         """
-        known = NamedTool(tool) if isinstance(tool, str) else tool
+        known: Tool[..., Any] | NamedTool = NamedTool(tool) if isinstance(tool, str) else tool
         arguments = known.arguments(*args, **kwargs)
 
         async def run(slot: Slot) -> JsonValue:
