@@ -5,6 +5,7 @@ Prints one JSON object.
 """
 
 import json
+import resource
 import sqlite3
 import sys
 import time
@@ -38,16 +39,29 @@ def one(_: int) -> None:
         ten()
 
 
+def cpu_s() -> float:
+    """CPU seconds of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
 DBOS.launch()
 one(0)
 few = max(10, TASKS // 5)
-start_s = time.perf_counter()
+start_s, start_cpu_s = time.perf_counter(), cpu_s()
 for number in range(few):
     one(number)
 sequential = few / (time.perf_counter() - start_s)
+sequential_cpu_s = 1000 * (cpu_s() - start_cpu_s) / few
 with ThreadPoolExecutor(100) as pool:
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), cpu_s()
     list(pool.map(one, range(TASKS)))
     concurrent = TASKS / (time.perf_counter() - start_s)
-print(json.dumps({"sequential": sequential, "concurrent": concurrent}), flush=True)
+told = {
+    "sequential": sequential,
+    "concurrent": concurrent,
+    "cpu_s_sequential": sequential_cpu_s,
+    "cpu_s_concurrent": 1000 * (cpu_s() - start_cpu_s) / TASKS,
+}
+print(json.dumps(told), flush=True)
 DBOS.destroy()

@@ -5,8 +5,12 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from tests.store.conftest import postgres
 
 from steelyard.cli.app import main
+
+# The database of tests/store, for commands on it.
+__all__ = ["postgres"]
 
 
 class Ran(msgspec.Struct, frozen=True):

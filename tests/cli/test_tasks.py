@@ -1,11 +1,13 @@
 """`steelyard run` and `steelyard tasks`, as a user calls them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.store.postgres_server import PostgresServer
 from typer.testing import CliRunner
 
 from steelyard.cli.app import app
@@ -51,6 +53,39 @@ def _call(*arguments: str) -> str:
     if ran.exception is not None:
         raise ran.exception
     return ran.stdout
+
+
+def test_runs_an_agent_on_a_database_and_shows_its_steps(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    tmp_path.chmod(0o755)
+    url = postgres.new_database_of("guarded", "s3cret")
+    store = f'[store]\nurl = "{url}"\npassword_env = "DB_PASSWORD"\n'
+    (tmp_path / "agents.py").write_text(AGENT, encoding="utf-8")
+    (tmp_path / "steelyard.toml").write_text(store + CONFIG.partition("\n\n")[2], encoding="utf-8")
+    command = [sys.executable, "-m", "steelyard"]
+    ran = subprocess.run(  # noqa: S603
+        [
+            *(*command, "run", "agents.py:doubler", "--input", '{"number": 4}'),
+            *("--id", "t1", "--config", "steelyard.toml", "--json"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "DB_PASSWORD": "s3cret"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    assert json.loads(ran.stdout)["result"] == [8, "t1/0"]
+    assert "s3cret" not in ran.stderr
+    shown = subprocess.run(  # noqa: S603
+        [*command, "tasks", "show", "t1", "--store", url, "--json"],
+        env={**os.environ, "PGPASSWORD": "s3cret"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(shown.stdout)["task"]["state"] == "succeeded"
 
 
 def test_runs_an_agent_of_a_file_and_shows_its_steps(tmp_path: Path) -> None:

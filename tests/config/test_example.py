@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from steelyard.config import limits, settings
+from steelyard.config import limits, pool_settings, settings
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.figures_file import FORMAT, FiguresFile, write_figures
 from steelyard.config.pool_specs import pool_spec
@@ -48,12 +48,12 @@ _SECTIONS = (
     settings.GatewaySection,
     settings.StoreSection,
     settings.PolicySection,
-    settings.EmbeddedPoolSettings,
-    settings.ToolPoolSettings,
-    settings.McpPoolSettings,
-    settings.EndpointPoolSettings,
-    settings.CurveSettings,
-    settings.TokenPriceSettings,
+    pool_settings.EmbeddedPoolSettings,
+    pool_settings.ToolPoolSettings,
+    pool_settings.McpPoolSettings,
+    pool_settings.EndpointPoolSettings,
+    pool_settings.CurveSettings,
+    pool_settings.TokenPriceSettings,
     limits.LimitsSection,
     limits.LimitSettings,
 )

@@ -1,14 +1,14 @@
 import pytest
 
 from steelyard.config.catalog_table import Catalog, load_catalog
-from steelyard.config.pool_specs import local_offering, pool_spec
-from steelyard.config.settings import (
+from steelyard.config.pool_settings import (
     CurveSettings,
     EmbeddedPoolSettings,
     EndpointPoolSettings,
     TokenPriceSettings,
     ToolPoolSettings,
 )
+from steelyard.config.pool_specs import local_offering, pool_spec
 from steelyard.domain.offering import TokenPrice
 from steelyard.errors import ConfigError
 

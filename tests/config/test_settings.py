@@ -3,16 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.config.settings import (
+from steelyard.config.pool_settings import (
     CurveSettings,
     EmbeddedPoolSettings,
     EndpointPoolSettings,
-    GatewaySection,
-    Settings,
     TokenPriceSettings,
     ToolPoolSettings,
-    load_settings,
 )
+from steelyard.config.settings import GatewaySection, Settings, load_settings
 from steelyard.errors import ConfigError
 
 POOL = '[pools.local]\nkind = "embedded"\n'
@@ -197,3 +195,24 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"[pools.caf\xe9]\n")
     with pytest.raises(ConfigError, match=r"latin\.toml cannot be read"):
         load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        ('url = "mysql://me:hush@h/d"', "no postgresql:// URL"),
+        ('url = "postgresql://me:hush@h/d"', "holds a password"),
+        ('url = "postgresql://me@h/d?password=hush"', "holds a password"),
+        ('password_env = "HUSH"', "without"),
+    ],
+)
+def test_a_store_without_secrets_in_it_is_asked_for(load: Load, store: str, told: str) -> None:
+    with pytest.raises(ConfigError, match="store") as caught:
+        load(f"[store]\n{store}\n{POOL}")
+    assert told in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_store_may_be_a_database(load: Load) -> None:
+    store = load(f'[store]\nurl = "postgresql://me@h:5433/d"\npassword_env = "P"\n{POOL}').store
+    assert (store.url, store.password_env) == ("postgresql://me@h:5433/d", "P")

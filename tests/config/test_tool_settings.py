@@ -5,13 +5,9 @@ from pathlib import Path
 import pytest
 
 from steelyard.config.catalog_table import load_catalog
+from steelyard.config.pool_settings import McpPoolSettings, ToolPoolSettings
 from steelyard.config.pool_specs import pool_spec
-from steelyard.config.settings import (
-    McpPoolSettings,
-    Settings,
-    ToolPoolSettings,
-    load_settings,
-)
+from steelyard.config.settings import Settings, load_settings
 from steelyard.errors import ConfigError
 
 

@@ -10,12 +10,8 @@ import pytest
 
 from steelyard.cli.demo.agent import catalogue_module
 from steelyard.config.catalog_table import load_catalog
-from steelyard.config.settings import (
-    EmbeddedPoolSettings,
-    PoolSettings,
-    Settings,
-    ToolPoolSettings,
-)
+from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings, ToolPoolSettings
+from steelyard.config.settings import Settings
 from steelyard.domain.events import Event, PoolAdded, StepPlaced, StepRefused
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
 from steelyard.domain.task import LlmCall, Step, ToolCall

@@ -9,7 +9,7 @@ from steelyard.domain.events import SignalSent, StepRecorded, TaskSubmitted
 from steelyard.runtime.context import TaskContext
 from steelyard.runtime.definitions import task
 from steelyard.runtime.open_tasks import TaskLimits
-from steelyard.runtime.worker import TaskOrder
+from steelyard.runtime.worker import TaskOrder, WorkerSettings
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
 from steelyard.store.tasks import Submission
 
@@ -278,6 +278,49 @@ async def test_a_second_submission_with_a_key_is_the_first_task(
             ended = await asyncio.wait_for(worker.result(second), 10)
         assert [row.priority for row in store.tasks().result()] == [3]
     assert (first, second, ended.result) == ("a", "a", "a")
+
+
+async def test_a_worker_holds_no_more_tasks_than_it_has_slots(
+    path: Path, start_worker: StartWorker
+) -> None:
+    running = 0
+    most = 0
+
+    @task(name="wide")
+    async def wide(ctx: TaskContext) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await ctx.step(lambda: asyncio.sleep(0.01))
+        running -= 1
+
+    with SqliteEventLog(path) as store:
+        settings = WorkerSettings(slots=3, lease_s=1.0, look_s=0.02)
+        async with start_worker(store, wide, settings=settings) as worker:
+            await asyncio.gather(*(worker.submit(wide, f"t{n}", FREE, {}) for n in range(12)))
+            for number in range(12):
+                ended = await asyncio.wait_for(worker.result(f"t{number}"), 20)
+                assert ended.status == "succeeded"
+    assert most == 3
+
+
+async def test_a_lease_whose_answer_got_lost_is_given_back(
+    path: Path, start_worker: StartWorker
+) -> None:
+    """As when the caller of `submit` gave up, or the connection broke, just after the commit."""
+
+    @task(name="quick")
+    async def quick(ctx: TaskContext) -> int:
+        total: int = await ctx.step(add, 1, 2)
+        return total
+
+    with SqliteEventLog(path) as store:
+        async with start_worker(store, quick) as worker:
+            event = TaskSubmitted(t_s=0.0, task_id="stray", agent="quick")
+            stray = Submission(event=event, worker=worker.name, lease_s=60.0)
+            await asyncio.wrap_future(store.submit(stray))
+            ended = await asyncio.wait_for(worker.result("stray"), 20)
+    assert ended.result == 3
 
 
 def test_a_key_finds_the_first_task(path: Path) -> None:

@@ -434,6 +434,98 @@ def test_a_database_that_goes_away_and_comes_back_loses_and_repeats_nothing(
         assert [event.t_s for event in read_store(store)] == [float(n) for n in range(wanted)]
 
 
+def test_a_store_is_opened_while_others_write(open_one: Open) -> None:
+    """The first opener makes the tables; later ones wait for nobody and stop nobody."""
+    with open_one() as store:
+        stop = threading.Event()
+
+        def write() -> None:
+            number = 0
+            while not stop.is_set():
+                _submit(store, f"t{number}")
+                number += 1
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        try:
+            for _ in range(10):
+                with open_one() as other:
+                    assert other.task_with_key("none").result() is None
+        finally:
+            stop.set()
+            writing.join()
+        store.durable().result()
+
+
+def test_what_comes_in_together_is_taken_in_its_order(open_one: Open) -> None:
+    """One group: rows of old and new leases, a signal beside the end, ids that are there twice."""
+    with open_one() as store:
+        for name in ("held", "ends", "lost"):
+            _submit(store, name)
+        _claim(store, "w1", lease_s=0.0)
+        taken_over = _claim(store, "w2", count=1)
+        assert taken_over[0].task_id == "held"
+        submissions = [
+            Submission(
+                event=TaskSubmitted(t_s=float(number), task_id=name, agent="b"),
+                worker="w1",
+                lease_s=60.0,
+            )
+            for number, name in enumerate(["new", "new", "held", "other"])
+        ]
+        hold = threading.Event()
+        entered = threading.Event()
+
+        def wait() -> None:
+            entered.set()
+            hold.wait(10.0)
+
+        # Whoever is told keeps the writer from its next group until all is in its queue.
+        store.durable().add_done_callback(lambda _: wait())
+        entered.wait(10.0)
+        for name, fence in (("held", 1), ("ends", 1), ("held", 2), ("lost", 7)):
+            store.append(_marker(name), fence=fence)
+        store.append(SignalSent(t_s=4.0, task_id="ends", name="go"))
+        store.append(TaskFinished(t_s=5.0, task_id="ends", status="succeeded"), fence=1)
+        answers = [store.submit(one) for one in submissions]
+        hold.set()
+        leases = [answer.result() for answer in answers]
+        assert [None if one is None else one.task_id for one in leases] == [
+            "new",
+            # The same worker asks again for what it has: as after a lost connection.
+            "new",
+            None,
+            "other",
+        ]
+        assert store.is_lost("held", 1)
+        assert store.is_lost("lost", 7)
+        assert not store.is_lost("held", 2)
+        assert [type(event).__name__ for event in store.journal("ends").result()] == [
+            "TaskSubmitted",
+            "TaskPreempted",
+            "SignalSent",
+            "TaskFinished",
+        ]
+        assert [event.t_s for event in store.journal("new").result()] == [0.0]
+        states = {row.task_id: row.state for row in store.tasks().result()}
+        assert states["ends"] == "succeeded"
+        assert len(store.journal("held").result()) == 3
+
+
+def test_a_group_that_is_sent_again_is_in_the_log_once(postgres: PostgresServer) -> None:
+    """As after a connection that broke between the commit and its answer."""
+    from steelyard.store.event_store import event_row  # noqa: PLC0415
+    from steelyard.store.postgres_backend import PostgresBackend  # noqa: PLC0415 - an extra
+
+    backend = PostgresBackend(postgres.new_database(), "writer")
+    for rows in ([_marker("a")], [_marker("b"), _marker("c")]):
+        number = len(rows)
+        for _ in range(2):
+            assert backend.write([event_row(row, None) for row in rows], number) == set()
+    assert backend.execute("SELECT task_id FROM events ORDER BY seq") == [("a",), ("b",), ("c",)]
+    backend.close()
+
+
 def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(StoreError, match="postgresql://127.0.0.1/none is away") as caught:

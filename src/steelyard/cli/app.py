@@ -28,6 +28,10 @@ FiguresOption = Annotated[
 PredictedOption = Annotated[
     bool, typer.Option("--allow-predicted", help="Use estimates where nothing was measured.")
 ]
+_StoreOption = Annotated[
+    str,
+    typer.Option("--store", help="SQLite file, or postgresql:// URL, instead of [store]."),
+]
 ConfigOption = Annotated[Path, typer.Option("--config", help="TOML file; see the example.")]
 
 
@@ -86,11 +90,11 @@ def demo(
 
 
 @app.command()
-def up(config: ConfigOption = Path("steelyard.toml")) -> None:
+def up(config: ConfigOption = Path("steelyard.toml"), store: _StoreOption = "") -> None:
     """Serve the OpenAI-compatible gateway until stopped."""
     from steelyard.cli.up import run_up
 
-    run_up(config)
+    run_up(config, store)
 
 
 @app.command()
@@ -118,6 +122,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file; without one, local pools alone.")
     ] = None,
+    store: _StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Run an agent as a durable task: after a crash, the same --id goes on where it was."""
@@ -131,7 +136,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
         priority=priority,
         key=key,
     )
-    if not run_program(program, wanted, config, as_json=as_json):
+    if not run_program(program, wanted, config, store, as_json=as_json):
         raise typer.Exit(1)
 
 

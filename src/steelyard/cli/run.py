@@ -15,8 +15,10 @@ import uvloop
 
 from steelyard.cli.demo.live import local_pools
 from steelyard.cli.limits import limits_of
+from steelyard.cli.store_choice import opened_store
 from steelyard.config.catalog_table import load_catalog
-from steelyard.config.settings import Settings, ToolPoolSettings, load_settings
+from steelyard.config.pool_settings import ToolPoolSettings
+from steelyard.config.settings import Settings, load_settings
 from steelyard.domain.events import TaskFinished
 from steelyard.errors import ConfigError
 from steelyard.gateway.server import serve
@@ -28,7 +30,6 @@ from steelyard.runtime.live import live_fleet
 from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.runtime.worker import TaskOrder, Worker
 from steelyard.store.event_store import EventStore
-from steelyard.store.open_store import open_store
 
 AnyAgent = AgentTask[Any, ..., Any]
 
@@ -63,13 +64,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         return limits_of(self.deadline, self.budget_usd)
 
 
-def run_program(program: str, wanted: Wanted, config: Path | None, *, as_json: bool) -> bool:
+def run_program(
+    program: str, wanted: Wanted, config: Path | None, store: str, *, as_json: bool
+) -> bool:
     """Run one task of a file, or serve its agents until stopped.
 
     Args:
         program: `FILE.py:AGENT`, or `FILE.py`.
         wanted: The task, where an agent is named.
         config: Configuration; None takes local pools and `steelyard.db`.
+        store: Store instead of the configuration's; empty for that one.
         as_json: Print the outcome as JSON.
 
     Returns:
@@ -88,7 +92,7 @@ def run_program(program: str, wanted: Wanted, config: Path | None, *, as_json: b
     if agent is not None and task_id is None:
         task_id = f"{agent.name}-{uuid.uuid4().hex[:8]}"
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        ended = runner.run(_run(settings, tuple(agents.values()), agent, (task_id, *asked)))
+        ended = runner.run(_run(settings, store, tuple(agents.values()), agent, (task_id, *asked)))
     if ended is None:
         return True
     _print(ended, as_json=as_json)
@@ -97,12 +101,13 @@ def run_program(program: str, wanted: Wanted, config: Path | None, *, as_json: b
 
 async def _run(
     settings: Settings,
+    where: str,
     agents: tuple[AnyAgent, ...],
     agent: AnyAgent | None,
     asked: tuple[str | None, TaskLimits, dict[str, Any], TaskOrder],
 ) -> TaskFinished | None:
     task_id, limits, arguments, order = asked
-    with open_store(settings.store.path) as store:
+    with opened_store(settings.store, where) as store:
         async with _worker(settings, store, agents) as worker:
             if agent is None or task_id is None:
                 _say(f"serving {', '.join(one.name for one in agents)} from {store.where}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import uvloop
 
+from steelyard.cli.store_choice import opened_store
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
 from steelyard.config.settings import GatewaySection, Settings, load_settings
@@ -14,21 +15,21 @@ from steelyard.gateway.server import listen, serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.baselines import policy_named
 from steelyard.runtime.live import live_fleet
-from steelyard.store.sqlite_log import SqliteEventLog
 
 
-def run_up(config: Path) -> None:
+def run_up(config: Path, store: str = "") -> None:
     """Start pools and gateway from a configuration file and serve until told to stop.
 
     Args:
         config: The TOML file.
+        store: Store instead of the file's; empty for that one.
 
     Raises:
         SteelyardError: Something cannot be started as configured.
     """
     settings = load_settings(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, store))
 
 
 def gateway_settings(section: GatewaySection) -> GatewaySettings:
@@ -52,20 +53,20 @@ def gateway_settings(section: GatewaySection) -> GatewaySettings:
     )
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, where: str) -> None:
     front = gateway_settings(settings.gateway)
     policy = policy_named(settings.policy.name)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
-    with listen(front) as listener, SqliteEventLog(settings.store.path) as log:
+    with listen(front) as listener, opened_store(settings.store, where) as log:
         async with (
             live_fleet(settings, load_catalog(), policy, log, _say) as dispatcher,
             serve(front, dispatcher, listener=listener, store=log) as server,
         ):
             models = ", ".join(dispatcher.models())
-            _say(f"serving {models} at {server.base_url} (log {settings.store.path})")
+            _say(f"serving {models} at {server.base_url} (log {log.where})")
             await stop.wait()
             _say("stopping: open requests get a while to finish")
 

@@ -5,7 +5,7 @@ import msgspec
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.environment import machine_arch
 from steelyard.config.figures_file import pool_curve
-from steelyard.config.settings import (
+from steelyard.config.pool_settings import (
     EmbeddedPoolSettings,
     EndpointPoolSettings,
     McpPoolSettings,

@@ -7,15 +7,15 @@ import msgspec
 
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.environment import secret, tool_environment
-from steelyard.config.pool_specs import pool_spec
-from steelyard.config.settings import (
+from steelyard.config.pool_settings import (
     EmbeddedPoolSettings,
     EndpointPoolSettings,
     McpPoolSettings,
     PoolSettings,
-    Settings,
     ToolPoolSettings,
 )
+from steelyard.config.pool_specs import pool_spec
+from steelyard.config.settings import Settings
 from steelyard.domain.events import PoolAdded
 from steelyard.domain.pool import PoolSpec
 from steelyard.errors import ConfigError, MissingExtraError

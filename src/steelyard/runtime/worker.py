@@ -7,8 +7,6 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import msgspec
-
 from steelyard.domain.events import JsonValue, TaskFinished, TaskRetried, TaskSubmitted
 from steelyard.errors import LeaseLostError, StoreError, TaskNotFoundError
 from steelyard.runtime.context import LlmClient
@@ -18,6 +16,7 @@ from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.runner import RunningTask, TaskRunner
 from steelyard.runtime.waits import Waits
+from steelyard.runtime.worker_settings import TaskOrder, WorkerSettings
 from steelyard.store.event_store import EventStore
 from steelyard.store.tasks import (
     ENDED,
@@ -29,41 +28,12 @@ from steelyard.store.tasks import (
     TaskState,
 )
 
+__all__ = ["TaskOrder", "Worker", "WorkerSettings"]
+
 AnyAgent = AgentTask[Any, ..., Any]
 
 # A cancellation reaches every running step within 1 s: half of it is for looking.
 _LONGEST_LOOK_S = 0.5
-
-
-class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works.
-
-    Attributes:
-        name: Start of its name; the rest is drawn, so that no two workers share one.
-        slots: Tasks that it runs at once; children of its tasks come on top.
-        lease_s: Seconds after which a task whose worker is silent is taken over by another one.
-        look_s: Seconds between looks for new tasks, cancellations and signals.
-        park_s: A task that only sleeps is parked in the store when it sleeps for more than so many
-            seconds; one that waits for a signal, or for a child that nobody runs, always is.
-    """
-
-    name: str = "worker"
-    slots: int = 100
-    lease_s: float = 10.0
-    look_s: float = 0.2
-    park_s: float = 1.0
-
-
-class TaskOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """In which order, and how often.
-
-    Attributes:
-        priority: Higher ones are taken first; of one priority, the oldest.
-        key: Chosen by the caller; a second task with the same key is the first one.
-    """
-
-    priority: int = 0
-    key: str = ""
 
 
 class Worker:
@@ -97,6 +67,12 @@ class Worker:
         self.name = f"{chosen.name}-{uuid.uuid4().hex[:12]}"
         self._settings = chosen
         self._running: dict[str, RunningTask] = {}
+        self._is_working = False
+        # Tasks that take a slot, and those that claims and submissions may bring.
+        self._own = 0
+        # Whether a free slot is worth a look into the store before it is time for one.
+        self._may_be_more = True
+        self._arriving = 0
         self._failure: StoreError | None = None
         self._fences: dict[str, int] = {}
         self._ended: dict[str, list[asyncio.Future[TaskFinished]]] = {}
@@ -136,12 +112,40 @@ class Worker:
             arguments=arguments,
         )
         order = order or TaskOrder()
-        submission = Submission(event=event, key=order.key, priority=order.priority)
-        await asyncio.wrap_future(self._store.submit(submission))
-        self._wake.set()
+        takes = self._takes_at_once(agent)
+        submission = Submission(
+            event=event,
+            key=order.key,
+            priority=order.priority,
+            worker=self.name if takes else "",
+            lease_s=self._settings.lease_s if takes else 0.0,
+        )
+        self._arriving += takes
+        try:
+            lease = await asyncio.wrap_future(self._store.submit(submission))
+        finally:
+            self._arriving -= takes
+        if lease is None:
+            self._wake.set()
+        elif task_id not in self._fences and self._is_working:
+            self._spawn(lease)
         if not order.key:
             return task_id
         return await asyncio.wrap_future(self._store.task_with_key(order.key)) or task_id
+
+    def _takes_at_once(self, agent: AnyAgent) -> bool:
+        """May this worker hold a task from its submission on? It saves asking for it.
+
+        Only with a free place, so that no queued task waits for it, and only where no limit counts
+        tasks over all workers.
+        """
+        limit = agent.limit
+        free = limit.max_running is None and limit.starts is None
+        return free and self._is_working and agent.name in self._agents and self._free() > 0
+
+    def _free(self) -> int:
+        """How many more tasks may it take? Children come on top."""
+        return self._settings.slots - self._own - self._arriving
 
     async def result(
         self, task_id: str, told: Callable[[TaskState], None] = lambda _: None
@@ -196,9 +200,11 @@ class Worker:
             asyncio.create_task(self._until_broken(self._take_tasks)),
             asyncio.create_task(self._until_broken(self._look)),
         ]
+        self._is_working = True
         try:
             yield self
         finally:
+            self._is_working = False
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
@@ -221,9 +227,9 @@ class Worker:
         limits = {name: agent.limit for name, agent in self._agents.items()}
         loop = asyncio.get_running_loop()
         woke_s = -math.inf
+        limited = any(one.max_running is not None or one.starts for one in limits.values())
         while True:
-            own = sum(not running.is_child for running in self._running.values())
-            free = self._settings.slots - own
+            free = self._free()
             self._wake.clear()
             leases: list[Lease] = []
             if free > 0 and limits:
@@ -236,9 +242,14 @@ class Worker:
                     wake=loop.time() - woke_s >= self._settings.look_s / 2.0,
                 )
                 woke_s = loop.time() if wish.wake else woke_s
-                leases = await asyncio.wrap_future(self._store.claim(wish))
+                self._arriving += free
+                try:
+                    leases = await asyncio.wrap_future(self._store.claim(wish))
+                finally:
+                    self._arriving -= free
             for lease in leases:
                 self._spawn(lease)
+            self._may_be_more = limited or free <= 0 or len(leases) == free
             if not leases or len(leases) < free:
                 # Not asyncio.wait_for: before Python 3.12 it may swallow a cancellation.
                 with contextlib.suppress(TimeoutError):
@@ -246,12 +257,15 @@ class Worker:
                         await self._wake.wait()
 
     def _spawn(self, lease: Lease, *, is_child: bool = False) -> None:
+        self._own += not is_child
+        self._fences[lease.task_id] = lease.fence
         work = asyncio.create_task(self._run(lease, is_child=is_child))
         self._spawned.add(work)
         work.add_done_callback(self._spawned.discard)
 
     async def _run(self, lease: Lease, *, is_child: bool) -> None:
         """Run a leased task; its end is in the store, so nothing is raised here."""
+        await self._end_older_run(lease)
         running, terms = self._begin(self._agents[lease.agent], lease)
         running.is_child = is_child
         running.worker = asyncio.current_task()
@@ -268,6 +282,13 @@ class Worker:
                 raise
         finally:
             await self._over(lease, running)
+
+    async def _end_older_run(self, lease: Lease) -> None:
+        """A task that was lost to a peer may come back before its old run here has noticed."""
+        older = self._running.get(lease.task_id)
+        if older is not None and older.worker is not None:
+            older.stop("leave")
+            await asyncio.wait([older.worker])
 
     def _begin(self, agent: AnyAgent, lease: Lease) -> tuple[RunningTask, TaskTerms]:
         submitted = next(one for one in lease.events if isinstance(one, TaskSubmitted))
@@ -287,7 +308,6 @@ class Worker:
             self._settings.look_s / 2.0, lambda: self._park(running, terms)
         )
         self._running[lease.task_id] = running
-        self._fences[lease.task_id] = lease.fence
         return running, terms
 
     def _park(self, running: RunningTask, terms: TaskTerms) -> None:
@@ -310,7 +330,9 @@ class Worker:
         """Make the end of a run known, once it is on disk."""
         task_id, finished = lease.task_id, running.finished
         self._running.pop(task_id, None)
-        self._wake.set()
+        self._own -= not running.is_child
+        if self._may_be_more:
+            self._wake.set()
         try:
             if finished is None:
                 self._dispatcher.drop_task(task_id)
@@ -323,7 +345,8 @@ class Worker:
         except (LeaseLostError, StoreError):
             finished = None
         finally:
-            self._fences.pop(task_id, None)
+            if self._fences.get(task_id) == lease.fence:
+                del self._fences[task_id]
         for waiter in self._ended.get(task_id, []):
             if finished is not None and not waiter.done():
                 waiter.set_result(finished)
@@ -334,13 +357,14 @@ class Worker:
         """Renew leases in time; see who is cancelled, signalled, or held by another worker."""
         loop = asyncio.get_running_loop()
         renewed_s = loop.time()
+        strays: set[tuple[str, int]] = set()
         while True:
             await asyncio.sleep(
                 min(self._settings.look_s, self._settings.lease_s / 4.0, _LONGEST_LOOK_S)
             )
             due = loop.time() - renewed_s >= self._settings.lease_s / 4.0
             known = dict(self._fences)
-            if not known:
+            if not known and not due:
                 continue
             asked_s = loop.time()
             held = await asyncio.wrap_future(
@@ -348,6 +372,12 @@ class Worker:
             )
             renewed_s = asked_s if due else renewed_s
             await self._attend(known, {one.task_id: one for one in held})
+            # Leases whose answer never came here: the caller gave up, or the connection broke.
+            # What is seen twice is not just on its way.
+            unknown = {(one.task_id, one.fence) for one in held if one.task_id not in self._fences}
+            for task_id, fence in sorted(unknown & strays):
+                await asyncio.wrap_future(self._store.release(task_id, fence))
+            strays = unknown
 
     async def _attend(self, known: dict[str, int], held: dict[str, HeldTask]) -> None:
         for task_id, fence in known.items():
@@ -387,7 +417,7 @@ class Worker:
         """Submit a task of a task, run it here when it is new, and wait for its end."""
         submission = Submission(event=event, worker=self.name, lease_s=self._settings.lease_s)
         lease = await asyncio.wrap_future(self._store.submit(submission))
-        if lease is not None and event.task_id not in self._running:
+        if lease is not None and event.task_id not in self._fences:
             self._agents.setdefault(agent.name, agent)
             self._spawn(lease, is_child=True)
 

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from steelyard.domain.events import SignalSent
+
+# Tag of events that are counted at their task.
+SIGNAL = str(SignalSent.__struct_config__.tag)
+
 
 class EventRow(NamedTuple):
     """An event as it is stored.
@@ -24,11 +29,38 @@ class EventRow(NamedTuple):
     ended: str | None
 
 
+class TaskToAdd(NamedTuple):
+    """A task on its way into the store, with the row of its submission.
+
+    Attributes:
+        task_id: Its id.
+        agent: Its agent.
+        priority: Higher ones are taken first.
+        submitted_s: When it arrived, on the submitter's clock.
+        parent: Task that submits it; empty without one.
+        key: Chosen by the caller, unique in the store; empty without one.
+        worker: Who has it at once, under lease 1; empty when it is queued.
+        lease_s: For how many seconds by the database's clock.
+        row: Its submission.
+    """
+
+    task_id: str
+    agent: str
+    priority: int
+    submitted_s: float
+    parent: str
+    key: str
+    worker: str
+    lease_s: float
+    row: EventRow
+
+
 class Backend(Protocol):
     """One connection to a database; used by one thread.
 
-    Every method raises StoreBusyError when the database is held or away for now, StoreError
-    when it cannot do what is asked.
+    What is written outside of `begin` and `commit` is a transaction of its own. Every method
+    raises StoreBusyError when the database is held or away for now, StoreError when it cannot do
+    what is asked.
     """
 
     @property
@@ -39,6 +71,16 @@ class Backend(Protocol):
     @property
     def skip_locked(self) -> str:
         """SQL after a SELECT that locks its rows and leaves out those that others have locked."""
+        ...
+
+    @property
+    def for_share(self) -> str:
+        """SQL after a SELECT whose rows nobody is to change until the transaction's end."""
+        ...
+
+    @property
+    def now_sql(self) -> str:
+        """SQL of the database's clock, in seconds since 1970."""
         ...
 
     def begin(self) -> None:
@@ -57,24 +99,33 @@ class Backend(Protocol):
         """Run a statement with `?` for parameters and return its rows."""
         ...
 
-    def fences(self, task_ids: list[str]) -> dict[str, int]:
-        """Which leases do tasks have? Their rows stay as they are until the transaction's end."""
+    def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
+        """Append rows whose leases still hold; count their signals, end the tasks that they end.
+
+        Args:
+            rows: What to append.
+            number: Grows with every call, but not when a call is made again; the rows of a number
+                that is in already are not appended a second time.
+
+        Returns:
+            Task and fence of rows that were dropped: their tasks have a newer lease.
+        """
+        ...
+
+    def add_tasks(self, tasks: list[TaskToAdd]) -> set[str]:
+        """Put tasks with different ids into the store, except those whose id or key is there.
+
+        Returns:
+            Ids of those that were put there.
+        """
         ...
 
     def insert_events(self, rows: list[EventRow]) -> None:
         """Append rows to the log."""
         ...
 
-    def end_tasks(self, state: str, task_ids: list[str]) -> None:
-        """Tasks have ended in this state; nobody holds them any more."""
-        ...
-
     def lock_agents(self) -> None:
         """Let no other transaction take tasks until this one ends."""
-        ...
-
-    def now_s(self) -> float:
-        """What time is it by the database's clock, in seconds since 1970?"""
         ...
 
     def close(self) -> None:

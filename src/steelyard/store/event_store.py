@@ -8,11 +8,18 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from steelyard.domain.events import AttemptFinished, Event, SignalSent, TaskFinished, TaskRetried
+from steelyard.domain.events import (
+    AttemptFinished,
+    Event,
+    SignalSent,
+    TaskFinished,
+    TaskRetried,
+    TaskSubmitted,
+)
 from steelyard.domain.pool import PoolLimit
 from steelyard.errors import SchemaMismatchError, StoreError
 from steelyard.store import place_sql, task_sql, waiting_sql
-from steelyard.store.backend import Backend, EventRow
+from steelyard.store.backend import Backend, EventRow, TaskToAdd
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
 from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
@@ -35,16 +42,11 @@ class EventStore:
 
     Args:
         backend: The database; this object's alone from now on.
-        guard: See `GroupWriter`.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        guard: Callable[[Backend, int], bool] = lambda _backend, _group: False,
-    ) -> None:
+    def __init__(self, backend: Backend) -> None:
         self.where = backend.where
-        self._writer = GroupWriter(backend, guard)
+        self._writer = GroupWriter(backend)
 
     def append(self, event: Event, fence: int | None = None) -> None:
         """Take one more event; see `EventLog`.
@@ -81,12 +83,24 @@ class EventStore:
         Returns:
             A lease when the submission's worker got one; None otherwise.
         """
-        row = event_row(submission.event, None)
-        return self._writer.call(lambda backend: task_sql.submit(backend, submission, row))
+        event = submission.event
+        task = TaskToAdd(
+            task_id=event.task_id,
+            agent=event.agent,
+            priority=submission.priority,
+            submitted_s=event.t_s,
+            parent=event.parent,
+            key=submission.key,
+            worker=submission.worker,
+            lease_s=submission.lease_s,
+            row=event_row(event, None),
+        )
+        leased = self._writer.call_for_all(task_sql.submit, task)
+        return _mapped(leased, lambda has_it: _first_lease(event) if has_it else None)
 
     def task_with_key(self, key: str) -> "Future[str | None]":
         """Which task was submitted with this key? None when none was."""
-        return self._writer.call(lambda backend: task_sql.task_with_key(backend, key))
+        return self._writer.read(lambda backend: task_sql.task_with_key(backend, key))
 
     def claim(self, claim: Claim) -> "Future[list[Lease]]":
         """Take tasks: queued ones, and those whose worker let its lease run out.
@@ -107,6 +121,8 @@ class EventStore:
             worker: Its name.
             lease_s: From now on it holds them for so many seconds; 0 leaves the leases alone.
         """
+        if lease_s == 0.0:
+            return self._writer.read(lambda backend: task_sql.held(backend, worker))
         return self._writer.call(lambda backend: task_sql.renew(backend, worker, lease_s))
 
     def release(self, task_id: str, fence: int) -> "Future[None]":
@@ -160,7 +176,7 @@ class EventStore:
             limit: At most so many.
             task_id: Only this one; empty for all.
         """
-        return self._writer.call(
+        return self._writer.read(
             lambda backend: task_sql.tasks(backend, state=state, limit=limit, task_id=task_id)
         )
 
@@ -183,7 +199,7 @@ class EventStore:
     def events(self, after: int = 0, limit: int = _PAGE) -> "Future[list[tuple[int, bytes]]]":
         """Which events come after a number of the log, as (number, JSON)?"""
         sql = "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
-        return self._writer.call(
+        return self._writer.read(
             lambda backend: [
                 (int(seq), bytes(body)) for seq, body in backend.execute(sql, (after, limit))
             ]
@@ -205,7 +221,7 @@ class EventStore:
         self.close()
 
     def _decoded(self, read: Callable[[Backend], list[bytes]]) -> "Future[tuple[Event, ...]]":
-        return _mapped(self._writer.call(read), decode_events)
+        return _mapped(self._writer.read(read), decode_events)
 
 
 def read_store(store: EventStore) -> Iterator[Event]:
@@ -258,6 +274,10 @@ def iter_events(bodies: Iterator[bytes]) -> Iterator[Event]:
 def _cost_usd(bodies: list[bytes]) -> float:
     ends = [event for event in decode_events(bodies) if isinstance(event, AttemptFinished)]
     return math.fsum(end.cost_usd for end in ends)
+
+
+def _first_lease(event: TaskSubmitted) -> Lease:
+    return Lease(task_id=event.task_id, agent=event.agent, fence=1, events=(event,))
 
 
 def _lease(task_id: str, agent: str, fence: int, bodies: list[bytes]) -> Lease:

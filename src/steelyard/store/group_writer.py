@@ -4,13 +4,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
-from steelyard.domain.events import SignalSent
 from steelyard.errors import StoreBusyError, StoreError
 from steelyard.store import waiting_sql
 from steelyard.store.backend import Backend, EventRow
 
+A = TypeVar("A")
 R = TypeVar("R")
 
 # A database that is away for longer takes its log down with it.
@@ -20,28 +21,41 @@ _LONGEST_PAUSE_S = 1.0
 # Rows that nobody waits for are on disk after this time at the latest.
 _LINGER_S = 0.01
 
-_SIGNAL = str(SignalSent.__struct_config__.tag)
 
-Call = Callable[[Backend], Any]
+class _Call(NamedTuple):
+    """A call in a transaction, or a question outside of any."""
+
+    run: Callable[[Backend], Any]
+    future: Future[Any]
+    reads: bool
+
+
+class _Piece(NamedTuple):
+    """An argument of a call that is made once for all that came in."""
+
+    run: Callable[[Backend, list[Any]], list[Any]]
+    argument: Any
+    future: Future[Any]
+
+
+_Item = EventRow | _Call | _Piece
 
 
 class GroupWriter:
     """Writes rows and runs calls in order, as many per transaction as have come in.
 
-    A transaction that finds the database away is rolled back and run again, as a whole; `guard`
-    tells whether it had been committed after all.
+    A transaction that finds the database away is rolled back and run again, as a whole; the
+    backend tells by the numbers of `write` whether its rows had been committed after all, and
+    calls find what they did.
 
     Args:
         backend: The connection; this object's alone from now on.
-        guard: Called in every transaction with the group's number. Returns True when that group
-            is in the database already.
     """
 
-    def __init__(self, backend: Backend, guard: Callable[[Backend, int], bool]) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._guard = guard
-        self._group = 0
-        self._queue: list[EventRow | tuple[Call, Future[Any]]] = []
+        self._number = 0
+        self._queue: list[_Item] = []
         self._calls = 0
         self._waiters: list[Future[None]] = []
         self._lost: set[tuple[str, int]] = set()
@@ -73,12 +87,44 @@ class GroupWriter:
             Its result, once committed.
         """
         future: Future[R] = Future()
+        return self._enqueue(_Call(call, future, reads=False), future)
+
+    def read(self, question: Callable[[Backend], R]) -> "Future[R]":
+        """Queue a question, answered outside of transactions.
+
+        Args:
+            question: Changes nothing. It sees all that was queued before, maybe more.
+
+        Returns:
+            Its answer.
+        """
+        future: Future[R] = Future()
+        return self._enqueue(_Call(question, future, reads=True), future)
+
+    def call_for_all(self, call: Callable[[Backend, list[A]], list[R]], argument: A) -> "Future[R]":
+        """Queue an argument of a call that is made once per transaction, before all else in it.
+
+        Args:
+            call: Takes all arguments that came in and returns a result for each. It runs maybe
+                more than once when the database was away, and writes in one piece: alone in its
+                group, it is given no transaction.
+            argument: One of them.
+
+        Returns:
+            Its result, once committed.
+        """
+        future: Future[R] = Future()
+        return self._enqueue(_Piece(call, argument, future), future)
+
+    def _enqueue(self, item: _Call | _Piece, future: "Future[R]") -> "Future[R]":
+        # Whoever waits may give up (asyncio.wrap_future cancels what it wraps); the writer's
+        # thread must not trip over that.
         future.set_running_or_notify_cancel()
         with self._changed:
             if self._failure is not None or self._closing:
                 future.set_exception(self._failure or self._closed())
             else:
-                self._queue.append((call, future))
+                self._queue.append(item)
                 self._calls += 1
                 self._changed.notify()
         return future
@@ -86,8 +132,6 @@ class GroupWriter:
     def durable(self) -> Future[None]:
         """When is everything queued so far on disk?"""
         waiter: Future[None] = Future()
-        # Whoever waits may give up (asyncio.wrap_future cancels what it wraps); the writer's
-        # thread must not trip over that.
         waiter.set_running_or_notify_cancel()
         with self._changed:
             if self._failure is not None or self._closing:
@@ -136,31 +180,33 @@ class GroupWriter:
             waiters, self._waiters = self._waiters, []
             if not queue and not waiters:
                 return not self._closing
-        results: list[Any] = []
+        group = _Group(queue)
+        answers: list[Any] = []
         try:
-            if queue:
-                results = self._commit_surely(queue)
+            if group.writes:
+                answers = self._surely(partial(self._commit, group))
+            for future, answer in zip(group.futures, answers, strict=True):
+                future.set_result(answer)
+            for waiter in waiters:
+                waiter.set_result(None)
+            waiters = []
+            for question in group.questions:
+                question.future.set_result(self._surely(partial(question.run, self._backend)))
         except StoreError as error:
             self._fail(error, queue, waiters)
             return False
-        futures = [item[1] for item in queue if not isinstance(item, EventRow)]
-        for future, result in zip(futures, results, strict=True):
-            future.set_result(result)
-        for waiter in waiters:
-            waiter.set_result(None)
         return True
 
     def _urgent(self) -> bool:
         return bool(self._waiters or self._calls or self._closing)
 
-    def _commit_surely(self, queue: list[EventRow | tuple[Call, Future[Any]]]) -> list[Any]:
-        """Commit a group, and wait for a database that is away."""
-        self._group += 1
+    def _surely(self, work: Callable[[], R]) -> R:
+        """Do work at the database, and wait for one that is away."""
         gives_up_s = time.monotonic() + _AWAY_LIMIT_S
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                return self._commit(queue)
+                return work()
             except StoreBusyError as error:
                 if time.monotonic() > gives_up_s:
                     raise StoreError(
@@ -178,54 +224,38 @@ class GroupWriter:
             # The next `begin` says so again, and is tried again.
             return
 
-    def _commit(self, queue: list[EventRow | tuple[Call, Future[Any]]]) -> list[Any]:
+    def _commit(self, group: "_Group") -> list[Any]:
+        """Write a group in one transaction; the results in the order of the group's futures."""
         backend = self._backend
-        backend.begin()
-        # Calls are run again even when their group is known to be in: they find what they did.
-        done = self._guard(backend, self._group)
+        # One piece is a transaction by itself, and saves a database on a network two round trips.
+        # The end of a child is seen by its parent in a second statement of the same transaction.
+        apart = len(group.pieces) + len(group.parts) > 1 or any(
+            not isinstance(part, list) or waiting_sql.ended_children(part) for part in group.parts
+        )
+        if apart:
+            backend.begin()
         results: list[Any] = []
-        rows: list[EventRow] = []
-        for item in queue:
-            if isinstance(item, EventRow):
-                if not done:
-                    rows.append(item)
-                continue
-            self._insert(rows)
-            rows = []
-            results.append(item[0](backend))
-        self._insert(rows)
-        backend.commit()
+        lost: set[tuple[str, int]] = set()
+        for run, arguments in group.pieces.items():
+            results += run(backend, arguments)
+        number = self._number
+        for part in group.parts:
+            if isinstance(part, list):
+                number += 1
+                lost |= backend.write(part, number)
+                waiting_sql.wake_parents(backend, waiting_sql.ended_children(part))
+            else:
+                results.append(part.run(backend))
+        if apart:
+            backend.commit()
+        self._number = number
+        self._lost |= lost
         return results
-
-    def _insert(self, rows: list[EventRow]) -> None:
-        if not rows:
-            return
-        backend = self._backend
-        held = {row.task_id for row in rows if row.fence is not None and row.task_id is not None}
-        if held:
-            fences = backend.fences(sorted(held))
-            kept: list[EventRow] = []
-            for row in rows:
-                if row.fence is None or fences.get(row.task_id or "") == row.fence:
-                    kept.append(row)
-                else:
-                    self._lost.add((row.task_id or "", row.fence))
-            rows = kept
-        backend.insert_events(rows)
-        ended: dict[str, list[str]] = {}
-        for row in rows:
-            if row.ended is not None:
-                ended.setdefault(row.ended, []).append(row.task_id or "")
-            elif row.kind == _SIGNAL:
-                waiting_sql.count_signal(backend, row.task_id or "")
-        for state, task_ids in sorted(ended.items()):
-            backend.end_tasks(state, task_ids)
-            waiting_sql.wake_parents(backend, task_ids)
 
     def _fail(
         self,
         error: StoreError,
-        queue: list[EventRow | tuple[Call, Future[Any]]],
+        queue: list[_Item],
         waiters: list[Future[None]],
     ) -> None:
         """No later event may be committed when an earlier one is lost: the log stops here."""
@@ -235,7 +265,42 @@ class GroupWriter:
             queue += self._queue
             self._waiters, self._queue = [], []
         for item in queue:
-            if not isinstance(item, EventRow):
-                item[1].set_exception(error)
+            if not isinstance(item, EventRow) and not item.future.done():
+                item.future.set_exception(error)
         for waiter in waiters:
             waiter.set_exception(error)
+
+
+class _Group:
+    """What came in meanwhile, in the order in which it is done.
+
+    Args:
+        queue: What came in.
+    """
+
+    def __init__(self, queue: list[_Item]) -> None:
+        self.pieces: dict[Callable[[Backend, list[Any]], list[Any]], list[Any]] = {}
+        self.parts: list[list[EventRow] | _Call] = []
+        self.questions: list[_Call] = []
+        futures: dict[Callable[[Backend, list[Any]], list[Any]], list[Future[Any]]] = {}
+        for item in queue:
+            if isinstance(item, _Piece):
+                self.pieces.setdefault(item.run, []).append(item.argument)
+                futures.setdefault(item.run, []).append(item.future)
+            elif isinstance(item, EventRow):
+                last = self.parts[-1] if self.parts else None
+                if isinstance(last, list):
+                    last.append(item)
+                else:
+                    self.parts.append([item])
+            elif item.reads:
+                self.questions.append(item)
+            else:
+                self.parts.append(item)
+        called = [part.future for part in self.parts if isinstance(part, _Call)]
+        self.futures = [one for many in futures.values() for one in many] + called
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.pieces or self.parts)

@@ -25,7 +25,7 @@ def take_places(
     """
     pool, names = asked
     backend.lock_agents()
-    now_s = backend.now_s()
+    now_s = float(backend.execute(f"SELECT {backend.now_sql}")[0][0])
     began_s = now_s - (limit.per_s if limit.starts is not None else 0.0)
     backend.execute(
         "DELETE FROM places WHERE pool = ? AND until_s <= ? AND started_s <= ?",
@@ -55,7 +55,7 @@ def take_places(
 
 def renew_places(backend: Backend, owner: str, lease_s: float) -> None:
     """A process is alive: its places stay."""
-    now_s = backend.now_s()
+    now_s = float(backend.execute(f"SELECT {backend.now_sql}")[0][0])
     backend.execute(
         "UPDATE places SET until_s = ? WHERE owner = ? AND until_s > 0.0", (now_s + lease_s, owner)
     )

@@ -1,62 +1,28 @@
 """Event log and tasks in PostgreSQL, for workers on many machines; needs the `postgres` extra."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 from psycopg import conninfo
 
-from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
-from steelyard.store.backend import Backend, EventRow
+from steelyard.errors import ConfigError, SchemaMismatchError, StoreBusyError, StoreError
+from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
+from steelyard.store.postgres_sql import (
+    ADD_TASK,
+    ADD_TASKS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    WRITE_MANY,
+    WRITE_MANY_STEPS,
+    WRITE_ONE,
+    WRITE_ONE_STEP,
+)
 
-SCHEMA_VERSION = 3
 # Holds whoever makes the tables, and whoever takes tasks of agents with limits.
 _MAKE_LOCK, _CLAIM_LOCK = 0x53594C44, 0x53594C45
 _CONNECT_TIMEOUT_S = 5
-_SCHEMA = """
-CREATE SCHEMA IF NOT EXISTS steelyard;
-SET search_path = steelyard;
-CREATE TABLE IF NOT EXISTS version (version INTEGER PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS writers (writer TEXT PRIMARY KEY, last_group BIGINT NOT NULL);
-CREATE TABLE IF NOT EXISTS events (
-    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    t_s DOUBLE PRECISION NOT NULL,
-    kind TEXT NOT NULL,
-    task_id TEXT,
-    body BYTEA NOT NULL
-);
-CREATE INDEX IF NOT EXISTS events_by_task ON events (task_id, seq) WHERE task_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS tasks (
-    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    task_id TEXT NOT NULL UNIQUE,
-    agent TEXT NOT NULL,
-    state TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    submitted_s DOUBLE PRECISION NOT NULL,
-    parent TEXT NOT NULL,
-    caller_key TEXT UNIQUE,
-    worker TEXT NOT NULL,
-    fence BIGINT NOT NULL,
-    lease_until_s DOUBLE PRECISION NOT NULL,
-    started_s DOUBLE PRECISION NOT NULL,
-    cancelled INTEGER NOT NULL DEFAULT 0,
-    signals INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX IF NOT EXISTS tasks_to_run ON tasks (priority DESC, number) WHERE state = 'open';
-CREATE INDEX IF NOT EXISTS tasks_held ON tasks (worker) WHERE worker <> '';
-CREATE INDEX IF NOT EXISTS tasks_started ON tasks (agent, started_s) WHERE started_s > 0;
-CREATE INDEX IF NOT EXISTS tasks_by_parent ON tasks (parent) WHERE parent <> '';
-CREATE INDEX IF NOT EXISTS tasks_waiting ON tasks (lease_until_s) WHERE state = 'waiting';
-CREATE TABLE IF NOT EXISTS places (
-    pool TEXT NOT NULL,
-    name TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    until_s DOUBLE PRECISION NOT NULL,
-    started_s DOUBLE PRECISION NOT NULL,
-    PRIMARY KEY (pool, name)
-);
-CREATE INDEX IF NOT EXISTS places_by_owner ON places (owner);
-"""
 
 
 class PostgresBackend:
@@ -66,24 +32,27 @@ class PostgresBackend:
         url: `postgresql://USER@HOST/DATABASE`, or any connection string of libpq.
         writer: Unique name of this writer; tells after a lost connection whether a group of
             events had been committed.
+        password: The user's, where it is not in the URL; empty leaves it to libpq: the variable
+            `PGPASSWORD`, or its password file.
 
     Raises:
+        ConfigError: The URL cannot be read.
         SchemaMismatchError: The tables are those of another version.
         StoreError: The database cannot be reached.
     """
 
     skip_locked = " FOR UPDATE SKIP LOCKED"
+    for_share = " FOR SHARE"
+    now_sql = "extract(epoch FROM statement_timestamp())::float8"
 
-    def __init__(self, url: str, writer: str) -> None:
-        self._url = url
+    def __init__(self, url: str, writer: str, password: str = "") -> None:
         self._writer = writer
-        known = conninfo.conninfo_to_dict(url)
-        # Never the password.
-        self._where = f"postgresql://{known.get('host') or ''}/{known.get('dbname') or ''}"
+        self._where = _place(url)
+        self._conninfo = conninfo.make_conninfo(url, password=password or None)
         try:
             self._connection = self._connect()
         except StoreBusyError as error:
-            raise StoreError(f"{error}; start it, or correct the URL") from error
+            raise StoreError(f"{error}; {_cure(str(error))}") from error
         self._make_tables()
 
     @property
@@ -109,17 +78,35 @@ class PostgresBackend:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows."""
-        try:
-            # Statements are constants of this package; their values are parameters.
-            cursor = self._connection.execute(sql.replace("?", "%s").encode(), parameters)
-            return cursor.fetchall() if cursor.description is not None else []
-        except psycopg.Error as error:
-            raise self._told(error) from error
+        return self._run(sql.replace("?", "%s"), parameters)
 
-    def fences(self, task_ids: list[str]) -> dict[str, int]:
-        """Which leases do tasks have? A claim waits until this transaction has ended."""
-        sql = "SELECT task_id, fence FROM tasks WHERE task_id = ANY(?) ORDER BY task_id FOR SHARE"
-        return {task_id: fence for task_id, fence in self.execute(sql, (task_ids,))}  # noqa: C416 - rows are tuples of any length
+    def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
+        """Append rows whose leases still hold, in one statement."""
+        changes = any(row.ended is not None or row.kind == SIGNAL for row in rows)
+        held: str | list[str] = sorted({row.task_id or "" for row in rows if row.fence is not None})
+        values: list[Any] = [
+            [row.t_s for row in rows],
+            [row.kind for row in rows],
+            [row.task_id or "" for row in rows],
+            [row.body for row in rows],
+            [row.fence or 0 for row in rows],
+            [row.ended or "" for row in rows],
+        ]
+        sql = WRITE_MANY if changes else WRITE_MANY_STEPS
+        if len(rows) == 1:
+            sql = WRITE_ONE if changes else WRITE_ONE_STEP
+            held, values = "".join(held), [column[0] for column in values]
+        lost = self._run(sql, (self._writer, number, held, *values))
+        return {(str(task_id), int(fence)) for task_id, fence in lost}
+
+    def add_tasks(self, tasks: list[TaskToAdd]) -> set[str]:
+        """Put tasks into the store in one statement, except those whose id or key is there."""
+        values: list[Any] = [[task[column] for task in tasks] for column in range(8)]
+        values += [[task.row[column] for task in tasks] for column in (0, 1, 3)]
+        sql = ADD_TASKS
+        if len(tasks) == 1:
+            sql, values = ADD_TASK, [column[0] for column in values]
+        return {str(task_id) for (task_id,) in self._run(sql, values)}
 
     def insert_events(self, rows: list[EventRow]) -> None:
         """Append rows in one statement; the database numbers them."""
@@ -130,39 +117,26 @@ class PostgresBackend:
             columns,
         )
 
-    def end_tasks(self, state: str, task_ids: list[str]) -> None:
-        """Tasks have ended."""
-        self.execute(
-            "UPDATE tasks SET state = ?, worker = '', lease_until_s = 0 WHERE task_id = ANY(?)",
-            (state, task_ids),
-        )
-
     def lock_agents(self) -> None:
         """Let no other transaction take tasks until this one ends."""
         self.execute("SELECT pg_advisory_xact_lock(?)", (_CLAIM_LOCK,))
-
-    def now_s(self) -> float:
-        """What time is it by the database's clock, in seconds since 1970?"""
-        return float(self.execute("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0])
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def committed(self, group: int) -> bool:
-        """Was this group of this writer committed before? If not, it is with this transaction."""
-        rows = self.execute(
-            "INSERT INTO writers AS known VALUES (?, ?) ON CONFLICT (writer) DO UPDATE"
-            " SET last_group = excluded.last_group WHERE known.last_group < excluded.last_group"
-            " RETURNING 1",
-            (self._writer, group),
-        )
-        return not rows
+    def _run(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            # Statements are constants of this package; their values are parameters.
+            cursor = self._connection.execute(sql.encode(), parameters)
+            return cursor.fetchall() if cursor.description is not None else []
+        except psycopg.Error as error:
+            raise self._told(error) from error
 
     def _connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
         try:
             return psycopg.connect(
-                self._url,
+                self._conninfo,
                 autocommit=True,
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 options="-c search_path=steelyard -c synchronous_commit=on",
@@ -171,22 +145,25 @@ class PostgresBackend:
             raise self._told(error) from error
 
     def _make_tables(self) -> None:
-        self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
-        try:
-            self.execute(_SCHEMA)
-            self.execute(
-                "INSERT INTO version SELECT ?::int WHERE NOT EXISTS (SELECT FROM version)",
-                (SCHEMA_VERSION,),
-            )
-            version = self.execute("SELECT version FROM version")[0][0]
-        finally:
-            self.execute("SELECT pg_advisory_unlock(?)", (_MAKE_LOCK,))
+        # Only where there are none: to make an index "if not exists" waits for all who write, and
+        # they may wait for whoever makes the next one.
+        if not self._has_tables():
+            self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
+            try:
+                if not self._has_tables():
+                    self._run(SCHEMA, ())
+            finally:
+                self.execute("SELECT pg_advisory_unlock(?)", (_MAKE_LOCK,))
+        version = self.execute("SELECT version FROM version")[0][0]
         if version != SCHEMA_VERSION:
             self._connection.close()
             raise SchemaMismatchError(
                 f"{self._where} holds an event log of version {version}, not {SCHEMA_VERSION}; "
                 "give another database"
             )
+
+    def _has_tables(self) -> bool:
+        return self.execute("SELECT to_regclass('steelyard.version')")[0][0] is not None
 
     def _told(self, error: psycopg.Error) -> StoreError:
         said = " ".join(str(error).split())
@@ -195,6 +172,33 @@ class PostgresBackend:
         return StoreError(f"event log {self._where} cannot be used: {said}")
 
 
-def guard(backend: Backend, group: int) -> bool:
-    """Is the group in the database already? For `GroupWriter`."""
-    return isinstance(backend, PostgresBackend) and backend.committed(group)
+def _place(url: str) -> str:
+    """Host and database of a URL, never its password.
+
+    What cannot be read is not shown either: in a URL that is cut in the wrong places, a piece of
+    the password may stand anywhere.
+    """
+    authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    try:
+        known = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        known = {}
+    if not known or url.count("@") > min(1, authority.count("@")):
+        raise ConfigError(
+            "the postgresql:// URL of the store cannot be read (it is not shown, for it may hold a "
+            "password); write postgresql://USER@HOST:PORT/DATABASE, with %40 for @ and %2F for /, "
+            "and the password in PGPASSWORD, store.password_env or libpq's password file"
+        )
+    return f"postgresql://{known.get('host') or ''}/{known.get('dbname') or ''}"
+
+
+def _cure(said: str) -> str:
+    """What helps when no first connection comes about?"""
+    if "password" in said or "authentication" in said:
+        return (
+            "correct the user in the URL, and the password in PGPASSWORD, store.password_env or "
+            "libpq's password file"
+        )
+    if "does not exist" in said:
+        return "create it with createdb or createuser, or correct the URL"
+    return "start it, or correct the URL"

@@ -3,7 +3,7 @@
 import uuid
 
 from steelyard.store.event_store import EventStore
-from steelyard.store.postgres_backend import PostgresBackend, guard
+from steelyard.store.postgres_backend import PostgresBackend
 
 
 class PostgresEventLog(EventStore):
@@ -14,11 +14,12 @@ class PostgresEventLog(EventStore):
 
     Args:
         url: See `PostgresBackend`.
+        password: See `PostgresBackend`.
 
     Raises:
         SchemaMismatchError: The tables are those of another version.
         StoreError: The database cannot be reached.
     """
 
-    def __init__(self, url: str) -> None:
-        super().__init__(PostgresBackend(url, f"writer-{uuid.uuid4().hex}"), guard)
+    def __init__(self, url: str, password: str = "") -> None:
+        super().__init__(PostgresBackend(url, f"writer-{uuid.uuid4().hex}", password))

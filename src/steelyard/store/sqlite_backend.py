@@ -4,12 +4,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from typing import Any, Literal, TypeVar
 
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
-from steelyard.store.backend import EventRow
+from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
+from steelyard.store.waiting_sql import COUNT_SIGNAL
+
+R = TypeVar("R")
 
 SCHEMA_VERSION = 3
 # "SYLD": tells our files from any other SQLite file.
@@ -55,6 +56,11 @@ CREATE TABLE places (
 CREATE INDEX places_by_owner ON places (owner);
 """
 _BUSY_TIMEOUT_S = 5.0
+_ADD = (
+    "INSERT INTO tasks (task_id, agent, state, priority, submitted_s, parent, caller_key, worker,"
+    " fence, lease_until_s, started_s) VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT DO NOTHING"
+)
 _INSERT = "INSERT INTO events (t_s, kind, task_id, body) VALUES (?, ?, ?, ?)"
 
 
@@ -72,11 +78,15 @@ class SqliteBackend:
     """
 
     skip_locked = ""
+    # The write lock keeps all rows as they are.
+    for_share = ""
+    now_sql = "clock_s()"
 
     def __init__(self, path: Path, clock_s: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock_s = clock_s
         self._connection = _open_to_write(path)
+        self._connection.create_function("clock_s", 0, clock_s)
 
     @property
     def where(self) -> str:
@@ -100,36 +110,74 @@ class SqliteBackend:
         """Run a statement and return its rows."""
         return self._do(sql, parameters).fetchall()
 
-    def fences(self, task_ids: list[str]) -> dict[str, int]:
-        """Which leases do tasks have? The write lock keeps them so."""
-        sql = "SELECT task_id, fence FROM tasks WHERE task_id IN (SELECT value FROM json_each(?))"
-        return dict(self._do(sql, (msgspec.json.encode(task_ids).decode(),)).fetchall())
+    def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
+        """Append rows whose leases still hold; a group that was committed is known as such here."""
+        if not self._connection.in_transaction:
+            return self._apart(lambda: self.write(rows, number))
+        held = {row.task_id or "" for row in rows if row.fence is not None}
+        fences = {task_id: self._fence(task_id) for task_id in held}
+        lost = {
+            (row.task_id or "", row.fence)
+            for row in rows
+            if row.fence is not None and fences.get(row.task_id or "") != row.fence
+        }
+        kept = [row for row in rows if (row.task_id or "", row.fence) not in lost]
+        self.insert_events(kept)
+        ends = [(row.ended, row.task_id) for row in kept if row.ended is not None]
+        self._do_many(
+            "UPDATE tasks SET state = ?, worker = '', lease_until_s = 0 WHERE task_id = ?", ends
+        )
+        signals = [(row.task_id,) for row in kept if row.kind == SIGNAL]
+        self._do_many(COUNT_SIGNAL, signals)
+        return lost
+
+    def add_tasks(self, tasks: list[TaskToAdd]) -> set[str]:
+        """Put tasks into the store, except those whose id or key is there."""
+        if not self._connection.in_transaction:
+            return self._apart(lambda: self.add_tasks(tasks))
+        now_s = self._clock_s()
+        added: set[str] = set()
+        for task in tasks:
+            until_s = now_s + task.lease_s if task.worker else 0.0
+            values = (
+                *(task.task_id, task.agent, task.priority, task.submitted_s, task.parent),
+                *(task.key or None, task.worker, 1 if task.worker else 0, until_s),
+                now_s if task.worker else 0.0,
+            )
+            if self._do(_ADD, values).rowcount:
+                added.add(task.task_id)
+        self.insert_events([task.row for task in tasks if task.task_id in added])
+        return added
 
     def insert_events(self, rows: list[EventRow]) -> None:
         """Append rows; the file numbers them."""
-        try:
-            self._connection.executemany(_INSERT, [row[:4] for row in rows])
-        except sqlite3.Error as error:
-            raise store_error(self._path, error) from error
-
-    def end_tasks(self, state: str, task_ids: list[str]) -> None:
-        """Tasks have ended."""
-        self._do(
-            "UPDATE tasks SET state = ?, worker = '', lease_until_s = 0"
-            " WHERE task_id IN (SELECT value FROM json_each(?))",
-            (state, msgspec.json.encode(task_ids).decode()),
-        )
+        self._do_many(_INSERT, [row[:4] for row in rows])
 
     def lock_agents(self) -> None:
         """The write lock is one already."""
 
-    def now_s(self) -> float:
-        """What time is it on this machine, in seconds since 1970?"""
-        return self._clock_s()
-
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def _fence(self, task_id: str) -> int | None:
+        """Which lease does a task have? The write lock keeps it so."""
+        found = self._do("SELECT fence FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
+        return None if found is None else int(found[0])
+
+    def _apart(self, work: Callable[[], set[R]]) -> set[R]:
+        self.begin()
+        done = work()
+        self.commit()
+        return done
+
+    def _do_many(self, sql: str, parameters: list[tuple[Any, ...]]) -> None:
+        if not parameters:
+            return
+        try:
+            self._connection.executemany(sql, parameters)
+        except sqlite3.Error as error:
+            raise store_error(self._path, error) from error
 
     def _do(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         try:

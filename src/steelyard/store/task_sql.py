@@ -17,42 +17,37 @@ from steelyard.domain.events import (
     TaskResumed,
 )
 from steelyard.store import waiting_sql
-from steelyard.store.backend import Backend, EventRow
-from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow, TaskState
+from steelyard.store.backend import Backend, EventRow, TaskToAdd
+from steelyard.store.tasks import Claim, HeldTask, TaskRow, TaskState
 
 # The state of a task that has not ended; what it is doing then follows from its lease.
 _OPEN = "open"
 
 
-def submit(backend: Backend, submission: Submission, row: EventRow) -> Lease | None:
-    """Insert a task and its event, unless its id or key is there.
+def submit(backend: Backend, tasks: list[TaskToAdd]) -> list[bool]:
+    """Put tasks into the store, unless their ids or keys are there.
 
     Returns:
-        The lease, where the submission asks for one and the task is new or still this worker's.
+        For each whether it asks for a lease and has it: it is new, or still this worker's.
     """
-    event, worker = submission.event, submission.worker
-    now_s = backend.now_s() if worker else 0.0
-    until_s = now_s + submission.lease_s if worker else 0.0
-    inserted = backend.execute(
-        "INSERT INTO tasks (task_id, agent, state, priority, submitted_s, parent, caller_key,"
-        " worker, fence, lease_until_s, started_s)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING fence",
-        (
-            *(event.task_id, event.agent, _OPEN, submission.priority, event.t_s, event.parent),
-            *(submission.key or None, worker, 1 if worker else 0, until_s),
-            now_s,
-        ),
+    first: dict[str, TaskToAdd] = {}
+    for task in tasks:
+        first.setdefault(task.task_id, task)
+    added = backend.add_tasks(list(first.values()))
+    leased: list[bool] = []
+    for task in tasks:
+        is_new = task.task_id in added and first[task.task_id] is task
+        leased.append(bool(task.worker) and (is_new or _is_held(backend, task)))
+    return leased
+
+
+def _is_held(backend: Backend, task: TaskToAdd) -> bool:
+    """Did this worker submit the task before, and has it still?"""
+    rows = backend.execute(
+        "SELECT 1 FROM tasks WHERE task_id = ? AND state = ? AND worker = ? AND fence = 1",
+        (task.task_id, _OPEN, task.worker),
     )
-    if inserted:
-        backend.insert_events([row])
-    elif worker:
-        inserted = backend.execute(
-            "SELECT fence FROM tasks WHERE task_id = ? AND state = ? AND worker = ? AND fence = 1",
-            (event.task_id, _OPEN, worker),
-        )
-    if not worker or not inserted:
-        return None
-    return Lease(task_id=event.task_id, agent=event.agent, fence=1, events=(event,))
+    return bool(rows)
 
 
 def task_with_key(backend: Backend, key: str) -> str | None:
@@ -87,38 +82,38 @@ def claim(backend: Backend, wish: Claim) -> list[tuple[str, str, int, list[bytes
     """Take tasks for a worker: (task, agent, fence, events) of each."""
     if any(limit.max_running or limit.starts for limit in wish.agents.values()):
         backend.lock_agents()
-    now_s = backend.now_s()
     if wish.wake:
-        waiting_sql.wake_due(backend, now_s)
+        waiting_sql.wake_due(backend)
     room = {
-        agent: _room(backend, agent, limit, now_s, wish.count)
+        agent: _room(backend, agent, limit, wish.count)
         for agent, limit in sorted(wish.agents.items())
     }
     taken: list[tuple[str, str, int, list[bytes]]] = []
     while len(taken) < wish.count:
         open_to = [agent for agent, count in room.items() if count > 0]
-        found = _candidates(backend, wish, open_to, now_s, wish.count - len(taken))
+        found = _candidates(backend, wish, open_to, wish.count - len(taken))
         chosen = [one for one in found if _take_room(room, one[1])]
-        taken += _take(backend, wish, now_s, chosen)
+        taken += _take(backend, wish, chosen)
         if len(found) == len(chosen):
             break
     return taken
 
 
-def _room(backend: Backend, agent: str, limit: AgentLimit, now_s: float, count: int) -> int:
+def _room(backend: Backend, agent: str, limit: AgentLimit, count: int) -> int:
     """How many more tasks of an agent may start now?"""
     room = count
     if limit.max_running is not None:
         held = backend.execute(
-            "SELECT count(*) FROM tasks WHERE worker <> '' AND state = ? AND agent = ?"
-            " AND lease_until_s > ?",
-            (_OPEN, agent, now_s),
+            "SELECT count(*) FROM tasks WHERE worker <> '' AND state = ? AND agent = ?"  # noqa: S608 - a constant
+            f" AND lease_until_s > {backend.now_sql}",
+            (_OPEN, agent),
         )
         room = min(room, limit.max_running - int(held[0][0]))
     if limit.starts is not None:
         started = backend.execute(
-            "SELECT count(*) FROM tasks WHERE agent = ? AND started_s > 0 AND started_s > ?",
-            (agent, now_s - limit.per_s),
+            "SELECT count(*) FROM tasks WHERE agent = ? AND started_s > 0"  # noqa: S608 - a constant
+            f" AND started_s > {backend.now_sql} - ?",
+            (agent, limit.per_s),
         )
         room = min(room, limit.starts - int(started[0][0]))
     return max(0, room)
@@ -130,21 +125,21 @@ def _take_room(room: dict[str, int], agent: str) -> bool:
 
 
 def _candidates(
-    backend: Backend, wish: Claim, agents: list[str], now_s: float, count: int
+    backend: Backend, wish: Claim, agents: list[str], count: int
 ) -> list[tuple[Any, ...]]:
     if not agents:
         return []
     marks = ", ".join("?" * len(agents))
     return backend.execute(
         f"SELECT task_id, agent, fence FROM tasks WHERE state = 'open'"  # noqa: S608 - marks alone
-        f" AND lease_until_s <= ? AND worker <> ? AND agent IN ({marks})"
+        f" AND lease_until_s <= {backend.now_sql} AND worker <> ? AND agent IN ({marks})"
         f" ORDER BY priority DESC, number LIMIT ?{backend.skip_locked}",
-        (now_s, wish.worker, *agents, count),
+        (wish.worker, *agents, count),
     )
 
 
 def _take(
-    backend: Backend, wish: Claim, now_s: float, chosen: list[tuple[Any, ...]]
+    backend: Backend, wish: Claim, chosen: list[tuple[Any, ...]]
 ) -> list[tuple[str, str, int, list[bytes]]]:
     """Give tasks to a worker, all in two statements, and read their journals."""
     if not chosen:
@@ -152,10 +147,11 @@ def _take(
     task_ids = [task_id for task_id, _, _ in chosen]
     marks = ", ".join("?" * len(task_ids))
     backend.execute(
-        "UPDATE tasks SET worker = ?, fence = fence + 1, lease_until_s = ?,"  # noqa: S608 - marks alone
-        " started_s = CASE WHEN started_s > 0 THEN started_s ELSE ? END"
+        "UPDATE tasks SET worker = ?, fence = fence + 1,"  # noqa: S608 - marks alone
+        f" lease_until_s = {backend.now_sql} + ?,"
+        f" started_s = CASE WHEN started_s > 0 THEN started_s ELSE {backend.now_sql} END"
         f" WHERE task_id IN ({marks})",
-        (wish.worker, now_s + wish.lease_s, now_s, *task_ids),
+        (wish.worker, wish.lease_s, *task_ids),
     )
     resumed = [
         TaskResumed(t_s=wish.t_s, task_id=task_id, worker=wish.worker, fence=fence + 1)
@@ -176,11 +172,15 @@ def _take(
 
 def renew(backend: Backend, worker: str, lease_s: float) -> list[HeldTask]:
     """Prolong a worker's leases and tell what it holds."""
-    if lease_s > 0.0:
-        backend.execute(
-            "UPDATE tasks SET lease_until_s = ? WHERE worker = ?",
-            (backend.now_s() + lease_s, worker),
-        )
+    backend.execute(
+        f"UPDATE tasks SET lease_until_s = {backend.now_sql} + ? WHERE worker = ?",  # noqa: S608 - a constant
+        (lease_s, worker),
+    )
+    return held(backend, worker)
+
+
+def held(backend: Backend, worker: str) -> list[HeldTask]:
+    """What does a worker hold?"""
     rows = backend.execute(
         "SELECT task_id, fence, cancelled, signals FROM tasks WHERE worker = ? ORDER BY number",
         (worker,),
@@ -231,13 +231,12 @@ def retry(backend: Backend, row: EventRow) -> bool:
 
 def tasks(backend: Backend, *, state: str, limit: int, task_id: str) -> list[TaskRow]:
     """List tasks, the newest first."""
-    now_s = backend.now_s()
     rows = backend.execute(
-        "SELECT * FROM (SELECT task_id, agent, CASE WHEN state <> 'open' THEN state"
-        " WHEN lease_until_s > ? THEN 'running' ELSE 'queued' END AS told, priority,"
-        " submitted_s, worker, fence, parent, number FROM tasks) AS shown"
+        "SELECT * FROM (SELECT task_id, agent, CASE WHEN state <> 'open' THEN state"  # noqa: S608 - a constant
+        f" WHEN lease_until_s > {backend.now_sql} THEN 'running' ELSE 'queued' END AS told,"
+        " priority, submitted_s, worker, fence, parent, number FROM tasks) AS shown"
         " WHERE (? = '' OR told = ?) AND (? = '' OR task_id = ?) ORDER BY number DESC LIMIT ?",
-        (now_s, state, state, task_id, task_id, limit),
+        (state, state, task_id, task_id, limit),
     )
     return [
         TaskRow(

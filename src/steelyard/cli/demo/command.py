@@ -13,8 +13,9 @@ from steelyard.cli.demo.summary import demo_json, write_artefacts
 from steelyard.cli.progress import Stages
 from steelyard.config.catalog_table import Catalog, load_catalog
 from steelyard.config.environment import machine_description
+from steelyard.config.pool_settings import PoolSettings
 from steelyard.config.pool_specs import local_offering
-from steelyard.config.settings import PoolSettings, load_settings
+from steelyard.config.settings import load_settings
 from steelyard.domain.workload import Workload
 from steelyard.errors import ConfigError, TaskError
 from steelyard.ledger.ledger import Ledger

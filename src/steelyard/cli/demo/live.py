@@ -10,12 +10,8 @@ import uvloop
 from steelyard.cli.demo.agent import MODULES, catalogue_module
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.environment import usable_cores
-from steelyard.config.settings import (
-    EmbeddedPoolSettings,
-    PoolSettings,
-    Settings,
-    ToolPoolSettings,
-)
+from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings, ToolPoolSettings
+from steelyard.config.settings import Settings
 from steelyard.errors import SandboxUnavailableError
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
