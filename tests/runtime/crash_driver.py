@@ -116,10 +116,19 @@ class PointedSqlite(SqliteBackend):
         super().__init__(path)
         self._fuse = fuse
 
+    def begin(self) -> None:
+        self._fuse.point()
+        super().begin()
+
     def insert_events(self, rows: list[EventRow]) -> None:
         for row in rows:
             self._fuse.point()
             super().insert_events([row])
+
+    def commit(self) -> None:
+        self._fuse.point()
+        super().commit()
+        self._fuse.point()
 
 
 def _backend(where: str, fuse: Fuse) -> Backend:
