@@ -69,11 +69,18 @@ async def long(ctx: TaskContext, steps: int) -> None:
     await ctx.signal("go")
 
 
+@task(name="holds")
+async def holds(ctx: TaskContext) -> None:
+    """Two steps, of which the second takes long: a task that only waited would be parked."""
+    await ctx.step(noop, 1)
+    await ctx.step(asyncio.sleep, 3.0 * LEASE_S)
+
+
 def worker(store: EventStore, lease_s: float = 10.0) -> Worker:
     """A worker without pools."""
     dispatcher = Dispatcher(Recorder(WallClock(), store), CheapestFeasible(), {}, {})
     settings = WorkerSettings(slots=AT_ONCE, lease_s=lease_s, look_s=0.1)
-    return Worker(store, dispatcher, (ScriptedLlmPool(), "none"), (ten, long), settings)
+    return Worker(store, dispatcher, (ScriptedLlmPool(), "none"), (ten, long, holds), settings)
 
 
 async def one(working: Worker) -> None:
@@ -196,7 +203,6 @@ async def takeover_s(program: str, where: str) -> float:
                     break
                 await asyncio.sleep(0.01)
             taken_s = time.perf_counter() - killed_s
-            store.append(SignalSent(t_s=0.0, task_id=task_id, name="go"))
             await peer.result(task_id)
     return taken_s
 
@@ -205,7 +211,7 @@ async def hang(where: str, task_id: str) -> None:
     """Be the worker that is killed: hold one task until then."""
     with open_store(where) as store:
         async with worker(store, LEASE_S).working() as working:
-            await working.submit(long, task_id, FREE, {"steps": 1})
+            await working.submit(holds, task_id, FREE, {})
             await working.result(task_id)
 
 

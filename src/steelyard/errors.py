@@ -21,6 +21,7 @@ SteelyardError                    base; `retryable` says whether another attempt
 │   ├── StepFailedError           attempts used up; __cause__ is the last one
 │   ├── DeadlineExceededError
 │   ├── NondeterminismError       a replay took another path
+│   ├── SignalTimeoutError        nobody sent the signal in time
 │   ├── LeaseLostError            another worker has the task now
 │   └── TaskNotFoundError
 ├── StoreError
@@ -177,6 +178,12 @@ class NondeterminismError(TaskError):
     """A replayed task asked for another step than the one in the log."""
 
     code = "nondeterminism"
+
+
+class SignalTimeoutError(TaskError):
+    """Nobody sent the signal that a task waited for."""
+
+    code = "signal_timeout"
 
 
 class LeaseLostError(TaskError):

@@ -11,8 +11,8 @@ from tests.store.postgres_server import PostgresServer
 from typer.testing import CliRunner
 
 from steelyard.cli.app import app
-from steelyard.cli.run import seconds
-from steelyard.domain.events import SignalSent, TaskSubmitted
+from steelyard.cli.limits import seconds
+from steelyard.domain.events import SignalSent, TaskRetried, TaskSubmitted
 from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
 from steelyard.store.sqlite_log import SqliteEventLog
 from steelyard.store.tasks import Submission
@@ -133,11 +133,25 @@ def test_a_signal_is_in_the_log_when_the_command_returns(store: str) -> None:
     assert (sent.name, sent.value) == ("approve", {"by": "me"})
 
 
-def test_an_ended_task_is_submitted_again_with_its_arguments(store: str) -> None:
-    with pytest.raises(ConfigError, match="task one is queued"):
+def test_a_failed_task_goes_on_with_new_limits(store: str) -> None:
+    with pytest.raises(ConfigError, match="task one has not ended"):
         _call("retry", "one", "--store", store)
     _call("cancel", "one", "--store", store)
-    _call("retry", "one", "--id", "again", "--store", store)
+    told = _call("retry", "one", "--deadline", "60s", "--budget", "0.5", "--store", store)
+    assert "one: queued, with 0 steps done" in told
+    with SqliteEventLog(Path(store)) as log:
+        retried = log.journal("one").result()[-1]
+        assert log.tasks(task_id="one").result()[0].state == "queued"
+    assert isinstance(retried, TaskRetried)
+    assert retried.deadline_s == pytest.approx(retried.t_s + 60.0)
+    assert retried.budget_usd == 0.5
+
+
+def test_an_ended_task_is_submitted_again_with_its_arguments(store: str) -> None:
+    with pytest.raises(ConfigError, match="task one is queued"):
+        _call("retry", "one", "--from-start", "--store", store)
+    _call("cancel", "one", "--store", store)
+    _call("retry", "one", "--from-start", "--id", "again", "--store", store)
     with SqliteEventLog(Path(store)) as log:
         submitted = log.journal("again").result()[0]
     assert isinstance(submitted, TaskSubmitted)

@@ -1,5 +1,6 @@
 """A dispatcher on a clock that the test moves, in front of scripted pools."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +14,7 @@ from steelyard.domain.events import AttemptFinished, Event, PoolAdded
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
 from steelyard.domain.task import LlmCall, Step, ToolCall
 from steelyard.placement.policy import CheapestFeasible
-from steelyard.pools.backend import LlmBackend, LlmRequest, ToolBackend, ToolRequest
+from steelyard.pools.backend import LlmBackend, LlmRequest, ToolBackend, ToolOutcome, ToolRequest
 from steelyard.pools.scripted import ScriptedLlmPool
 from steelyard.pools.scripted_tools import ScriptedToolPool
 from steelyard.runtime.clock import WallClock
@@ -162,6 +163,34 @@ def start() -> Start:
         )
 
     return make
+
+
+class CostlyTools:
+    """Every call takes 0.5 s of CPU, at 0.001 USD a second: it costs 0.0005 USD."""
+
+    slots = 8
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def run(self, request: ToolRequest) -> ToolOutcome:
+        await asyncio.sleep(0)
+        return ToolOutcome(result=1, cpu_s=0.5, wall_s=0.5, max_memory_bytes=0)
+
+
+@asynccontextmanager
+async def paid_worker(
+    store: EventStore, *agents: AgentTask[Any, ..., Any], settings: WorkerSettings | None = None
+) -> AsyncGenerator[Worker, None]:
+    """A worker with a pool of costly tools."""
+    recorder = Recorder(WallClock(), store)
+    recorder.record(PoolAdded(t_s=recorder.now_s(), spec=tool_spec(slots=8)))
+    dispatcher = Dispatcher(recorder, CheapestFeasible(), {}, {"tools": CostlyTools()})
+    chosen = settings or WorkerSettings(look_s=0.02)
+    worker = Worker(store, dispatcher, (ScriptedLlmPool(), "none"), agents, chosen)
+    async with worker.working():
+        yield worker
 
 
 StartWorker = Callable[..., AbstractAsyncContextManager[Worker]]

@@ -1,6 +1,6 @@
 """Runs a small task graph again and again, each time killed at the next point; see test_crashes.
 
-Called as `python crash_driver.py FOLDER`. Prints one JSON line per point.
+Prints one JSON line per point.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.worker import Worker, WorkerSettings
-from steelyard.store.backend import EventRow, TaskToAdd
+from steelyard.store.backend import Backend, EventRow, TaskToAdd
 from steelyard.store.event_store import EventStore
 from steelyard.store.sqlite_backend import SqliteBackend
 
@@ -50,34 +50,75 @@ class Fuse:
             os._exit(KILLED)
 
 
-class CrashingBackend(SqliteBackend):
-    """Dies before or after every statement that matters."""
+class CrashingBackend:
+    """Dies before or after every statement that matters, in any database."""
 
-    def __init__(self, path: Path, fuse: Fuse, later_s: float) -> None:
-        super().__init__(path, lambda: time.time() + later_s)
+    def __init__(self, inner: Backend, fuse: Fuse, later_s: float) -> None:
+        self._inner = inner
         self._fuse = fuse
+        self.where = inner.where
+        self.skip_locked = inner.skip_locked
+        self.for_share = inner.for_share
+        self.now_sql = f"({inner.now_sql} + {later_s})"
+        self.rollback = inner.rollback
+        self.lock_agents = inner.lock_agents
+        self.close = inner.close
 
     def begin(self) -> None:
         self._fuse.point()
-        super().begin()
+        self._inner.begin()
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        rows = super().execute(sql, parameters)
+        rows = self._inner.execute(sql, parameters)
         if not sql.startswith("SELECT"):
             self._fuse.point()
         return rows
 
+    def insert_events(self, rows: list[EventRow]) -> None:
+        self._inner.insert_events(rows)
+
+    def commit(self) -> None:
+        self._fuse.point()
+        self._inner.commit()
+        self._fuse.point()
+
     def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
         self._fuse.point()
-        lost = super().write(rows, number)
+        lost = self._inner.write(rows, number)
         self._fuse.point()
         return lost
 
     def add_tasks(self, tasks: list[TaskToAdd]) -> set[str]:
         self._fuse.point()
-        added = super().add_tasks(tasks)
+        added = self._inner.add_tasks(tasks)
         self._fuse.point()
         return added
+
+
+class CrashingStore(EventStore):
+    """Dies before or after every write to the log."""
+
+    def __init__(self, where: str, fuse: Fuse, later_s: float) -> None:
+        inner = _backend(where, fuse)
+        super().__init__(CrashingBackend(inner, fuse, later_s))
+        self._fuse = fuse
+
+    def append(self, event: Event, fence: int | None = None) -> None:
+        self._fuse.point()
+        super().append(event, fence)
+        self._fuse.point()
+
+
+class PointedSqlite(SqliteBackend):
+    """Dies between every two rows of a transaction, too."""
+
+    def __init__(self, path: Path, fuse: Fuse) -> None:
+        super().__init__(path)
+        self._fuse = fuse
+
+    def begin(self) -> None:
+        self._fuse.point()
+        super().begin()
 
     def insert_events(self, rows: list[EventRow]) -> None:
         for row in rows:
@@ -90,17 +131,12 @@ class CrashingBackend(SqliteBackend):
         self._fuse.point()
 
 
-class CrashingStore(EventStore):
-    """Dies before or after every write to the log."""
+def _backend(where: str, fuse: Fuse) -> Backend:
+    if "://" not in where:
+        return PointedSqlite(Path(where), fuse)
+    from steelyard.store.postgres_backend import PostgresBackend  # noqa: PLC0415 - an extra
 
-    def __init__(self, path: Path, fuse: Fuse, later_s: float) -> None:
-        super().__init__(CrashingBackend(path, fuse, later_s))
-        self._fuse = fuse
-
-    def append(self, event: Event, fence: int | None = None) -> None:
-        self._fuse.point()
-        super().append(event, fence)
-        self._fuse.point()
+    return PostgresBackend(where, f"writer-{os.getpid()}-{time.time_ns()}")
 
 
 class NotingTools:
@@ -206,13 +242,13 @@ async def run_once(store: EventStore, notes: Path, over: Callable[[], None]) -> 
             over()
 
 
-def in_child(path: Path, notes: Path, at: int, later_s: float) -> tuple[int, int]:
+def in_child(where: str, notes: Path, at: int, later_s: float) -> tuple[int, int]:
     """Run once in a process of its own: (exit code, points passed)."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         fuse = Fuse(at)
-        store = CrashingStore(path, fuse, later_s)
+        store = CrashingStore(where, fuse, later_s)
 
         def over() -> None:
             store.close()
@@ -229,29 +265,54 @@ def in_child(path: Path, notes: Path, at: int, later_s: float) -> tuple[int, int
 
 
 def main() -> None:
+    """Called as `crash_driver.py FOLDER FIRST STEP [URL [LATER_S]]`.
+
+    URL is that of a PostgreSQL server, or empty; LATER_S shifts the clock of the first run.
+    """
     folder = Path(sys.argv[1])
-    _, points = in_child(folder / "whole.db", folder / "whole.txt", 0, 0.0)
+    url = sys.argv[4] if len(sys.argv) > 4 else ""
+    later_s = float(sys.argv[5]) if len(sys.argv) > 5 else 0.0
+    _, points = in_child(_place(folder, url, "whole"), folder / "whole.txt", 0, later_s)
     first, step = int(sys.argv[2]), int(sys.argv[3])
     print(json.dumps({"points": points}), flush=True)  # noqa: T201
     for at in range(first, points + 1, step):
-        path, notes = folder / f"{at}.db", folder / f"{at}.txt"
-        killed, _ = in_child(path, notes, at, 0.0)
-        before = folder / f"{at}.before"
-        # A copy made by SQLite itself: what a reader finds after the crash.
-        before.write_text(json.dumps(bodies(path)), encoding="utf-8")
+        where, notes = _place(folder, url, str(at)), folder / f"{at}.txt"
+        killed, _ = in_child(where, notes, at, 0.0)
+        # What a reader finds after the crash.
+        (folder / f"{at}.before").write_text(json.dumps(bodies(where)), encoding="utf-8")
         # Every third point is hit by a second crash while it goes on.
         again = at * 7 % points + 1 if at % 3 == 0 else 0
         if again:
-            in_child(path, notes, again, LATER_S)
-        ended, _ = in_child(path, notes, 0, 2 * LATER_S)
+            in_child(where, notes, again, LATER_S)
+        ended, _ = in_child(where, notes, 0, 2 * LATER_S)
+        (folder / f"{at}.after").write_text(json.dumps(bodies(where)), encoding="utf-8")
         print(json.dumps({"at": at, "killed": killed, "ended": ended}), flush=True)  # noqa: T201
 
 
-def bodies(path: Path) -> list[str]:
+def _place(folder: Path, url: str, name: str) -> str:
+    """A database of its own."""
+    if not url:
+        return str(folder / f"{name}.db")
+    import psycopg  # noqa: PLC0415 - an extra
+
+    database = f"crash{folder.name}x{name}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database}".encode())
+    return url.replace("@/postgres?", f"@/{database}?")
+
+
+def bodies(where: str) -> list[str]:
     """Every event of a log as JSON."""
-    if not path.exists():
+    if "://" in where:
+        import psycopg  # noqa: PLC0415 - an extra
+
+        with psycopg.connect(where, autocommit=True) as database:
+            (there,) = database.execute("SELECT to_regclass('steelyard.events')").fetchone() or (0,)
+            sql = b"SELECT body FROM steelyard.events ORDER BY seq"
+            return [bytes(row[0]).decode() for row in database.execute(sql)] if there else []
+    if not Path(where).exists():
         return []
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(where)
     try:
         rows = connection.execute("SELECT body FROM events ORDER BY seq").fetchall()
     except sqlite3.OperationalError:  # killed before the tables were there

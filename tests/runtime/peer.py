@@ -9,6 +9,7 @@ from steelyard.runtime.clock import WallClock
 from steelyard.runtime.context import TaskContext
 from steelyard.runtime.definitions import task
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.worker import Worker, WorkerSettings
 from steelyard.store.event_store import EventStore
@@ -30,10 +31,26 @@ async def steady(ctx: TaskContext) -> int:
     return total
 
 
+@task(name="holds")
+async def holds(ctx: TaskContext, what: str) -> None:
+    """Never ends by itself."""
+    if what == "step":
+        await ctx.step(asyncio.Event().wait)
+    elif what == "sleep":
+        while True:
+            await ctx.sleep(0.9)
+    elif what == "signal":
+        await ctx.signal("never")
+    elif what == "gather":
+        await ctx.gather(ctx.step(asyncio.Event().wait), ctx.signal("never"))
+    else:
+        await ctx.child(holds, TaskLimits(), "step")
+
+
 def worker(store: EventStore) -> Worker:
     dispatcher = Dispatcher(Recorder(WallClock(), store), CheapestFeasible(), {}, {})
     settings = WorkerSettings(slots=10, lease_s=LEASE_S, look_s=0.05)
-    return Worker(store, dispatcher, (ScriptedLlmPool(), "scripted"), (steady,), settings)
+    return Worker(store, dispatcher, (ScriptedLlmPool(), "scripted"), (steady, holds), settings)
 
 
 async def main() -> None:

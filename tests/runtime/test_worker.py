@@ -9,7 +9,7 @@ from steelyard.domain.events import SignalSent, StepRecorded, TaskSubmitted
 from steelyard.runtime.context import TaskContext
 from steelyard.runtime.definitions import task
 from steelyard.runtime.open_tasks import TaskLimits
-from steelyard.runtime.worker import WorkerSettings
+from steelyard.runtime.worker import TaskOrder, WorkerSettings
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
 from steelyard.store.tasks import Submission
 
@@ -261,6 +261,23 @@ async def test_no_more_tasks_of_an_agent_run_at_once_than_allowed(
                 ended = await asyncio.wait_for(one.result(f"t{number}"), 20)
                 assert ended.status == "succeeded"
     assert most == 2
+
+
+async def test_a_second_submission_with_a_key_is_the_first_task(
+    path: Path, start_worker: StartWorker
+) -> None:
+    @task(name="once")
+    async def once(ctx: TaskContext) -> str:
+        return ctx.task_id
+
+    order = TaskOrder(key="order-7", priority=3)
+    with SqliteEventLog(path) as store:
+        async with start_worker(store, once) as worker:
+            first = await worker.submit(once, "a", FREE, {}, order=order)
+            second = await worker.submit(once, "b", FREE, {}, order=order)
+            ended = await asyncio.wait_for(worker.result(second), 10)
+        assert [row.priority for row in store.tasks().result()] == [3]
+    assert (first, second, ended.result) == ("a", "a", "a")
 
 
 async def test_a_worker_holds_no_more_tasks_than_it_has_slots(

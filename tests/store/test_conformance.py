@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,11 +20,12 @@ from steelyard.domain.events import (
     TaskResumed,
     TaskSubmitted,
 )
+from steelyard.domain.pool import PoolLimit
 from steelyard.errors import StoreError
 from steelyard.store.event_store import EventStore, read_store
 from steelyard.store.open_store import open_store
 from steelyard.store.sqlite_log import SqliteEventLog
-from steelyard.store.tasks import Claim, Lease, Submission
+from steelyard.store.tasks import Claim, Lease, Parking, Submission
 
 ANY = {"a": AgentLimit()}
 
@@ -213,6 +215,141 @@ def test_signals_are_counted_for_their_task(open_one: Open) -> None:
         two.append(SignalSent(t_s=5.0, task_id="t", name="go", value=[1]))
         two.durable().result()
         assert [held.signals for held in one.renew("w1", 0.0).result()] == [1]
+
+
+def _park(store: EventStore, after_s: float | None = None, **values: Any) -> str:
+    """Park the only task, which has lease 1, and tell its state."""
+    store.park(Parking(task_id="t", fence=1, after_s=after_s, **values)).result()
+    return store.tasks(task_id="t").result()[0].state
+
+
+def test_a_parked_task_is_held_by_nobody_and_taken_when_its_time_has_come(open_one: Open) -> None:
+    with open_one() as one, open_one() as two:
+        _submit(one, "t")
+        _claim(one, "w1", lease_s=0.0)
+        assert _park(one, after_s=0.2) == "waiting"
+        assert one.renew("w1", 60.0).result() == []
+        assert _claim(two, "w2") == []
+        gives_up_s = time.monotonic() + 10.0
+        while not (taken := _claim(two, "w2")):
+            assert time.monotonic() < gives_up_s
+        assert (taken[0].fence, _claim(one, "w1")) == (2, [])
+
+
+def test_a_task_is_parked_by_the_last_lease_alone(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        _claim(store, "w1", lease_s=0.0)
+        assert _claim(store, "w2")[0].fence == 2
+        assert _park(store) == "running"
+
+
+def test_a_signal_wakes_a_parked_task(open_one: Open) -> None:
+    with open_one() as one, open_one() as two:
+        _submit(one, "t")
+        _claim(one, "w1")
+        assert _park(one, signals=0) == "waiting"
+        two.append(SignalSent(t_s=5.0, task_id="t", name="go"))
+        two.durable().result()
+        assert [lease.task_id for lease in _claim(one, "w1")] == ["t"]
+
+
+def test_a_signal_that_came_before_its_task_was_parked_is_not_missed(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        _claim(store, "w1")
+        store.append(SignalSent(t_s=5.0, task_id="t", name="go"))
+        assert _park(store, signals=0) == "queued"
+
+
+def test_a_child_that_ended_before_its_parent_was_parked_is_not_missed(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        child = TaskSubmitted(t_s=1.0, task_id="t.0", agent="a", parent="t")
+        store.submit(Submission(event=child)).result()
+        _claim(store, "w1")
+        store.append(TaskFinished(t_s=4.0, task_id="t.0", status="failed"), fence=1)
+        assert _park(store, children=("t.0",)) == "queued"
+
+
+def test_the_end_of_a_child_wakes_its_parent(open_one: Open) -> None:
+    with open_one() as one, open_one() as two:
+        _submit(one, "t")
+        child = TaskSubmitted(t_s=1.0, task_id="t.0", agent="a", parent="t")
+        one.submit(Submission(event=child)).result()
+        _claim(one, "w1")
+        assert _park(one, children=("t.0",)) == "waiting"
+        two.append(TaskFinished(t_s=4.0, task_id="t.0", status="succeeded"), fence=1)
+        two.durable().result()
+        assert [lease.task_id for lease in _claim(one, "w2")] == ["t"]
+
+
+def test_a_parked_task_that_is_cancelled_ends_at_once(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        _claim(store, "w1")
+        assert _park(store) == "waiting"
+        assert store.cancel("t", 5.0).result()
+        assert store.tasks().result()[0].state == "cancelled"
+        assert isinstance(store.journal("t").result()[-1], TaskFinished)
+
+
+def test_a_cancellation_that_came_before_its_task_was_parked_is_not_missed(open_one: Open) -> None:
+    with open_one() as store:
+        _submit(store, "t")
+        _claim(store, "w1")
+        store.cancel("t", 5.0).result()
+        assert _park(store) == "queued"
+
+
+def test_many_parked_tasks_cost_a_claim_nothing(open_one: Open) -> None:
+    with open_one() as store:
+        for number in range(300):
+            event = TaskSubmitted(t_s=1.0, task_id=f"p{number}", agent="a")
+            store.submit(Submission(event=event))
+        for lease in _claim(store, "w1", count=300):
+            store.park(Parking(task_id=lease.task_id, fence=1))
+        _submit(store, "t")
+        assert [lease.task_id for lease in _claim(store, "w1")] == ["t"]
+        assert len(store.tasks(state="waiting", limit=1000).result()) == 300
+
+
+def _take(
+    store: EventStore, names: list[str], limit: PoolLimit, lease_s: float = 60.0
+) -> list[str]:
+    return store.take_places(f"owner of {names[0]}", ("gpu", names), limit, lease_s).result()
+
+
+def test_places_in_a_pool_are_counted_over_all_processes(open_one: Open) -> None:
+    two_at_once = PoolLimit(max_running=2)
+    with open_one() as one, open_one() as two:
+        assert _take(one, ["a", "b", "c"], two_at_once) == ["a", "b"]
+        assert _take(two, ["d"], two_at_once) == []
+        # Asked again, as after a lost connection, it gives what it gave.
+        assert _take(one, ["b", "c"], two_at_once) == ["b"]
+        one.free_place("gpu", "a").result()
+        assert _take(two, ["d", "e"], two_at_once) == ["d"]
+        assert two.take_places("o", ("other", ["f"]), two_at_once, 60.0).result() == ["f"]
+
+
+def test_places_of_a_process_that_died_are_free_when_their_lease_is_over(open_one: Open) -> None:
+    alone = PoolLimit(max_running=1)
+    with open_one() as dead, open_one() as living:
+        assert _take(dead, ["a"], alone, lease_s=0.3) == ["a"]
+        dead.renew_places("owner of a", 0.3).result()
+        assert _take(living, ["b"], alone) == []
+        gives_up_s = time.monotonic() + 10.0
+        while _take(living, ["b"], alone) != ["b"]:
+            assert time.monotonic() < gives_up_s
+
+
+def test_no_more_steps_start_in_a_pool_in_a_time_than_allowed(open_one: Open) -> None:
+    slow = PoolLimit(starts=2, per_s=600.0)
+    with open_one() as store:
+        assert _take(store, ["a"], slow) == ["a"]
+        store.free_place("gpu", "a").result()
+        assert _take(store, ["b", "c"], slow) == ["b"]
+        assert _take(store, ["c"], PoolLimit(starts=2, per_s=1e-9)) == ["c"]
 
 
 @given(

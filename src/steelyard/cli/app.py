@@ -115,6 +115,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
         str | None,
         typer.Option("--id", help="Id of the task; one that is in the store already goes on."),
     ] = None,
+    priority: Annotated[int, typer.Option("--priority", help="Higher ones are taken first.")] = 0,
+    key: Annotated[
+        str, typer.Option("--key", help="A second task with the same key is the first one.")
+    ] = "",
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file; without one, local pools alone.")
     ] = None,
@@ -124,7 +128,14 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     """Run an agent as a durable task: after a crash, the same --id goes on where it was."""
     from steelyard.cli.run import Wanted, run_program
 
-    wanted = Wanted(arguments=arguments, deadline=deadline, budget_usd=budget_usd, task_id=task_id)
+    wanted = Wanted(
+        arguments=arguments,
+        deadline=deadline,
+        budget_usd=budget_usd,
+        task_id=task_id,
+        priority=priority,
+        key=key,
+    )
     if not run_program(program, wanted, config, store, as_json=as_json):
         raise typer.Exit(1)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import re
 import signal
 import sys
 import uuid
@@ -15,6 +14,7 @@ import msgspec
 import uvloop
 
 from steelyard.cli.demo.live import local_pools
+from steelyard.cli.limits import limits_of
 from steelyard.cli.store_choice import opened_store
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.pool_settings import ToolPoolSettings
@@ -28,11 +28,8 @@ from steelyard.pools.endpoint import OpenAiEndpointPool
 from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.live import live_fleet
 from steelyard.runtime.open_tasks import TaskLimits
-from steelyard.runtime.worker import Worker
+from steelyard.runtime.worker import TaskOrder, Worker
 from steelyard.store.event_store import EventStore
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 AnyAgent = AgentTask[Any, ..., Any]
 
@@ -45,38 +42,26 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         deadline: A duration such as `60s`; None without one.
         budget_usd: What it may cost; None without a limit.
         task_id: Its id; None makes one.
+        priority: Higher ones are taken first.
+        key: A second task with the same key is the first one; empty without.
     """
 
     arguments: str
     deadline: str | None
     budget_usd: float | None
     task_id: str | None
+    priority: int = 0
+    key: str = ""
+
+    @property
+    def order(self) -> TaskOrder:
+        """Priority and key."""
+        return TaskOrder(priority=self.priority, key=self.key)
 
     @property
     def limits(self) -> TaskLimits:
         """Deadline and budget; raises ConfigError when one makes no sense."""
-        after_s = None if self.deadline is None else seconds(self.deadline)
-        if self.budget_usd is not None and not self.budget_usd > 0.0:
-            raise ConfigError(f"--budget is {self.budget_usd} USD; it must be greater than 0")
-        return TaskLimits(deadline_after_s=after_s, budget_usd=self.budget_usd)
-
-
-def seconds(duration: str) -> float:
-    """How long is a duration, in seconds?
-
-    Args:
-        duration: A number with ms, s, m, h or d; seconds without a unit.
-
-    Raises:
-        ConfigError: It is none.
-
-    >>> seconds("90s"), seconds("1.5m"), seconds("2")
-    (90.0, 90.0, 2.0)
-    """
-    found = _DURATION.fullmatch(duration)
-    if found is None:
-        raise ConfigError(f"{duration!r} is no duration; write a number with ms, s, m, h or d")
-    return float(found.group(1)) * _SECONDS[found.group(2) or "s"]
+        return limits_of(self.deadline, self.budget_usd)
 
 
 def run_program(
@@ -100,7 +85,7 @@ def run_program(
     file, _, name = program.partition(":")
     agents = _agents(Path(file))
     agent = _named(agents, name, file) if name else None
-    asked = (wanted.limits, _arguments(wanted.arguments))
+    asked = (wanted.limits, _arguments(wanted.arguments), wanted.order)
     settings = Settings(pools=local_pools()) if config is None else load_settings(config)
     settings = _with_tools_of(settings, Path(file).resolve().parent)
     task_id = wanted.task_id
@@ -119,17 +104,17 @@ async def _run(
     where: str,
     agents: tuple[AnyAgent, ...],
     agent: AnyAgent | None,
-    asked: tuple[str | None, TaskLimits, dict[str, Any]],
+    asked: tuple[str | None, TaskLimits, dict[str, Any], TaskOrder],
 ) -> TaskFinished | None:
-    task_id, limits, arguments = asked
+    task_id, limits, arguments, order = asked
     with opened_store(settings.store, where) as store:
         async with _worker(settings, store, agents) as worker:
             if agent is None or task_id is None:
                 _say(f"serving {', '.join(one.name for one in agents)} from {store.where}")
                 await _until_stopped()
                 return None
+            task_id = await worker.submit(agent, task_id, limits, arguments, order=order)
             _say(f"task {task_id} in {store.where}")
-            await worker.submit(agent, task_id, limits, arguments)
             return await worker.result(task_id)
 
 
@@ -139,6 +124,10 @@ async def _worker(
 ) -> AsyncGenerator[Worker, None]:
     """Pools, a gateway of their own for the agents' questions, and a worker."""
     policy = policy_named(settings.policy.name)
+    limits = settings.limits.agents
+    agents = tuple(
+        one.limited(limits[one.name].agent_limit()) if one.name in limits else one for one in agents
+    )
     async with (
         live_fleet(settings, load_catalog(), policy, store, _say) as dispatcher,
         serve(GatewaySettings(port=0), dispatcher) as server,

@@ -10,13 +10,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from steelyard.domain.events import Event, SignalSent, TaskSubmitted
+from steelyard.domain.events import Event, SignalSent
 from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
-from steelyard.ledger.ledger import Ledger
 from steelyard.runtime.journal import Journal
+from steelyard.runtime.open_tasks import TaskLimits
+from steelyard.runtime.retrying import retried, submitted_anew
 from steelyard.store.event_store import EventStore
 from steelyard.store.open_store import open_store
-from steelyard.store.tasks import Submission, TaskRow
+from steelyard.store.tasks import ENDED, Submission, TaskRow
 
 _WATCH_PAUSE_S = 0.2
 _MAX_CELL_CHARS = 60
@@ -56,8 +57,8 @@ def run_show(where: str, task_id: str, *, as_json: bool) -> None:
     with _existing(where) as store:
         row = _row(store, task_id)
         events = store.journal(task_id).result()
+        cost_usd = store.cost_usd(task_id).result()
     journal = Journal.of(events)
-    cost_usd = _cost_usd(events)
     if as_json:
         told = {
             "task": row,
@@ -75,7 +76,7 @@ def run_show(where: str, task_id: str, *, as_json: bool) -> None:
             result[:_MAX_CELL_CHARS],
         )
     Console(markup=False).print(
-        f"task {task_id}: agent {row.agent}, {row.state}, cost {cost_usd:.6f} USD"
+        f"task {task_id}: agent {row.agent}, {row.state}, cost {cost_usd:.6f} USD with its children"
     )
     Console(markup=False).print(table)
     if journal.finished is not None and journal.finished.error:
@@ -98,7 +99,7 @@ def run_watch(where: str, task_id: str, *, as_json: bool) -> None:
             for event in events[shown:]:
                 print(_line(event, as_json=as_json), flush=True)
             shown = len(events)
-            if row.state not in {"queued", "running"}:
+            if row.state in ENDED:
                 return
             time.sleep(_WATCH_PAUSE_S)
 
@@ -139,13 +140,37 @@ def run_signal(where: str, task_id: str, name: str, value: str) -> None:
     print(f"{task_id}: signal {name} sent")
 
 
-def run_retry(where: str, task_id: str, new_id: str) -> None:
-    """Submit a task's arguments and terms again.
+def run_retry(where: str, task_id: str, limits: TaskLimits) -> None:
+    """Let an ended task go on from where it failed.
+
+    Args:
+        where: The store.
+        task_id: An ended task.
+        limits: New deadline and budget; None for those that it had.
+
+    Raises:
+        ConfigError: The task has not ended, or has succeeded.
+    """
+    with _existing(where) as store:
+        row = _row(store, task_id)
+        journal = Journal.of(store.journal(task_id).result())
+        event = retried(task_id, journal, limits, time.time())
+        store.retry(event).result()
+    kept = sum(step.done and not step.error_code for step in journal.in_order())
+    print(
+        f"{task_id}: queued, with {kept} steps done; `steelyard run FILE.py` or a worker of agent "
+        f"{row.agent} goes on"
+    )
+
+
+def run_again(where: str, task_id: str, new_id: str, limits: TaskLimits) -> None:
+    """Submit a task's arguments again, as a new task.
 
     Args:
         where: The store.
         task_id: An ended task.
         new_id: Id of the new one; empty makes one.
+        limits: New deadline and budget; None for those that it had.
 
     Raises:
         ConfigError: The task has not ended.
@@ -153,23 +178,12 @@ def run_retry(where: str, task_id: str, new_id: str) -> None:
     chosen = new_id or f"{task_id}-{uuid.uuid4().hex[:6]}"
     with _existing(where) as store:
         row = _row(store, task_id)
-        if row.state in {"queued", "running"}:
+        if row.state not in ENDED:
             raise ConfigError(f"task {task_id} is {row.state}; cancel it, or wait for its end")
-        before = Journal.of(store.journal(task_id).result()).submitted
-        if before is None:
-            raise TaskNotFoundError(f"task {task_id} has no submission in {where}")
-        now_s = time.time()
-        after_s = None if before.deadline_s is None else before.deadline_s - before.t_s
-        again = TaskSubmitted(
-            t_s=now_s,
-            task_id=chosen,
-            agent=before.agent,
-            deadline_s=None if after_s is None else now_s + after_s,
-            budget_usd=before.budget_usd,
-            arguments=before.arguments,
-        )
-        store.submit(Submission(event=again, priority=row.priority)).result()
-    print(f"{chosen}: queued; `steelyard run FILE.py` or a worker of agent {before.agent} runs it")
+        journal = Journal.of(store.journal(task_id).result())
+        event = submitted_anew(chosen, journal, limits, time.time())
+        store.submit(Submission(event=event, priority=row.priority)).result()
+    print(f"{chosen}: queued; `steelyard run FILE.py` or a worker of agent {row.agent} runs it")
 
 
 @contextmanager
@@ -188,10 +202,6 @@ def _row(store: EventStore, task_id: str) -> TaskRow:
             f"task {task_id} is not in {store.where}; `steelyard tasks list` shows those that are"
         )
     return rows[0]
-
-
-def _cost_usd(events: tuple[Event, ...]) -> float:
-    return Ledger.of(events).cost_usd
 
 
 def _line(event: Event, *, as_json: bool) -> str:

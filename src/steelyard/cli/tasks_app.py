@@ -24,7 +24,8 @@ def list_tasks(
     state: Annotated[
         str,
         typer.Option(
-            "--state", help="Only those: queued, running, succeeded, failed or cancelled."
+            "--state",
+            help="Only those: queued, running, waiting, succeeded, failed or cancelled.",
         ),
     ] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
@@ -77,10 +78,30 @@ def signal(
 @tasks_app.command()
 def retry(
     task_id: _TaskId,
-    new_id: Annotated[str, typer.Option("--id", help="Id of the new task.")] = "",
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", help="Time from now: 60s, 5m, 2h; as long as at first without."),
+    ] = None,
+    budget_usd: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", help="What the task may cost in USD, with what it has cost; as at first."
+        ),
+    ] = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Do all of it again, as a new task.")
+    ] = False,
+    new_id: Annotated[
+        str, typer.Option("--id", help="Id of the new task, with --from-start.")
+    ] = "",
     store: _Store = _DEFAULT_STORE,
 ) -> None:
-    """Submit an ended task again, as a new task with the same arguments and terms."""
-    from steelyard.cli.tasks import run_retry
+    """Let a failed or cancelled task go on: what has a result keeps it, the rest runs."""
+    from steelyard.cli.limits import limits_of
+    from steelyard.cli.tasks import run_again, run_retry
 
-    run_retry(store, task_id, new_id)
+    limits = limits_of(deadline, budget_usd)
+    if from_start:
+        run_again(store, task_id, new_id, limits)
+    else:
+        run_retry(store, task_id, limits)

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from steelyard.config.convert import convert_table
+from steelyard.config.limits import LimitsSection, check_limits
 from steelyard.config.pool_settings import (
     POOL_KINDS,
     CurveSettings,
@@ -78,18 +79,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         gateway: `[gateway]`.
         store: `[store]`.
         policy: `[policy]`.
+        limits: `[limits.agents.NAME]` and `[limits.pools.NAME]`.
     """
 
     pools: dict[str, PoolSettings] = {}
     gateway: GatewaySection = GatewaySection()
     store: StoreSection = StoreSection()
     policy: PolicySection = PolicySection()
+    limits: LimitsSection = LimitsSection()
 
 
 _NESTED: dict[str, type[msgspec.Struct]] = {
     "gateway": GatewaySection,
     "store": StoreSection,
     "policy": PolicySection,
+    "limits": LimitsSection,
     "curve": CurveSettings,
     "token_price": TokenPriceSettings,
 }
@@ -162,6 +166,7 @@ def _check_values(path: Path, settings: Settings) -> None:
             f"configuration {path} declares no pools; add one, e.g. [pools.local] with "
             'kind = "embedded"'
         )
+    check_limits(path, settings.limits, [*settings.pools])
     for name, pool in settings.pools.items():
         check_pool(f"configuration {path}: pools.{name}", pool)
 

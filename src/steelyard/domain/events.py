@@ -106,6 +106,24 @@ class TaskResumed(msgspec.Struct, frozen=True, kw_only=True, tag="task_resumed")
     fence: int
 
 
+class TaskRetried(msgspec.Struct, frozen=True, kw_only=True, tag="task_retried"):
+    """An ended task goes on from where it failed; what had a result keeps it.
+
+    Attributes:
+        t_s: When.
+        task_id: The task.
+        deadline_s: Its new deadline; None without one.
+        budget_usd: Its new budget, of which what it spent before is taken; None without a limit.
+        cause: Which retry of its parent this one is a part of; empty for a person's wish.
+    """
+
+    t_s: float
+    task_id: str
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    cause: str = ""
+
+
 class StepPlaced(msgspec.Struct, frozen=True, kw_only=True, tag="step_placed"):
     """The policy chose a replica; the step waits there until its attempt starts."""
 
@@ -175,6 +193,7 @@ class StepRecorded(msgspec.Struct, frozen=True, kw_only=True, tag="step_recorded
         result: Its result, where it went well.
         error_code: Stable code of its error, empty when it went well.
         error: The error's message.
+        cost_usd: What a child task and its children cost; 0 for other steps.
     """
 
     t_s: float
@@ -187,10 +206,23 @@ class StepRecorded(msgspec.Struct, frozen=True, kw_only=True, tag="step_recorded
     result: JsonValue = None
     error_code: str = ""
     error: str = ""
+    cost_usd: float = 0.0
 
 
 class StepWaiting(msgspec.Struct, frozen=True, kw_only=True, tag="step_waiting"):
-    """A `sleep` step began; after a crash it goes on to the same `until_s`."""
+    """A step that may last long began; after a crash it goes on with what is said here.
+
+    Attributes:
+        t_s: When.
+        task_id: The task.
+        step_id: The step.
+        path: Its place in the program.
+        kind: What kind of step it is.
+        name: Its name.
+        fingerprint: Hash of what was asked.
+        until_s: End of a `sleep`, or of the patience of a `signal`; None without an end.
+        reserved_usd: What a `child` may cost; it is taken off the task's own budget until then.
+    """
 
     t_s: float
     task_id: str
@@ -199,7 +231,8 @@ class StepWaiting(msgspec.Struct, frozen=True, kw_only=True, tag="step_waiting")
     kind: StepKind
     name: str
     fingerprint: str
-    until_s: float
+    until_s: float | None = None
+    reserved_usd: float | None = None
 
 
 class SignalSent(msgspec.Struct, frozen=True, kw_only=True, tag="signal_sent"):
@@ -244,6 +277,7 @@ Event = (
     | ReplicaChanged
     | TaskSubmitted
     | TaskResumed
+    | TaskRetried
     | StepPlaced
     | StepRefused
     | AttemptStarted

@@ -57,6 +57,20 @@ class ToolCurve(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
+class PoolLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """How many steps of one pool may happen at once, over all processes of the store.
+
+    Attributes:
+        max_running: Steps at once; None without a limit.
+        starts: Steps that may start in `per_s` seconds; None without a limit.
+        per_s: See `starts`.
+    """
+
+    max_running: int | None = None
+    starts: int | None = None
+    per_s: float = 1.0
+
+
 # Tools whose name starts so belong to the pool that the name goes on with.
 OWN_POOL_PREFIX = "mcp:"
 

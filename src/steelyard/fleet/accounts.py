@@ -12,12 +12,14 @@ class TaskAccount(msgspec.Struct):
         agent: Name of its agent.
         spent_usd: Cost of finished attempts.
         reserved_usd: Predicted cost of attempts placed and not finished.
+        children_usd: What children that run may cost, by step; part of `reserved_usd`.
         finished: Name, number and end of finished steps; remaining work is learned from them.
     """
 
     agent: str
     spent_usd: float = 0.0
     reserved_usd: float = 0.0
+    children_usd: dict[int, float] = {}
     finished: list[tuple[str, int, float]] = []
 
 

@@ -12,6 +12,8 @@ from steelyard.domain.events import (
     PoolAdded,
     ReplicaChanged,
     StepPlaced,
+    StepRecorded,
+    StepWaiting,
     TaskFinished,
     TaskSubmitted,
 )
@@ -96,8 +98,8 @@ class FleetState:
                 self._finish(event)
             case TaskFinished():
                 self._close_task(event)
-            case _:  # A refusal changes nothing in the fleet.
-                pass
+            case _:  # Nothing else changes the fleet; a child changes its parent's books.
+                self._account_child(event)
 
     def view(self, step: Step, now_s: float) -> FleetView:
         """What does the fleet look like to this step, now?
@@ -114,7 +116,6 @@ class FleetState:
         max_output_tokens = float(call.max_output_tokens) if isinstance(call, LlmCall) else 0.0
         memory_bytes = 0.0 if isinstance(call, LlmCall) else float(call.memory_bytes)
         estimate = self._estimates.get((step.agent, step.name)) or StepEstimate.unseen()
-        account = self._tasks.get(step.task_id)
         return FleetView(
             now_s=now_s,
             pools=tuple(self._pools),
@@ -130,7 +131,7 @@ class FleetState:
             up=self._up.copy(),
             cached_tokens=self._cached_tokens(step),
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
-            committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
+            committed_usd=self.committed_usd(step.task_id),
         )
 
     def replica_index(self, pool: str, replica: int) -> int:
@@ -166,6 +167,11 @@ class FleetState:
         """What have the finished attempts of an open task cost, in USD?"""
         account = self._tasks.get(task_id)
         return 0.0 if account is None else account.spent_usd
+
+    def committed_usd(self, task_id: str) -> float:
+        """What has an open task spent or reserved, its children's budgets included, in USD?"""
+        account = self._tasks.get(task_id)
+        return 0.0 if account is None else account.spent_usd + account.reserved_usd
 
     def has_task(self, task_id: str) -> bool:
         """Is the task open?"""
@@ -291,6 +297,22 @@ class FleetState:
             self._learn(event, attempt, account)
         elif event.error_code in _POOL_FAULTS:
             self._count_failure(attempt, event.t_s)
+
+    def _account_child(self, event: Event) -> None:
+        """Reserve a child's budget when it begins; charge what it cost when it has ended."""
+        if not isinstance(event, StepWaiting | StepRecorded) or event.kind != "child":
+            return
+        account = self._tasks.get(event.task_id)
+        if account is None:
+            return
+        if isinstance(event, StepWaiting):
+            # A child of a retried task is reserved for anew.
+            account.reserved_usd -= account.children_usd.get(event.step_id, 0.0)
+            account.children_usd[event.step_id] = event.reserved_usd or 0.0
+            account.reserved_usd += account.children_usd[event.step_id]
+        else:
+            account.reserved_usd -= account.children_usd.pop(event.step_id, 0.0)
+            account.spent_usd += event.cost_usd
 
     def _charge(self, event: AttemptFinished) -> TaskAccount | None:
         account = self._tasks.get(event.task_id)

@@ -41,6 +41,7 @@ ERROR_RESPONSES: dict[type[SteelyardError], tuple[int, str]] = {
     errors.DeadlineExceededError: (504, "server_error"),
     errors.NondeterminismError: (409, "invalid_request_error"),
     errors.LeaseLostError: (409, "invalid_request_error"),
+    errors.SignalTimeoutError: (408, "invalid_request_error"),
     errors.TaskNotFoundError: (404, "invalid_request_error"),
     errors.StoreBusyError: (503, "server_error"),
     errors.SchemaMismatchError: (500, "server_error"),

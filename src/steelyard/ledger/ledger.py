@@ -13,8 +13,10 @@ from steelyard.domain.events import (
     Event,
     PoolAdded,
     StepPlaced,
+    StepRecorded,
     StepRefused,
     TaskFinished,
+    TaskRetried,
     TaskStatus,
     TaskSubmitted,
     Usage,
@@ -67,6 +69,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
         budget_usd: Its budget; None without one.
         status: How it ended.
         cost_usd: Cost of all its attempts, failed ones included.
+        children_usd: Cost of its children, which have records of their own.
         error_code: Why it failed, empty otherwise.
     """
 
@@ -79,12 +82,14 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: TaskStatus
     cost_usd: float
     error_code: str
+    children_usd: float = 0.0
 
     @property
     def met_slo(self) -> bool:
         """Did it succeed, in time and inside its budget?"""
         in_time = self.deadline_s is None or self.finished_s <= self.deadline_s
-        in_budget = self.budget_usd is None or self.cost_usd <= self.budget_usd
+        whole_usd = self.cost_usd + self.children_usd
+        in_budget = self.budget_usd is None or whole_usd <= self.budget_usd
         return self.status == "succeeded" and in_time and in_budget
 
 
@@ -101,6 +106,7 @@ class Ledger:
         self.refused: list[StepRefused] = []
         self._submitted: dict[str, TaskSubmitted] = {}
         self._spent_usd: dict[str, list[float]] = {}
+        self._children_usd: dict[str, list[float]] = {}
         self._placed: dict[tuple[str, int, int], StepPlaced] = {}
         self._started_s: dict[tuple[str, int, int], float] = {}
         self._first_s = math.inf
@@ -149,6 +155,10 @@ class Ledger:
                 self._started_s[(event.task_id, event.step_id, event.attempt)] = event.t_s
             case AttemptFinished():
                 self._close_attempt(event)
+            case StepRecorded():
+                self._charge_child(event)
+            case TaskRetried():
+                self._open_again(event)
             case TaskFinished():
                 self._close_task(event)
             case _:
@@ -191,8 +201,29 @@ class Ledger:
                 status=event.status,
                 cost_usd=math.fsum(self._spent_usd.pop(event.task_id, [])),
                 error_code=event.error_code,
+                children_usd=math.fsum(self._children_usd.pop(event.task_id, [])),
             )
         )
+
+    def _charge_child(self, event: StepRecorded) -> None:
+        if event.cost_usd:
+            self._children_usd.setdefault(event.task_id, []).append(event.cost_usd)
+
+    def _open_again(self, event: TaskRetried) -> None:
+        """An ended task goes on: its record comes again, with all that it cost."""
+        found = next((one for one in reversed(self.tasks) if one.task_id == event.task_id), None)
+        if found is None:
+            return
+        self.tasks.remove(found)
+        self._submitted[event.task_id] = TaskSubmitted(
+            t_s=found.submitted_s,
+            task_id=found.task_id,
+            agent=found.agent,
+            deadline_s=event.deadline_s,
+            budget_usd=event.budget_usd,
+        )
+        self._spent_usd[event.task_id] = [found.cost_usd]
+        self._children_usd[event.task_id] = [found.children_usd]
 
     @property
     def span_s(self) -> float:

@@ -196,6 +196,8 @@ class ToolRequest(msgspec.Struct, frozen=True, kw_only=True):
         memory_bytes: Memory that the call may use beyond the idle worker's; 0 leaves it to the
             pool. Without a sandbox it is address space, and each process has it anew.
         task_id: Task that the call belongs to; empty for none. Told to MCP servers.
+        key: Idempotency key of its step, the same for every attempt; empty for none. Told to MCP
+            servers.
     """
 
     tool: str
@@ -203,6 +205,7 @@ class ToolRequest(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 60.0
     memory_bytes: int = 0
     task_id: str = ""
+    key: str = ""
 
 
 class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,8 @@ from steelyard.pools.sandbox.launch import Sandbox
 
 # Keys of `_meta`, by which a server learns for whom it works and until when.
 TASK_KEY, DEADLINE_KEY = "steelyard/task_id", "steelyard/deadline"
+# By this one it knows that a call is another attempt at the same step.
+IDEMPOTENCY_KEY = "steelyard/idempotency_key"
 # A server may be silent for as long as a call lasts; the call has a time limit of its own.
 _HTTP_TIMEOUT = httpx2.Timeout(30.0, read=None)
 _MAX_PAGES = 100
@@ -283,6 +285,8 @@ def _meta(request: ToolRequest, timeout_s: float) -> RequestParamsMeta:
     meta = {DEADLINE_KEY: deadline.isoformat()}
     if request.task_id:
         meta[TASK_KEY] = request.task_id
+    if request.key:
+        meta[IDEMPOTENCY_KEY] = request.key
     # An open map by the protocol, which the type cannot say.
     return cast("RequestParamsMeta", meta)
 

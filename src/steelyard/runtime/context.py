@@ -1,53 +1,35 @@
 """TaskContext: what a running task may ask for. It is handed over explicitly; nothing is global."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
-from typing import Any, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from steelyard.domain.events import JsonValue, TaskFinished, TaskSubmitted
+from steelyard.domain.events import JsonValue
 from steelyard.domain.task import Step, ToolCall
 from steelyard.errors import (
-    ConfigError,
     LeaseLostError,
-    PoolError,
-    PoolProtocolError,
+    SignalTimeoutError,
     SteelyardError,
-    StepFailedError,
     StoreError,
 )
-from steelyard.pools.backend import JsonObject, LlmChunk, LlmRequest, ToolRequest
-from steelyard.runtime.definitions import AgentTask, Tool
+from steelyard.pools.backend import JsonObject, LlmRequest, ToolRequest
+from steelyard.runtime.asking import Asking, LlmClient, decode_answer
+from steelyard.runtime.children import Children, ChildTasks
+from steelyard.runtime.definitions import AgentTask, NamedTool, Tool
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.inbox import Inbox
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.recorded_errors import recorded_error
-from steelyard.runtime.retry import pause_before_retry_s
 from steelyard.runtime.steps import Slot, TaskSteps
-from steelyard.runtime.transcript import LlmAnswer, Transcript
+from steelyard.runtime.transcript import LlmAnswer
+from steelyard.runtime.waits import Wait
+
+__all__ = ["ChildTasks", "LlmClient", "StepSummary", "TaskContext", "decode_answer"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class LlmClient(Protocol):
-    """Calls the gateway: an OpenAI-compatible endpoint like any other."""
-
-    def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
-        """Answer a request, piece by piece; see `steelyard.pools.backend.LlmBackend`."""
-        ...
-
-
-class ChildTasks(Protocol):
-    """Runs tasks for tasks."""
-
-    async def run_child(
-        self, agent: AgentTask[Any, ..., Any], event: TaskSubmitted
-    ) -> TaskFinished:
-        """Submit a task, unless it is there already, and wait for its end."""
-        ...
 
 
 class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +69,9 @@ class TaskContext:
         self._steps = steps
         self._terms = terms
         self._dispatcher = dispatcher
-        self._client, self._model = gateway
-        self._children = children
+        client, self._model = gateway
+        self._asking = Asking(self.task_id, terms, dispatcher, client)
+        self._children = Children(steps, terms, dispatcher, children)
         self._inbox = inbox
 
     @property
@@ -135,44 +118,26 @@ class TaskContext:
         asked = [request.model, messages, max_output_tokens, json_schema]
 
         async def run(slot: Slot) -> JsonValue:
-            first = slot.attempt
-            while True:
-                try:
-                    return msgspec.to_builtins(await self._ask(request, slot))
-                except PoolError as error:
-                    if error.upstream_code:
-                        # The gateway has tried again by itself; its error is the step's error.
-                        told = recorded_error(error.upstream_code, error.upstream_message)
-                        if told.code != error.upstream_code:
-                            raise
-                        raise told from error
-                    pause_s = pause_before_retry_s(
-                        error, slot.attempt - first, self.now_s(), self._terms.deadline_s
-                    )
-                    if pause_s is None:
-                        raise
-                    await asyncio.sleep(pause_s)
-                    slot = msgspec.structs.replace(slot, attempt=slot.attempt + 1)
+            return msgspec.to_builtins(await self._asking.ask(request, slot))
 
         return msgspec.convert(await self._steps.perform("llm", step, asked, run), LlmAnswer)
 
-    async def _ask(self, request: LlmRequest, slot: Slot) -> LlmAnswer:
-        sent = msgspec.structs.replace(request, extra_headers=self._headers(slot))
-        transcript = Transcript()
-        async with aclosing(self._client.complete(sent, 0)) as chunks:
-            async for chunk in chunks:
-                transcript.add(chunk)
-        return transcript.finish()
+    @overload
+    async def tool(self, tool: Tool[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    async def tool(self, tool: Tool[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    async def tool(self, tool: str | NamedTool, **kwargs: Any) -> Any: ...  # noqa: ANN401 - JSON
+
+    async def tool(self, tool: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a tool; one step, in another process.
 
         A tool that declares a parameter of type `steelyard.IdempotencyKey` gets the step's key
-        there: every attempt of the step gets the same one.
+        there: every attempt of the step gets the same one. An MCP server gets it in `_meta`.
 
         Args:
-            tool: A function marked with `@steelyard.tool`.
-            args: Its arguments.
+            tool: A function marked with `@steelyard.tool`, or a name: `mcp:POOL/TOOL` is a tool of
+                the MCP server that is configured as that pool.
+            args: Its arguments; a named tool takes them by name alone.
             kwargs: Its arguments by name.
 
         Returns:
@@ -181,22 +146,24 @@ class TaskContext:
         Raises:
             SteelyardError: The step was refused or failed.
         """
-        arguments = tool.arguments(*args, **kwargs)
+        known: Tool[..., Any] | NamedTool = NamedTool(tool) if isinstance(tool, str) else tool
+        arguments = known.arguments(*args, **kwargs)
 
         async def run(slot: Slot) -> JsonValue:
+            key = f"{self.task_id}/{slot.step_id}"
             request = ToolRequest(
-                tool=tool.name,
+                tool=known.name,
                 task_id=self.task_id,
-                arguments={**arguments, **tool.key_argument(f"{self.task_id}/{slot.step_id}")},
-                timeout_s=tool.timeout_s,
-                memory_bytes=tool.memory_bytes,
+                arguments={**arguments, **known.key_argument(key)},
+                timeout_s=known.timeout_s,
+                memory_bytes=known.memory_bytes,
+                key=key,
             )
-            call = ToolCall(tool=tool.name, memory_bytes=tool.memory_bytes)
+            call = ToolCall(tool=known.name, memory_bytes=known.memory_bytes)
             _, outcome, _ = await self._dispatcher.serve_tool(self._step(slot, call), request)
             return outcome.result
 
-        result: R = await self._steps.perform("tool", tool.step_name, [tool.name, arguments], run)
-        return result
+        return await self._steps.perform("tool", known.step_name, [known.name, arguments], run)
 
     async def step(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - JSON is any value
         """Run a function right here, and record what it returns; it has no pool and no limits.
@@ -221,6 +188,9 @@ class TaskContext:
     async def sleep(self, seconds_s: float) -> None:
         """Wait; after a crash, only for what is left.
 
+        A task that only waits, for more than a moment, is parked: its worker lets go of it, and
+        the next free one goes on with it when the time has come.
+
         Args:
             seconds_s: For how long, in seconds.
         """
@@ -230,25 +200,44 @@ class TaskContext:
             if until_s is None:
                 until_s = self.now_s() + seconds_s
                 await self._steps.wait_begins(slot, until_s)
-            await asyncio.sleep(max(0.0, until_s - self.now_s()))
+            with self._steps.waits.waiting(Wait(until_s=until_s)):
+                await asyncio.sleep(max(0.0, until_s - self.now_s()))
             return None
 
         await self._steps.perform("sleep", "sleep", seconds_s, run)
 
-    async def signal(self, name: str) -> Any:  # noqa: ANN401 - JSON is any value
+    async def signal(self, name: str, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - JSON
         """Wait for a value that somebody sends to this task, e.g. a person's yes.
 
         Args:
             name: Name of the signal; values of one name are taken in the order they were sent.
+            timeout_s: Seconds to wait, also over a restart; None waits for ever. An
+                `asyncio.timeout` around this would begin anew whenever the task goes on.
 
         Returns:
             The value.
+
+        Raises:
+            SignalTimeoutError: None was sent in time.
         """
 
-        async def run(_: Slot) -> JsonValue:
-            return await self._inbox.take(name)
+        async def run(slot: Slot) -> JsonValue:
+            until_s = slot.until_s
+            if until_s is None and timeout_s is not None:
+                until_s = self.now_s() + timeout_s
+                await self._steps.wait_begins(slot, until_s)
+            wait = Wait(until_s=until_s)
+            left_s = None if until_s is None else max(0.0, until_s - self.now_s())
+            try:
+                with self._steps.waits.waiting(wait):
+                    async with asyncio.timeout(left_s):
+                        return await self._inbox.take(name, wait)
+            except TimeoutError as error:
+                raise SignalTimeoutError(
+                    f"task {self.task_id} got no signal {name} in {timeout_s:g} s"
+                ) from error
 
-        return await self._steps.perform("signal", name, None, run)
+        return await self._steps.perform("signal", name, timeout_s, run)
 
     async def child(
         self,
@@ -261,7 +250,9 @@ class TaskContext:
 
         Args:
             agent: What to run.
-            limits: The child's. Its deadline is never later than this task's.
+            limits: The child's. Its deadline is never later than this task's, and its budget comes
+                out of this task's: without one of its own it gets all that is left, so children
+                that run side by side need budgets.
             args: The agent's arguments.
             kwargs: The agent's arguments by name.
 
@@ -269,32 +260,13 @@ class TaskContext:
             What it returned.
 
         Raises:
+            BudgetExceededError: It needed more than what was left of this task's budget.
             StepFailedError: It failed or was cancelled.
         """
         arguments = agent.arguments(*args, **kwargs)
 
         async def run(slot: Slot) -> JsonValue:
-            if self._children is None:
-                raise ConfigError(
-                    f"task {self.task_id} cannot have children: it runs without a task store; "
-                    "submit it to a worker"
-                )
-            event = TaskSubmitted(
-                t_s=self.now_s(),
-                task_id=f"{self.task_id}.{slot.path}",
-                agent=agent.name,
-                deadline_s=limits.deadline_from(self.now_s(), self._terms.deadline_s),
-                budget_usd=limits.budget_usd,
-                arguments=arguments,
-                parent=self.task_id,
-            )
-            ended = await self._children.run_child(agent, event)
-            if ended.status != "succeeded":
-                raise StepFailedError(
-                    f"child task {event.task_id} of agent {agent.name} {ended.status}: "
-                    f"{ended.error or 'no error was recorded'}"
-                )
-            return ended.result
+            return await self._children.run(agent, limits, arguments, slot)
 
         asked = [agent.name, arguments, limits.deadline_after_s, limits.budget_usd]
         result: R = await self._steps.perform("child", agent.name, asked, run)
@@ -318,15 +290,19 @@ class TaskContext:
                 one.close()
             raise recorded_error(record.error_code, record.error)
 
+        waits = self._steps.waits
+
         async def branch(number: int, coroutine: Coroutine[Any, Any, R]) -> R:
             with self._steps.branch(f"{slot.path}.{number}"):
                 return await coroutine
 
         running: list[asyncio.Task[R]] = []
         try:
-            async with asyncio.TaskGroup() as group:
-                for number, one in enumerate(steps):
-                    running.append(group.create_task(branch(number, one)))
+            with waits.forked(len(steps)):
+                async with asyncio.TaskGroup() as group:
+                    for number, one in enumerate(steps):
+                        running.append(group.create_task(branch(number, one)))
+                        running[-1].add_done_callback(lambda _: waits.branch_ended())
         except BaseExceptionGroup:
             failures = [_failure(one) for one in running]
             first = next(one for one in failures if one is not None)
@@ -361,44 +337,6 @@ class TaskContext:
             fence=self._terms.fence,
         )
 
-    def _headers(self, slot: Slot) -> dict[str, str]:
-        fence = "-" if self._terms.fence is None else str(self._terms.fence)
-        headers = {
-            "Steelyard-Task": self.task_id,
-            "Steelyard-Agent": self._terms.agent,
-            "Steelyard-Step": slot.name,
-            "Idempotency-Key": f"{self.task_id}/{slot.step_id}",
-            "Steelyard-Journal": f"{fence} {slot.attempt} {slot.path} {slot.fingerprint}",
-        }
-        if self._terms.deadline_s is not None:
-            left_s = max(0.0, self._terms.deadline_s - self._dispatcher.now_s())
-            headers["Steelyard-Deadline"] = repr(left_s)
-        if self._terms.budget_usd is not None:
-            headers["Steelyard-Budget-Usd"] = repr(self._terms.budget_usd)
-        return headers
-
 
 def _failure(branch: "asyncio.Task[Any]") -> BaseException | None:
     return None if branch.cancelled() else branch.exception()
-
-
-def decode_answer(answer: LlmAnswer, step: str) -> Any:  # noqa: ANN401 - JSON is any value
-    """What does an answer say that was constrained to JSON?
-
-    Args:
-        answer: The answer.
-        step: Name of the step, for the message.
-
-    Returns:
-        The JSON value.
-
-    Raises:
-        PoolProtocolError: It is no JSON, e.g. since it was cut off.
-    """
-    try:
-        return msgspec.json.decode(answer.text)
-    except msgspec.DecodeError as error:
-        raise PoolProtocolError(
-            f"step {step} answered no JSON ({error}, finish reason {answer.finish_reason}); "
-            "raise max_output_tokens"
-        ) from error

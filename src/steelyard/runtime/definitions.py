@@ -4,6 +4,7 @@ Light on purpose: tool workers import the user's module, and this with it.
 """
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import (
     Any,
@@ -71,6 +72,36 @@ class Tool(Generic[P, R]):
         return {} if self._key_parameter is None else {self._key_parameter: key}
 
 
+class NamedTool:
+    """A tool that is known by its name alone, of an MCP server for instance.
+
+    Args:
+        name: `mcp:POOL/TOOL` for a tool of an MCP server; `module:function` for a function that
+            tool workers can import.
+        timeout_s: Seconds after which the call is given up; the pool may allow less.
+    """
+
+    def __init__(self, name: str, timeout_s: float = _DEFAULT_TIMEOUT_S) -> None:
+        _, colon, inside = name.partition(":")
+        if not colon or not inside:
+            raise ConfigError(
+                f"tool {name!r} is no name of a tool; write mcp:POOL/TOOL for a tool of an MCP "
+                "server, or module:function"
+            )
+        self.name = name
+        self.step_name = re.split(r"[/:]", name)[-1]
+        self.timeout_s = timeout_s
+        self.memory_bytes = 0
+
+    def arguments(self, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON is any value
+        """The arguments of a call by name."""
+        return kwargs
+
+    def key_argument(self, key: str) -> dict[str, Any]:
+        """Nothing: such a tool gets the key of its step beside its arguments, if at all."""
+        return {}
+
+
 def _key_parameter(function: Callable[..., Any]) -> str | None:
     """The parameter of type IdempotencyKey; None when there is none."""
     try:
@@ -107,6 +138,10 @@ class AgentTask(Generic[C, P, R]):
         self.wrap_up = wrap_up
         self.wrap_up_s = wrap_up_s if wrap_up is not None else 0.0
         self.__doc__ = function.__doc__
+
+    def limited(self, limit: AgentLimit) -> "AgentTask[C, P, R]":
+        """The same agent with another limit."""
+        return AgentTask(self.function, self.name, limit, self.wrap_up, self.wrap_up_s)
 
     def arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         """The arguments of a run by name, as they are recorded."""

@@ -2,27 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 
 import msgspec
 
 from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
-    AttemptFinished,
-    AttemptOutcome,
     Event,
     JsonValue,
     ReplicaChanged,
     TaskFinished,
     TaskStatus,
     TaskSubmitted,
-    Usage,
 )
-from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
 from steelyard.errors import (
     PoolError,
-    PoolUnavailableError,
     SteelyardError,
 )
 from steelyard.fleet.state import FleetState
@@ -32,39 +27,23 @@ from steelyard.pools.backend import (
     LlmBackend,
     LlmChunk,
     LlmRequest,
-    LlmUsage,
     ToolBackend,
     ToolOutcome,
     ToolRequest,
 )
-from steelyard.runtime.admission import Admission, step_cap
+from steelyard.runtime.attempts import Attempts, Settlement, lost_attempt
 from steelyard.runtime.journal import Journal
-from steelyard.runtime.meter import AttemptMeter
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
 from steelyard.runtime.placing import Placing
+from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorded_answer import recorded_llm
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.retry import pause_before_retry_s
-from steelyard.runtime.transcript import Transcript
 
-# `error_code` of attempts that were running when their worker died.
-WORKER_LOST = "worker_lost"
+__all__ = ["Dispatcher", "Settlement"]
+
 # An embedded engine that died is back after 4-9 s (measured here on busy and idle machines).
 _OUTAGE_PATIENCE_S = 20.0
-
-
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished step used and cost; it is on disk by the time this is handed out.
-
-    Attributes:
-        usage: What it used.
-        cost_usd: What the last attempt cost.
-        attempt: Which attempt it was, from 0.
-    """
-
-    usage: Usage
-    cost_usd: float
-    attempt: int
 
 
 class Dispatcher:
@@ -76,6 +55,7 @@ class Dispatcher:
         llm_pools: Backends by pool name.
         tool_pools: Backends by pool name.
         outage_patience_s: How long a step waits for a pool that could run it and is down.
+        limits: Limits of pools over all processes of the store; None for none.
     """
 
     def __init__(
@@ -85,13 +65,18 @@ class Dispatcher:
         llm_pools: Mapping[str, LlmBackend],
         tool_pools: Mapping[str, ToolBackend],
         outage_patience_s: float = _OUTAGE_PATIENCE_S,
+        limits: PoolLimits | None = None,
     ) -> None:
         self._recorder = recorder
-        self._llm_pools = dict(llm_pools)
-        self._tool_pools = dict(tool_pools)
-        self._admission = Admission(recorder)
         self._placing = Placing(recorder, policy, outage_patience_s)
         self._tasks = OpenTasks()
+        self._attempts = Attempts(
+            recorder,
+            self._placing,
+            self._tasks,
+            (llm_pools, tool_pools),
+            limits or PoolLimits.none(),
+        )
 
     @property
     def state(self) -> FleetState:
@@ -171,7 +156,7 @@ class Dispatcher:
         for step in journal.in_order():
             for attempt in sorted(step.open):
                 self._recorder.record(
-                    _lost_attempt(self.now_s(), task_id, step.step_id, attempt), terms.fence
+                    lost_attempt(self.now_s(), task_id, step.step_id, attempt), terms.fence
                 )
             step.open.clear()
             if step.done and step.kind in {"llm", "tool"} and not step.error_code:
@@ -228,6 +213,13 @@ class Dispatcher:
         """Agent, deadline and budget of an open task; None when it is not open."""
         return self._tasks.terms(task_id)
 
+    def left_usd(self, task_id: str) -> float | None:
+        """What is left of an open task's budget, in USD? None when it has none."""
+        terms = self._tasks.terms(task_id)
+        if terms is None or terms.budget_usd is None:
+            return None
+        return max(0.0, terms.budget_usd - self.state.committed_usd(task_id))
+
     def next_step_id(self, task_id: str) -> int:
         """Which number does the task's next step get?"""
         return self._tasks.next_step_id(task_id)
@@ -264,7 +256,7 @@ class Dispatcher:
         while not done:
             given = False
             try:
-                async with aclosing(self._attempt_llm(step, request, journal)) as items:
+                async with aclosing(self._attempts.llm(step, request, journal)) as items:
                     async for item in items:
                         given = given or (isinstance(item, LlmChunk) and _says_something(item))
                         yield item
@@ -314,7 +306,7 @@ class Dispatcher:
         first = step.attempt
         while True:
             try:
-                return await self._attempt_tool(step, request)
+                return await self._attempts.tool(step, request)
             except PoolError as error:
                 step = await self._next_attempt(step, error, first)
 
@@ -329,117 +321,8 @@ class Dispatcher:
     async def embed(
         self, step: Step, texts: list[str], model: str
     ) -> tuple[Decision, Embeddings, Settlement]:
-        """Place and run an embedding step, once.
-
-        Args:
-            step: The step; its call names the model and expects no output tokens.
-            texts: What to turn into vectors.
-            model: Name of the model.
-
-        Returns:
-            Where it ran, the vectors, what it cost.
-
-        Raises:
-            PlacementError: The policy refused the step.
-            PoolError: The pool failed, or offers no embeddings.
-        """
-        async with self._attempt(step) as (decision, meter):
-            backend = self._llm_pools[decision.pool]
-            vectors = await backend.embed(texts, model, decision.replica)
-            usage = LlmUsage(
-                input_tokens=vectors.input_tokens,
-                cached_tokens=0,
-                output_tokens=0,
-                cached_tokens_measured=True,
-            )
-            meter.piece(self.now_s(), usage, has_text=False)
-        return decision, vectors, await self._settle(meter)
-
-    async def _attempt_llm(
-        self, step: Step, request: LlmRequest, journal: bool
-    ) -> AsyncGenerator[Decision | LlmChunk | Settlement, None]:
-        transcript = Transcript()
-        async with self._attempt(step) as (decision, meter):
-            yield decision
-            backend = self._llm_pools[decision.pool]
-            async with aclosing(backend.complete(request, decision.replica)) as chunks:
-                async for chunk in chunks:
-                    has_text = bool(chunk.text or chunk.tool_calls)
-                    meter.piece(self.now_s(), chunk.usage, has_text=has_text)
-                    if journal:
-                        transcript.add(chunk)
-                    yield chunk
-            if journal:
-                meter.result = msgspec.to_builtins(transcript.finish())
-        yield await self._settle(meter)
-
-    async def _attempt_tool(
-        self, step: Step, request: ToolRequest
-    ) -> tuple[Decision, ToolOutcome, Settlement]:
-        async with self._attempt(step) as (decision, meter):
-            outcome = await self._tool_pools[decision.pool].run(request)
-            meter.tool_done(outcome)
-            meter.result = outcome.result
-        return decision, outcome, await self._settle(meter)
-
-    @asynccontextmanager
-    async def _attempt(self, step: Step) -> AsyncGenerator[tuple[Decision, AttemptMeter], None]:
-        """Place the step and hold a place on its replica while the block runs.
-
-        Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
-        shows the policy the fleet it saw. Whatever way the block is left, its end is recorded.
-        """
-        decision, now_s = await self._placing.decide(step)
-        self._admission.check_new(step)
-        self._admission.check_room(decision)
-        self._admission.place(step, decision, now_s)
-        spec = self._spec(decision.pool)
-        cap = step_cap(spec, step)
-        meter = AttemptMeter(step, spec)
-        self._tasks.step_submitted(step.task_id, step.step_id, step.parents)
-        outcome: AttemptOutcome = "cancelled"
-        failure: PoolError | None = None
-        try:
-            if step.fence is not None:
-                # The lease is checked, and the attempt known to a later worker, before it runs.
-                await self._recorder.durable(step.task_id, step.fence)
-            await self._admission.enter(step, decision, cap)
-            meter.start(self.now_s())
-            yield decision, meter
-            outcome = "ok"
-        except PoolError as error:
-            outcome, failure = "failed", error
-            raise
-        finally:
-            ended = meter.finish(self.now_s(), outcome, failure)
-            self._admission.leave(ended, decision, cap, step.fence)
-            if outcome == "ok":
-                self._tasks.step_done(step.task_id, step.step_id)
-
-    async def _settle(self, meter: AttemptMeter) -> Settlement:
-        event = meter.finished
-        await self._recorder.durable(event.task_id, meter.fence)
-        return Settlement(usage=event.usage, cost_usd=event.cost_usd, attempt=event.attempt)
-
-    def _spec(self, pool: str) -> PoolSpec:
-        for spec in self.state.pools:
-            if spec.name == pool:
-                return spec
-        raise PoolUnavailableError(f"pool {pool} left the fleet; the step can be placed again")
-
-
-def _lost_attempt(t_s: float, task_id: str, step_id: int, attempt: int) -> AttemptFinished:
-    return AttemptFinished(
-        t_s=t_s,
-        task_id=task_id,
-        step_id=step_id,
-        attempt=attempt,
-        outcome="cancelled",
-        usage=Usage(),
-        cost_usd=0.0,
-        error_code=WORKER_LOST,
-        error="its worker died or lost the task",
-    )
+        """Place and run an embedding step, once; see `Attempts.embed`."""
+        return await self._attempts.embed(step, texts, model)
 
 
 def _says_something(chunk: LlmChunk) -> bool:

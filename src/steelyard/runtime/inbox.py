@@ -4,6 +4,7 @@ import asyncio
 
 from steelyard.domain.events import JsonValue
 from steelyard.runtime.journal import Journal
+from steelyard.runtime.waits import Wait
 
 
 class Inbox:
@@ -32,12 +33,13 @@ class Inbox:
         self._values = {name: list(values) for name, values in journal.signals.items()}
         self._changed.set()
 
-    async def take(self, name: str) -> JsonValue:
-        """Wait for the next value of a name."""
+    async def take(self, name: str, wait: Wait) -> JsonValue:
+        """Wait for the next value of a name; `wait` is told which signals it was not."""
         number = self._taken.get(name, 0)
         self._taken[name] = number + 1
         try:
             while len(self._values.get(name, [])) <= number:
+                wait.signals = self.count
                 self._changed.clear()
                 await self._changed.wait()
         except asyncio.CancelledError:

@@ -17,9 +17,13 @@ from steelyard.domain.events import (
     StepWaiting,
     TaskFinished,
     TaskPreempted,
+    TaskRetried,
     TaskSubmitted,
 )
 from steelyard.domain.task import Step
+
+# The path of what `wrap_up` does starts with this.
+WRAP_UP = "wrap_up"
 
 
 class StepRecord(msgspec.Struct):
@@ -39,6 +43,8 @@ class StepRecord(msgspec.Struct):
         error_code: Code of its error; empty without one.
         error: The error's message.
         until_s: End of a `sleep` that has begun.
+        reserved_usd: What a `child` that has begun may cost.
+        charged_usd: What a `child` that failed, and is run again, has cost before.
     """
 
     step_id: int
@@ -54,6 +60,8 @@ class StepRecord(msgspec.Struct):
     error_code: str = ""
     error: str = ""
     until_s: float | None = None
+    reserved_usd: float | None = None
+    charged_usd: float = 0.0
 
     @property
     def told(self) -> str:
@@ -72,6 +80,7 @@ class Journal:
         self.signals: dict[str, list[JsonValue]] = {}
         self.steps: dict[str, StepRecord] = {}
         self.next_step_id = 0
+        self.retries: list[str] = []
         self._by_id: dict[int, StepRecord] = {}
 
     @classmethod
@@ -95,6 +104,21 @@ class Journal:
         match event:
             case TaskSubmitted():
                 self.submitted = event
+            case SignalSent():
+                self.signals.setdefault(event.name, []).append(event.value)
+            case CancelRequested():
+                self.cancel_requested = True
+            case TaskPreempted():
+                self.preempted = event
+            case TaskFinished():
+                self.finished = event
+            case TaskRetried():
+                self._retry(event)
+            case _:
+                self._apply_to_step(event)
+
+    def _apply_to_step(self, event: Event) -> None:
+        match event:
             case StepPlaced():
                 record = self._placed(event.step)
                 record.attempts = max(record.attempts, event.step.attempt + 1)
@@ -105,14 +129,6 @@ class Journal:
                 self._finish(event)
             case StepRecorded() | StepWaiting():
                 self._record(event)
-            case SignalSent():
-                self.signals.setdefault(event.name, []).append(event.value)
-            case CancelRequested():
-                self.cancel_requested = True
-            case TaskPreempted():
-                self.preempted = event
-            case TaskFinished():
-                self.finished = event
             case _:
                 pass
 
@@ -157,7 +173,42 @@ class Journal:
         )
         if isinstance(event, StepWaiting):
             record.until_s = event.until_s
+            record.reserved_usd = event.reserved_usd
         else:
             record.done = True
             record.result = event.result
             record.error_code, record.error = event.error_code, event.error
+            record.charged_usd += event.cost_usd
+
+    def _retry(self, event: TaskRetried) -> None:
+        """Open the task again, and let the failures that ended it be tried again.
+
+        A failure after which the program did something else was handled: it stays, or the program
+        would take another path than recorded.
+        """
+        self.retries.append(event.cause)
+        self.finished = self.preempted = None
+        self.cancel_requested = False
+        if self.submitted is not None:
+            self.submitted = msgspec.structs.replace(
+                self.submitted, deadline_s=event.deadline_s, budget_usd=event.budget_usd
+            )
+        self.steps = {path: one for path, one in self.steps.items() if not path.startswith(WRAP_UP)}
+        last: dict[str, int] = {}
+        for path in self.steps:
+            line, place = _place(path)
+            last[line] = max(place, last.get(line, -1))
+        for path, record in self.steps.items():
+            line, place = _place(path)
+            if place != last[line] or (record.done and not record.error_code):
+                continue
+            record.done, record.error_code, record.error = False, "", ""
+            record.reserved_usd = None
+            if record.kind == "signal":
+                record.until_s = None
+
+
+def _place(path: str) -> tuple[str, int]:
+    """The line of a path, and its number there."""
+    line, _, place = path.rpartition(".")
+    return line, int(place)

@@ -18,7 +18,7 @@ from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import Settings
 from steelyard.domain.events import PoolAdded
 from steelyard.domain.pool import PoolSpec
-from steelyard.errors import MissingExtraError
+from steelyard.errors import ConfigError, MissingExtraError
 from steelyard.placement.policy import Policy
 from steelyard.pools.backend import LlmBackend, ReplicaWatcher, ToolBackend
 from steelyard.pools.sandbox.confinement import SandboxLimits
@@ -26,8 +26,10 @@ from steelyard.pools.sandbox.launch import Sandbox, find_sandbox
 from steelyard.runtime.calibration import calibrate
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorder import Recorder
 from steelyard.store.event_log import EventLog
+from steelyard.store.event_store import EventStore
 
 # Told what is being done, for progress displays.
 Progress = Callable[[str], None]
@@ -83,12 +85,23 @@ async def live_fleet(
                     progress(f"calibrating pool {name}")
                     spec = await _calibrated(spec, pool.model, backend)
             recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))
-        dispatcher = Dispatcher(recorder, policy, llm_pools, tool_pools)
+        dispatcher = Dispatcher(
+            recorder, policy, llm_pools, tool_pools, limits=_pool_limits(settings, log)
+        )
         watchers.attach(dispatcher)
         try:
             yield dispatcher
         finally:
             watchers.attach(None)
+
+
+def _pool_limits(settings: Settings, log: EventLog) -> PoolLimits:
+    limits = {name: one.pool_limit() for name, one in settings.limits.pools.items()}
+    if not limits:
+        return PoolLimits.none()
+    if not isinstance(log, EventStore):
+        raise ConfigError("limits.pools needs a store to count in; give store.path")
+    return PoolLimits(log, limits)
 
 
 class _Watchers:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from steelyard.domain.events import AttemptFinished, Event, StepPlaced
-from steelyard.domain.task import Step
+from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import NondeterminismError
 from steelyard.pools.backend import FinishReason, LlmChunk, ToolCallDelta
 from steelyard.runtime.transcript import LlmAnswer
@@ -41,7 +41,7 @@ def recorded_llm(
             before = placed.pop(event.attempt, None)
             if before is None or event.outcome != "ok" or event.result is None:
                 continue
-            if before.step.fingerprint != step.fingerprint:
+            if _question(before.step) != _question(step):
                 raise NondeterminismError(
                     f"step {step.name} of task {step.task_id} (fingerprint {step.fingerprint}) "
                     f"has number {step.step_id}, which is recorded for step {before.step.name} "
@@ -49,6 +49,13 @@ def recorded_llm(
                 )
             return before, _chunks(msgspec.convert(event.result, LlmAnswer)), event
     return None
+
+
+def _question(step: Step) -> tuple[str, str, tuple[int, ...]]:
+    """What tells a question from another one: its hash, and the hashes of its prompt."""
+    if not isinstance(step.call, LlmCall):
+        return step.fingerprint, "", ()
+    return step.fingerprint, step.call.model, step.call.prefix_hashes
 
 
 def _chunks(answer: LlmAnswer) -> list[LlmChunk]:

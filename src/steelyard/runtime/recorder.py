@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 from steelyard.domain.clock import Clock
-from steelyard.domain.events import AttemptFinished, Event, TaskSubmitted
+from steelyard.domain.events import (
+    AttemptFinished,
+    Event,
+    StepRecorded,
+    StepWaiting,
+    TaskSubmitted,
+)
 from steelyard.errors import LeaseLostError
 from steelyard.fleet.state import FleetState
 from steelyard.store.event_log import EventLog
@@ -57,7 +63,7 @@ class Recorder:
             events: Its journal; what it has spent counts, its placements elsewhere do not.
         """
         for event in events:
-            if isinstance(event, TaskSubmitted | AttemptFinished):
+            if isinstance(event, TaskSubmitted | AttemptFinished | StepWaiting | StepRecorded):
                 self.state.apply(event)
 
     async def durable(self, task_id: str = "", fence: int | None = None) -> None:

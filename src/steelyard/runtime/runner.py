@@ -19,9 +19,10 @@ from steelyard.runtime.context import ChildTasks, LlmClient, TaskContext
 from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.inbox import Inbox
-from steelyard.runtime.journal import Journal
+from steelyard.runtime.journal import WRAP_UP, Journal
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
-from steelyard.runtime.steps import WRAP_UP, TaskSteps
+from steelyard.runtime.steps import TaskSteps
+from steelyard.store.tasks import Parking
 
 __all__ = ["RunningTask", "StopReason", "TaskLimits", "TaskOutcome", "TaskRunner"]
 
@@ -29,7 +30,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # `cancel`: the task ends. `leave`: another worker has it, or may have it; nothing is recorded.
-StopReason = Literal["cancel", "leave"]
+# `park`: it only waits, and will go on, in whatever worker; nothing is recorded either.
+StopReason = Literal["cancel", "leave", "park"]
 
 
 class TaskOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,11 +78,32 @@ class RunningTask:
         self.stopped: StopReason | None = None
         self.worker: asyncio.Task[Any] | None = None
         self.finished: TaskFinished | None = None
+        self.parking: Parking | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Was it stopped to go on later, here or elsewhere?"""
+        return self.stopped in {"leave", "park"}
+
+    def check_not_stopped(self) -> None:
+        """An agent that swallowed its cancellation is cancelled all the same."""
+        if self.stopped is not None:
+            raise asyncio.CancelledError
+
+    def main_ends_s(self, deadline_s: float | None) -> float | None:
+        """When is what runs now stopped at the latest? None without a deadline."""
+        if deadline_s is None or self.steps.journal.preempted is not None:
+            return deadline_s
+        return deadline_s - self.agent.wrap_up_s
 
     def stop(self, reason: StopReason) -> None:
-        """Cancel whatever the task is doing now, in the middle of a step, too."""
+        """Cancel whatever the task is doing now, in the middle of a step, too.
+
+        It performs no further step: what it does about being cancelled is its own affair.
+        """
         if self.stopped is None:
             self.stopped = reason
+            self.steps.closed = True
             if self.worker is not None:
                 self.worker.cancel()
 
@@ -182,8 +205,9 @@ class TaskRunner:
         task_id, close = running.steps.task_id, self._dispatcher.close_task
         try:
             outcome, error = await self._outcome(running, terms)
+            running.check_not_stopped()
         except asyncio.CancelledError:
-            if running.stopped != "leave":
+            if not running.goes_on:
                 running.finished = close(task_id, "cancelled")
             raise
         except BaseException:

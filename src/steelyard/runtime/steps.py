@@ -6,6 +6,7 @@ Paths therefore do not depend on which branch is faster. `step_id` numbers steps
 which they were first asked for, and the log keeps which number a path has.
 """
 
+import asyncio
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Generator
@@ -32,9 +33,7 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fingerprint import fingerprint
 from steelyard.runtime.journal import Journal, StepRecord
 from steelyard.runtime.recorded_errors import recorded_error
-
-# The path of what `wrap_up` does starts with this.
-WRAP_UP = "wrap_up"
+from steelyard.runtime.waits import Waits
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +47,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         fingerprint: Hash of what is asked.
         attempt: Number of its next attempt.
         until_s: End of a `sleep` that began before; None otherwise.
+        reserved_usd: What a `child` that began before may cost; None otherwise.
+        charged_usd: What a `child` cost when it failed before.
     """
 
     step_id: int
@@ -57,6 +58,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     attempt: int = 0
     until_s: float | None = None
+    reserved_usd: float | None = None
+    charged_usd: float = 0.0
 
 
 class _Branch:
@@ -92,9 +95,13 @@ class TaskSteps:
         self.task_id = task_id
         self.fence = fence
         self.journal = journal
+        self.waits = Waits()
+        # No further step is performed, and none recorded.
+        self.closed = False
         self._dispatcher = dispatcher
         self._root = _Branch(self, "")
         self._asked: set[str] = set()
+        self._costs_usd: dict[str, float] = {}
 
     async def perform(
         self,
@@ -117,13 +124,18 @@ class TaskSteps:
         Raises:
             NondeterminismError: The journal has another step in this place.
             SteelyardError: The step failed, now or in the journal.
+            asyncio.CancelledError: The task was told to stop before.
         """
+        if self.closed:
+            # The task was told to stop, and goes on nevertheless, in a `finally` for instance.
+            raise asyncio.CancelledError
         slot = self._slot(kind, name, fingerprint(asked, name))
         record = self.journal.steps.get(slot.path)
         if record is not None and record.done:
             if record.error_code:
                 raise recorded_error(record.error_code, record.error)
             return record.result
+        self.waits.begin()
         try:
             result = await run(slot)
         except (LeaseLostError, StoreError):
@@ -132,9 +144,12 @@ class TaskSteps:
         except SteelyardError as error:
             await self._record(slot, None, error)
             raise
-        if kind not in {"llm", "tool"}:
-            await self._record(slot, result, None)
-        return result
+        else:
+            if kind not in {"llm", "tool"}:
+                await self._record(slot, result, None)
+            return result
+        finally:
+            self.waits.end()
 
     async def local(self, name: str, asked: JsonValue, run: Callable[[], Any]) -> JsonValue:
         """The result of a local step: a function that runs right here, once."""
@@ -155,8 +170,14 @@ class TaskSteps:
 
         return await self.perform("local", name, asked, performed)
 
-    async def wait_begins(self, slot: Slot, until_s: float) -> None:
-        """Record until when a `sleep` lasts, before it begins."""
+    def charge(self, slot: Slot, cost_usd: float) -> None:
+        """A child cost so much; recorded with its step's end."""
+        self._costs_usd[slot.path] = cost_usd
+
+    async def wait_begins(
+        self, slot: Slot, until_s: float | None, reserved_usd: float | None = None
+    ) -> None:
+        """Record that a step begins that may last long, and on what terms."""
         event = StepWaiting(
             t_s=self._dispatcher.now_s(),
             task_id=self.task_id,
@@ -166,6 +187,7 @@ class TaskSteps:
             name=slot.name,
             fingerprint=slot.fingerprint,
             until_s=until_s,
+            reserved_usd=reserved_usd,
         )
         self._dispatcher.record(event, self.fence)
         await self._dispatcher.durable(self.task_id, self.fence)
@@ -230,6 +252,8 @@ class TaskSteps:
             fingerprint=asked,
             attempt=record.attempts,
             until_s=record.until_s,
+            reserved_usd=record.reserved_usd,
+            charged_usd=record.charged_usd,
         )
 
     async def _record(self, slot: Slot, result: JsonValue, error: SteelyardError | None) -> None:
@@ -247,6 +271,7 @@ class TaskSteps:
             result=result,
             error_code="" if error is None else error.code,
             error="" if error is None else str(error),
+            cost_usd=self._costs_usd.pop(slot.path, 0.0),
         )
         self._dispatcher.record(event, self.fence)
         await self._dispatcher.durable(self.task_id, self.fence)

@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
+import math
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import msgspec
-
-from steelyard.domain.events import JsonValue, TaskFinished, TaskSubmitted
+from steelyard.domain.events import JsonValue, TaskFinished, TaskRetried, TaskSubmitted
 from steelyard.errors import LeaseLostError, StoreError, TaskNotFoundError
 from steelyard.runtime.context import LlmClient
 from steelyard.runtime.definitions import AgentTask
@@ -16,26 +15,25 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.runner import RunningTask, TaskRunner
+from steelyard.runtime.waits import Waits
+from steelyard.runtime.worker_settings import TaskOrder, WorkerSettings
 from steelyard.store.event_store import EventStore
-from steelyard.store.tasks import Claim, HeldTask, Lease, Submission
+from steelyard.store.tasks import (
+    ENDED,
+    Claim,
+    HeldTask,
+    Lease,
+    Parking,
+    Submission,
+    TaskState,
+)
+
+__all__ = ["TaskOrder", "Worker", "WorkerSettings"]
 
 AnyAgent = AgentTask[Any, ..., Any]
 
-
-class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works.
-
-    Attributes:
-        name: Start of its name; the rest is drawn, so that no two workers share one.
-        slots: Tasks that it runs at once; children of its tasks come on top.
-        lease_s: Seconds after which a task whose worker is silent is taken over by another one.
-        look_s: Seconds between looks for new tasks, cancellations and signals.
-    """
-
-    name: str = "worker"
-    slots: int = 100
-    lease_s: float = 10.0
-    look_s: float = 0.2
+# A cancellation reaches every running step within 1 s: half of it is for looking.
+_LONGEST_LOOK_S = 0.5
 
 
 class Worker:
@@ -84,8 +82,14 @@ class Worker:
     # ------------------------------------------------------------- from outside
 
     async def submit(
-        self, agent: AnyAgent, task_id: str, limits: TaskLimits, arguments: dict[str, JsonValue]
-    ) -> None:
+        self,
+        agent: AnyAgent,
+        task_id: str,
+        limits: TaskLimits,
+        arguments: dict[str, JsonValue],
+        *,
+        order: TaskOrder | None = None,
+    ) -> str:
         """Put a task into the store; it is on disk when this returns.
 
         Args:
@@ -93,6 +97,10 @@ class Worker:
             task_id: Unique id; a task that is there already stays as it is.
             limits: Deadline and budget.
             arguments: The agent's arguments by name.
+            order: Its priority, and the caller's key; None for the usual ones.
+
+        Returns:
+            Id of the task; of the first one with the key, where there is one.
         """
         now_s = self._dispatcher.now_s()
         event = TaskSubmitted(
@@ -103,9 +111,12 @@ class Worker:
             budget_usd=limits.budget_usd,
             arguments=arguments,
         )
+        order = order or TaskOrder()
         takes = self._takes_at_once(agent)
         submission = Submission(
             event=event,
+            key=order.key,
+            priority=order.priority,
             worker=self.name if takes else "",
             lease_s=self._settings.lease_s if takes else 0.0,
         )
@@ -118,6 +129,9 @@ class Worker:
             self._wake.set()
         elif task_id not in self._fences and self._is_working:
             self._spawn(lease)
+        if not order.key:
+            return task_id
+        return await asyncio.wrap_future(self._store.task_with_key(order.key)) or task_id
 
     def _takes_at_once(self, agent: AnyAgent) -> bool:
         """May this worker hold a task from its submission on? It saves asking for it.
@@ -133,11 +147,14 @@ class Worker:
         """How many more tasks may it take? Children come on top."""
         return self._settings.slots - self._own - self._arriving
 
-    async def result(self, task_id: str) -> TaskFinished:
+    async def result(
+        self, task_id: str, told: Callable[[TaskState], None] = lambda _: None
+    ) -> TaskFinished:
         """Wait for a task's end, whoever runs it.
 
         Args:
             task_id: The task.
+            told: Called now and then with the state of a task that has not ended.
 
         Returns:
             How it ended; on disk by then.
@@ -152,9 +169,10 @@ class Worker:
             while not ended.done():
                 if self._failure is not None:
                     raise self._failure
-                found = None if task_id in self._fences else await self._finished(task_id)
-                if found is not None:
+                found = "running" if task_id in self._fences else await self._finished(task_id)
+                if isinstance(found, TaskFinished):
                     return found
+                told(found)
                 await asyncio.wait([ended], timeout=self._settings.look_s)
             return ended.result()
         finally:
@@ -162,13 +180,16 @@ class Worker:
             if not waiters:
                 self._ended.pop(task_id, None)
 
-    async def _finished(self, task_id: str) -> TaskFinished | None:
+    async def _finished(self, task_id: str) -> TaskFinished | TaskState:
+        """The end of a task, or its state."""
         rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
         if not rows:
             raise TaskNotFoundError(f"task {task_id} is not in {self._store.where}")
-        if rows[0].state in {"queued", "running"}:
-            return None
-        return Journal.of(await self._dispatcher.journal(task_id)).finished
+        if rows[0].state not in ENDED:
+            return rows[0].state
+        finished = Journal.of(await self._dispatcher.journal(task_id)).finished
+        # Begun anew between the two questions.
+        return "queued" if finished is None else finished
 
     # ------------------------------------------------------------------ working
 
@@ -204,6 +225,8 @@ class Worker:
 
     async def _take_tasks(self) -> None:
         limits = {name: agent.limit for name, agent in self._agents.items()}
+        loop = asyncio.get_running_loop()
+        woke_s = -math.inf
         limited = any(one.max_running is not None or one.starts for one in limits.values())
         while True:
             free = self._free()
@@ -216,7 +239,9 @@ class Worker:
                     count=free,
                     lease_s=self._settings.lease_s,
                     t_s=self._dispatcher.now_s(),
+                    wake=loop.time() - woke_s >= self._settings.look_s / 2.0,
                 )
+                woke_s = loop.time() if wish.wake else woke_s
                 self._arriving += free
                 try:
                     leases = await asyncio.wrap_future(self._store.claim(wish))
@@ -240,6 +265,7 @@ class Worker:
 
     async def _run(self, lease: Lease, *, is_child: bool) -> None:
         """Run a leased task; its end is in the store, so nothing is raised here."""
+        await self._end_older_run(lease)
         running, terms = self._begin(self._agents[lease.agent], lease)
         running.is_child = is_child
         running.worker = asyncio.current_task()
@@ -257,20 +283,48 @@ class Worker:
         finally:
             await self._over(lease, running)
 
+    async def _end_older_run(self, lease: Lease) -> None:
+        """A task that was lost to a peer may come back before its old run here has noticed."""
+        older = self._running.get(lease.task_id)
+        if older is not None and older.worker is not None:
+            older.stop("leave")
+            await asyncio.wait([older.worker])
+
     def _begin(self, agent: AnyAgent, lease: Lease) -> tuple[RunningTask, TaskTerms]:
         submitted = next(one for one in lease.events if isinstance(one, TaskSubmitted))
+        retried = [one for one in lease.events if isinstance(one, TaskRetried)]
+        promised = retried[-1] if retried else submitted
         terms = TaskTerms(
             agent=lease.agent,
-            deadline_s=submitted.deadline_s,
-            budget_usd=submitted.budget_usd,
+            deadline_s=promised.deadline_s,
+            budget_usd=promised.budget_usd,
             fence=lease.fence,
         )
         journal = self._dispatcher.take_task(lease.task_id, terms, lease.events)
         running = self._runner.prepare(
             agent, lease.task_id, terms, journal, dict(submitted.arguments)
         )
+        running.steps.waits.when_idle(
+            self._settings.look_s / 2.0, lambda: self._park(running, terms)
+        )
         self._running[lease.task_id] = running
         return running, terms
+
+    def _park(self, running: RunningTask, terms: TaskTerms) -> None:
+        """Let go of a task that only waits, unless its wait is as good as over."""
+        waits, now_s = running.steps.waits, self._dispatcher.now_s()
+        ends = [waits.until_s(), running.main_ends_s(terms.deadline_s)]
+        until_s = min((one for one in ends if one is not None), default=None)
+        if until_s is not None and until_s - now_s <= self._settings.park_s:
+            return
+        running.parking = Parking(
+            task_id=running.steps.task_id,
+            fence=terms.fence or 0,
+            after_s=None if until_s is None else until_s - now_s,
+            signals=waits.signals(),
+            children=waits.children(),
+        )
+        running.stop("park")
 
     async def _over(self, lease: Lease, running: RunningTask) -> None:
         """Make the end of a run known, once it is on disk."""
@@ -282,13 +336,17 @@ class Worker:
         try:
             if finished is None:
                 self._dispatcher.drop_task(task_id)
-                await asyncio.wrap_future(self._store.release(task_id, lease.fence))
+                if running.parking is not None and running.stopped == "park":
+                    await asyncio.wrap_future(self._store.park(running.parking))
+                else:
+                    await asyncio.wrap_future(self._store.release(task_id, lease.fence))
             else:
                 await self._dispatcher.durable(task_id, lease.fence)
         except (LeaseLostError, StoreError):
             finished = None
         finally:
-            self._fences.pop(task_id, None)
+            if self._fences.get(task_id) == lease.fence:
+                del self._fences[task_id]
         for waiter in self._ended.get(task_id, []):
             if finished is not None and not waiter.done():
                 waiter.set_result(finished)
@@ -301,7 +359,9 @@ class Worker:
         renewed_s = loop.time()
         strays: set[tuple[str, int]] = set()
         while True:
-            await asyncio.sleep(min(self._settings.look_s, self._settings.lease_s / 4.0))
+            await asyncio.sleep(
+                min(self._settings.look_s, self._settings.lease_s / 4.0, _LONGEST_LOOK_S)
+            )
             due = loop.time() - renewed_s >= self._settings.lease_s / 4.0
             known = dict(self._fences)
             if not known and not due:
@@ -334,18 +394,43 @@ class Worker:
 
     # ----------------------------------------------------------------- children
 
-    async def run_child(self, agent: AnyAgent, event: TaskSubmitted) -> TaskFinished:
+    async def retry_child(self, event: TaskSubmitted, cause: str) -> None:
+        """Let a child that ended badly go on, since its parent was retried; once per cause."""
+        journal = Journal.of(await self._dispatcher.journal(event.task_id))
+        ended = journal.finished
+        if ended is None or ended.status == "succeeded" or cause in journal.retries:
+            return
+        retried = TaskRetried(
+            t_s=self._dispatcher.now_s(),
+            task_id=event.task_id,
+            deadline_s=event.deadline_s,
+            budget_usd=event.budget_usd,
+            cause=cause,
+        )
+        await asyncio.wrap_future(self._store.retry(retried))
+
+    async def cost_usd(self, task_id: str) -> float:
+        """What have a task and its children cost so far, in USD?"""
+        return await asyncio.wrap_future(self._store.cost_usd(task_id))
+
+    async def run_child(self, agent: AnyAgent, event: TaskSubmitted, waits: Waits) -> TaskFinished:
         """Submit a task of a task, run it here when it is new, and wait for its end."""
         submission = Submission(event=event, worker=self.name, lease_s=self._settings.lease_s)
         lease = await asyncio.wrap_future(self._store.submit(submission))
         if lease is not None and event.task_id not in self._fences:
             self._agents.setdefault(agent.name, agent)
             self._spawn(lease, is_child=True)
+
+        def told(state: TaskState) -> None:
+            waits.child_waits(event.task_id, nobody_runs_it=state != "running")
+
         try:
-            return await self.result(event.task_id)
+            return await self.result(event.task_id, told)
         except asyncio.CancelledError:
             parent = self._running.get(event.parent)
-            if parent is None or parent.stopped != "leave":
+            if parent is None or not parent.goes_on:
                 # Nobody waits for this child any more; whoever runs it will stop it.
                 self._store.cancel(event.task_id, self._dispatcher.now_s())
             raise
+        finally:
+            told("running")

@@ -74,6 +74,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def for_share(self) -> str:
+        """SQL after a SELECT whose rows nobody is to change until the transaction's end."""
+        ...
+
+    @property
     def now_sql(self) -> str:
         """SQL of the database's clock, in seconds since 1970."""
         ...

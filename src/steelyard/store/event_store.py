@@ -1,5 +1,6 @@
 """Event log and task store in one: what every backend's database is asked, in one place."""
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -7,13 +8,21 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from steelyard.domain.events import Event, SignalSent, TaskFinished, TaskSubmitted
+from steelyard.domain.events import (
+    AttemptFinished,
+    Event,
+    SignalSent,
+    TaskFinished,
+    TaskRetried,
+    TaskSubmitted,
+)
+from steelyard.domain.pool import PoolLimit
 from steelyard.errors import SchemaMismatchError, StoreError
-from steelyard.store import task_sql
+from steelyard.store import place_sql, task_sql, waiting_sql
 from steelyard.store.backend import Backend, EventRow, TaskToAdd
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
-from steelyard.store.tasks import Claim, HeldTask, Lease, Submission, TaskRow
+from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -120,6 +129,22 @@ class EventStore:
         """Give a task back, so that the next free worker takes it."""
         return self._writer.call(lambda backend: task_sql.release(backend, task_id, fence))
 
+    def retry(self, event: TaskRetried) -> "Future[bool]":
+        """Open an ended task again.
+
+        Returns:
+            Whether it had ended; one that is open stays as it is.
+        """
+        row = event_row(event, None)
+        return self._writer.call(lambda backend: task_sql.retry(backend, row))
+
+    def park(self, parking: Parking) -> "Future[None]":
+        """Take a task that only waits out of its worker, until there is something to do.
+
+        When that has happened meanwhile, the task is free at once, as if released.
+        """
+        return self._writer.call(lambda backend: waiting_sql.park(backend, parking))
+
     def signal(self, event: SignalSent) -> None:
         """Send a value to a task."""
         self.append(event)
@@ -136,6 +161,11 @@ class EventStore:
         """
         return self._writer.call(lambda backend: task_sql.cancel(backend, task_id, t_s))
 
+    def cost_usd(self, task_id: str) -> "Future[float]":
+        """What have the attempts of a task and of its children cost, in USD?"""
+        found = self._writer.call(lambda backend: task_sql.family_attempts(backend, task_id))
+        return _mapped(found, _cost_usd)
+
     def tasks(
         self, state: str = "", limit: int = 100, task_id: str = ""
     ) -> "Future[list[TaskRow]]":
@@ -149,6 +179,22 @@ class EventStore:
         return self._writer.read(
             lambda backend: task_sql.tasks(backend, state=state, limit=limit, task_id=task_id)
         )
+
+    def take_places(
+        self, owner: str, asked: tuple[str, list[str]], limit: PoolLimit, lease_s: float
+    ) -> "Future[list[str]]":
+        """Which of the wanted places in a pool may a process have? See `place_sql`."""
+        return self._writer.call(
+            lambda backend: place_sql.take_places(backend, owner, asked, limit, lease_s)
+        )
+
+    def renew_places(self, owner: str, lease_s: float) -> "Future[None]":
+        """Keep a process's places for so many seconds more."""
+        return self._writer.call(lambda backend: place_sql.renew_places(backend, owner, lease_s))
+
+    def free_place(self, pool: str, name: str) -> "Future[None]":
+        """Give a place back."""
+        return self._writer.call(lambda backend: place_sql.free_place(backend, pool, name))
 
     def events(self, after: int = 0, limit: int = _PAGE) -> "Future[list[tuple[int, bytes]]]":
         """Which events come after a number of the log, as (number, JSON)?"""
@@ -223,6 +269,11 @@ def iter_events(bodies: Iterator[bytes]) -> Iterator[Event]:
         raise SchemaMismatchError(
             f"the log holds an event that this version cannot read: {error}"
         ) from error
+
+
+def _cost_usd(bodies: list[bytes]) -> float:
+    ends = [event for event in decode_events(bodies) if isinstance(event, AttemptFinished)]
+    return math.fsum(end.cost_usd for end in ends)
 
 
 def _first_lease(event: TaskSubmitted) -> Lease:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from steelyard.errors import StoreBusyError, StoreError
+from steelyard.store import waiting_sql
 from steelyard.store.backend import Backend, EventRow
 
 A = TypeVar("A")
@@ -227,8 +228,9 @@ class GroupWriter:
         """Write a group in one transaction; the results in the order of the group's futures."""
         backend = self._backend
         # One piece is a transaction by itself, and saves a database on a network two round trips.
+        # The end of a child is seen by its parent in a second statement of the same transaction.
         apart = len(group.pieces) + len(group.parts) > 1 or any(
-            not isinstance(part, list) for part in group.parts
+            not isinstance(part, list) or waiting_sql.ended_children(part) for part in group.parts
         )
         if apart:
             backend.begin()
@@ -241,6 +243,7 @@ class GroupWriter:
             if isinstance(part, list):
                 number += 1
                 lost |= backend.write(part, number)
+                waiting_sql.wake_parents(backend, waiting_sql.ended_children(part))
             else:
                 results.append(part.run(backend))
         if apart:

@@ -3,7 +3,7 @@
 Each of the two is a whole transaction where it stands alone: one round trip, one flush.
 """
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # One message, and so one transaction: whoever finds the table `version` finds the others, too.
 SCHEMA = f"""
@@ -40,6 +40,16 @@ CREATE INDEX tasks_to_run ON tasks (priority DESC, number) WHERE state = 'open';
 CREATE INDEX tasks_held ON tasks (worker) WHERE worker <> '';
 CREATE INDEX tasks_started ON tasks (agent, started_s) WHERE started_s > 0;
 CREATE INDEX tasks_by_parent ON tasks (parent) WHERE parent <> '';
+CREATE INDEX tasks_waiting ON tasks (lease_until_s) WHERE state = 'waiting';
+CREATE TABLE places (
+    pool TEXT NOT NULL,
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    until_s DOUBLE PRECISION NOT NULL,
+    started_s DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (pool, name)
+);
+CREATE INDEX places_by_owner ON places (owner);
 """  # noqa: S608 - a constant
 
 # Rows come as one array per column, or as the values of a single row: that costs a tenth.
@@ -77,9 +87,12 @@ WHERE given.fence <> 0 AND given.fence IS DISTINCT FROM held.fence
 _CHANGED = """, changed AS (
     UPDATE tasks SET
         signals = tasks.signals + news.signals,
-        state = coalesce(news.ended, tasks.state),
+        state = coalesce(
+            news.ended, CASE tasks.state WHEN 'waiting' THEN 'open' ELSE tasks.state END
+        ),
         worker = CASE WHEN news.ended IS NULL THEN tasks.worker ELSE '' END,
-        lease_until_s = CASE WHEN news.ended IS NULL THEN tasks.lease_until_s ELSE 0 END
+        lease_until_s = CASE WHEN news.ended IS NULL AND tasks.state <> 'waiting'
+            THEN tasks.lease_until_s ELSE 0 END
     FROM (
         SELECT task_id, max(nullif(ended, '')) AS ended,
             count(*) FILTER (WHERE kind = 'signal_sent') AS signals

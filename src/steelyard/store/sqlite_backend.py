@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeVar
 
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
+from steelyard.store.waiting_sql import COUNT_SIGNAL
 
 R = TypeVar("R")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # "SYLD": tells our files from any other SQLite file.
 _APPLICATION_ID = 0x53594C44
 _SCHEMA = """
@@ -43,6 +44,16 @@ CREATE INDEX tasks_to_run ON tasks (priority DESC, number) WHERE state = 'open';
 CREATE INDEX tasks_held ON tasks (worker) WHERE worker <> '';
 CREATE INDEX tasks_started ON tasks (agent, started_s) WHERE started_s > 0;
 CREATE INDEX tasks_by_parent ON tasks (parent) WHERE parent <> '';
+CREATE INDEX tasks_waiting ON tasks (lease_until_s) WHERE state = 'waiting';
+CREATE TABLE places (
+    pool TEXT NOT NULL,
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    until_s REAL NOT NULL,
+    started_s REAL NOT NULL,
+    PRIMARY KEY (pool, name)
+) STRICT;
+CREATE INDEX places_by_owner ON places (owner);
 """
 _BUSY_TIMEOUT_S = 5.0
 _ADD = (
@@ -67,6 +78,8 @@ class SqliteBackend:
     """
 
     skip_locked = ""
+    # The write lock keeps all rows as they are.
+    for_share = ""
     now_sql = "clock_s()"
 
     def __init__(self, path: Path, clock_s: Callable[[], float] = time.time) -> None:
@@ -115,7 +128,7 @@ class SqliteBackend:
             "UPDATE tasks SET state = ?, worker = '', lease_until_s = 0 WHERE task_id = ?", ends
         )
         signals = [(row.task_id,) for row in kept if row.kind == SIGNAL]
-        self._do_many("UPDATE tasks SET signals = signals + 1 WHERE task_id = ?", signals)
+        self._do_many(COUNT_SIGNAL, signals)
         return lost
 
     def add_tasks(self, tasks: list[TaskToAdd]) -> set[str]:

@@ -9,7 +9,14 @@ from typing import Any, cast
 import msgspec
 
 from steelyard.domain.agent import AgentLimit
-from steelyard.domain.events import CancelRequested, Event, TaskFinished, TaskResumed
+from steelyard.domain.events import (
+    AttemptFinished,
+    CancelRequested,
+    Event,
+    TaskFinished,
+    TaskResumed,
+)
+from steelyard.store import waiting_sql
 from steelyard.store.backend import Backend, EventRow, TaskToAdd
 from steelyard.store.tasks import Claim, HeldTask, TaskRow, TaskState
 
@@ -55,10 +62,28 @@ def bodies(backend: Backend, task_id: str) -> list[bytes]:
     return [bytes(body) for (body,) in backend.execute(sql, (task_id,))]
 
 
+_FAMILY = (
+    "WITH RECURSIVE family (task_id) AS (SELECT task_id FROM tasks WHERE task_id = ?"
+    " UNION SELECT tasks.task_id FROM tasks JOIN family ON tasks.parent = family.task_id)"
+)
+
+
+def family_attempts(backend: Backend, task_id: str) -> list[bytes]:
+    """The ends of all attempts of a task and of its children."""
+    rows = backend.execute(
+        f"{_FAMILY} SELECT body FROM events JOIN family ON events.task_id = family.task_id"  # noqa: S608 - a constant
+        " WHERE kind = ? ORDER BY seq",
+        (task_id, str(AttemptFinished.__struct_config__.tag)),
+    )
+    return [bytes(body) for (body,) in rows]
+
+
 def claim(backend: Backend, wish: Claim) -> list[tuple[str, str, int, list[bytes]]]:
     """Take tasks for a worker: (task, agent, fence, events) of each."""
     if any(limit.max_running or limit.starts for limit in wish.agents.values()):
         backend.lock_agents()
+    if wish.wake:
+        waiting_sql.wake_due(backend)
     room = {
         agent: _room(backend, agent, limit, wish.count)
         for agent, limit in sorted(wish.agents.items())
@@ -175,21 +200,33 @@ def release(backend: Backend, task_id: str, fence: int) -> None:
 
 
 def cancel(backend: Backend, task_id: str, t_s: float) -> bool:
-    """Mark a task and its children; end those at once that nobody has begun."""
+    """Mark a task and its children; end those at once that nobody holds."""
     rows = backend.execute(
-        "WITH RECURSIVE family (task_id) AS (SELECT task_id FROM tasks WHERE task_id = ?"
-        " UNION SELECT tasks.task_id FROM tasks JOIN family ON tasks.parent = family.task_id)"
-        " UPDATE tasks SET cancelled = 1 WHERE state = 'open' AND cancelled = 0"
-        " AND task_id IN (SELECT task_id FROM family) RETURNING task_id, fence",
+        f"{_FAMILY} UPDATE tasks SET cancelled = 1 WHERE cancelled = 0"  # noqa: S608 - a constant
+        " AND state IN ('open', 'waiting') AND task_id IN (SELECT task_id FROM family)"
+        " RETURNING task_id, worker",
         (task_id,),
     )
-    for one, fence in sorted(rows):
+    for one, worker in sorted(rows):
         backend.insert_events([_row(CancelRequested(t_s=t_s, task_id=one))])
-        if fence == 0:
+        if not worker:
             ended = TaskFinished(t_s=t_s, task_id=one, status="cancelled")
             backend.insert_events([_row(ended)])
             backend.execute("UPDATE tasks SET state = 'cancelled' WHERE task_id = ?", (one,))
+            waiting_sql.wake_parents(backend, [one])
     return any(one == task_id for one, _ in rows)
+
+
+def retry(backend: Backend, row: EventRow) -> bool:
+    """Open an ended task again."""
+    opened = backend.execute(
+        "UPDATE tasks SET state = 'open', cancelled = 0, worker = '', lease_until_s = 0"
+        " WHERE task_id = ? AND state NOT IN ('open', 'waiting') RETURNING task_id",
+        (row.task_id,),
+    )
+    if opened:
+        backend.insert_events([row])
+    return bool(opened)
 
 
 def tasks(backend: Backend, *, state: str, limit: int, task_id: str) -> list[TaskRow]:

@@ -7,8 +7,10 @@ import msgspec
 from steelyard.domain.agent import AgentLimit
 from steelyard.domain.events import Event, TaskSubmitted
 
-# `queued`: the next free worker takes it. `running`: a worker holds it, maybe in a `sleep` step.
-TaskState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+# `queued`: the next free worker takes it. `running`: a worker holds it. `waiting`: it is parked,
+# and nobody holds it, until its sleep is over, a signal comes, or its child has ended.
+TaskState = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
+ENDED: frozenset[TaskState] = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         count: Tasks it has room for.
         lease_s: Seconds for which it holds them, counted by the database.
         t_s: Time on the worker's clock, for the events of tasks taken over.
+        wake: Whether to look first for parked tasks whose time has come.
     """
 
     worker: str
@@ -45,6 +48,25 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     lease_s: float
     t_s: float
+    wake: bool = True
+
+
+class Parking(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that only waits, on its way out of a worker.
+
+    Attributes:
+        task_id: The task.
+        fence: Number of the worker's lease.
+        after_s: Seconds after which it is to go on; None to wait for something else.
+        signals: How many signals its wait knows; None when it waits for none.
+        children: Ids of the children whose end it waits for.
+    """
+
+    task_id: str
+    fence: int
+    after_s: float | None = None
+    signals: int | None = None
+    children: tuple[str, ...] = ()
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):

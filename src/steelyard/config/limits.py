@@ -1,0 +1,71 @@
+"""`[limits]`: how much of an agent or a pool may happen, over all processes of the store."""
+
+from pathlib import Path
+
+import msgspec
+
+from steelyard.config.unknown_keys import nearest
+from steelyard.domain.agent import AgentLimit
+from steelyard.domain.pool import PoolLimit
+from steelyard.errors import ConfigError
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A limit, of an agent's tasks or of a pool's steps.
+
+    Attributes:
+        max_running: So many at once; None without a limit.
+        starts: So many may start in `per_s` seconds; None without a limit.
+        per_s: See `starts`.
+    """
+
+    max_running: int | None = None
+    starts: int | None = None
+    per_s: float = 1.0
+
+    def agent_limit(self) -> AgentLimit:
+        """The limit of an agent's tasks."""
+        return AgentLimit(max_running=self.max_running, starts=self.starts, per_s=self.per_s)
+
+    def pool_limit(self) -> PoolLimit:
+        """The limit of a pool's steps."""
+        return PoolLimit(max_running=self.max_running, starts=self.starts, per_s=self.per_s)
+
+
+class LimitsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits over all processes of the store.
+
+    Attributes:
+        agents: Tasks by agent, `[limits.agents.NAME]`; in place of the agent's own `limit`.
+        pools: Steps by pool, `[limits.pools.NAME]`.
+    """
+
+    agents: dict[str, LimitSettings] = {}
+    pools: dict[str, LimitSettings] = {}
+
+
+def check_limits(path: Path, limits: LimitsSection, pools: list[str]) -> None:
+    """Refuse limits that would let nothing through, or that are of no pool.
+
+    Args:
+        path: The configuration file, for the message.
+        limits: What it says.
+        pools: Names of its pools.
+
+    Raises:
+        ConfigError: A value or a name is wrong.
+    """
+    for name in limits.pools:
+        if name not in pools:
+            raise ConfigError(
+                f"configuration {path}: limits.pools.{name} is of no pool; {nearest(name, pools)}"
+            )
+    for kind, found in (("agents", limits.agents), ("pools", limits.pools)):
+        for name, limit in found.items():
+            for key in ("max_running", "starts", "per_s"):
+                value = getattr(limit, key)
+                if value is not None and not value > 0:
+                    raise ConfigError(
+                        f"configuration {path}: limits.{kind}.{name}.{key} is {value}; "
+                        "it must be greater than 0"
+                    )

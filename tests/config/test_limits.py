@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from steelyard.config.settings import load_settings
+from steelyard.domain.agent import AgentLimit
+from steelyard.domain.pool import PoolLimit
+from steelyard.errors import ConfigError
+
+_POOL = '[pools.local]\nkind = "embedded"\n'
+
+
+def _load(folder: Path, text: str) -> object:
+    path = folder / "steelyard.toml"
+    path.write_text(_POOL + text, encoding="utf-8")
+    return load_settings(path).limits
+
+
+def test_limits_of_agents_and_pools_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "steelyard.toml"
+    told = "[limits.agents.a]\nmax_running = 2\n[limits.pools.local]\nstarts = 60\nper_s = 60\n"
+    path.write_text(_POOL + told, encoding="utf-8")
+    limits = load_settings(path).limits
+    assert limits.agents["a"].agent_limit() == AgentLimit(max_running=2)
+    assert limits.pools["local"].pool_limit() == PoolLimit(starts=60, per_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "[limits.pools.locl]\nstarts = 1\n",
+            "limits.pools.locl is of no pool; did you mean",
+        ),
+        ("[limits.agents.a]\nmax_running = 0\n", "limits.agents.a.max_running is 0"),
+        ("[limits.agents.a]\nper_s = -1\n", "limits.agents.a.per_s is -1"),
+        ("[limits.agents.a]\nmax_runing = 1\n", "max_runing"),
+        ("[limits.agnts.a]\nmax_running = 1\n", "did you mean agents"),
+    ],
+)
+def test_what_makes_no_sense_is_named(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        _load(tmp_path, text)
