@@ -1,7 +1,7 @@
 """TaskContext: what a running task may ask for. It is handed over explicitly; nothing is global."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -18,9 +18,16 @@ from steelyard.errors import (
     StepFailedError,
     StoreError,
 )
-from steelyard.pools.backend import JsonObject, LlmChunk, LlmRequest, ToolRequest
+from steelyard.pools.backend import (
+    Embeddings,
+    JsonObject,
+    LlmChunk,
+    LlmRequest,
+    ToolRequest,
+)
 from steelyard.runtime.definitions import AgentTask, Tool
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.embedding import from_journal, to_journal
 from steelyard.runtime.inbox import Inbox
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.recorded_errors import recorded_error
@@ -32,11 +39,33 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How a step's answer is drawn. The seed makes the draw part of the question.
+
+    Attributes:
+        temperature: Above 0; the higher, the more even the choice among tokens.
+        seed: Where the draw begins; the same engine draws the same answer from it.
+    """
+
+    temperature: float
+    seed: int
+
+
 class LlmClient(Protocol):
     """Calls the gateway: an OpenAI-compatible endpoint like any other."""
 
     def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
         """Answer a request, piece by piece; see `steelyard.pools.backend.LlmBackend`."""
+        ...
+
+    async def embed(
+        self,
+        texts: list[str],
+        model: str,
+        replica: int,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Embeddings:
+        """Turn texts into vectors."""
         ...
 
 
@@ -108,6 +137,7 @@ class TaskContext:
         max_output_tokens: int,
         model: str | None = None,
         json_schema: JsonObject | None = None,
+        sampling: Sampling | None = None,
     ) -> LlmAnswer:
         """Ask a language model; one step, through the gateway.
 
@@ -117,9 +147,10 @@ class TaskContext:
             max_output_tokens: Upper limit of the answer.
             model: Name of the model; the task's default when left out.
             json_schema: JSON Schema that the answer must follow.
+            sampling: How it is drawn; left out, the likeliest tokens are taken.
 
         Returns:
-            The answer, decoded greedily.
+            The answer.
 
         Raises:
             SteelyardError: The step was refused or failed.
@@ -129,40 +160,74 @@ class TaskContext:
             model=model or self._model,
             messages=messages,
             max_output_tokens=max_output_tokens,
-            temperature=0.0,
+            temperature=0.0 if sampling is None else sampling.temperature,
+            seed=None if sampling is None else sampling.seed,
             json_schema=json_schema,
         )
-        asked = [request.model, messages, max_output_tokens, json_schema]
+        # What is recorded of greedy steps must stay as it was before there was another kind.
+        drawn = [] if sampling is None else [sampling.temperature, sampling.seed]
+        asked = [request.model, messages, max_output_tokens, json_schema, *drawn]
 
         async def run(slot: Slot) -> JsonValue:
-            first = slot.attempt
-            while True:
-                try:
-                    return msgspec.to_builtins(await self._ask(request, slot))
-                except PoolError as error:
-                    if error.upstream_code:
-                        # The gateway has tried again by itself; its error is the step's error.
-                        told = recorded_error(error.upstream_code, error.upstream_message)
-                        if told.code != error.upstream_code:
-                            raise
-                        raise told from error
-                    pause_s = pause_before_retry_s(
-                        error, slot.attempt - first, self.now_s(), self._terms.deadline_s
-                    )
-                    if pause_s is None:
-                        raise
-                    await asyncio.sleep(pause_s)
-                    slot = msgspec.structs.replace(slot, attempt=slot.attempt + 1)
+            return await self._retried(slot, lambda one: self._ask(request, one))
 
         return msgspec.convert(await self._steps.perform("llm", step, asked, run), LlmAnswer)
 
-    async def _ask(self, request: LlmRequest, slot: Slot) -> LlmAnswer:
+    async def embed(
+        self, texts: Sequence[str], *, step: str, model: str
+    ) -> tuple[tuple[float, ...], ...]:
+        """Turn texts into vectors; one step, through the gateway.
+
+        Args:
+            texts: The texts.
+            step: Name of the step, the same in every run of the agent.
+            model: Name of an embedding model.
+
+        Returns:
+            One vector per text.
+
+        Raises:
+            SteelyardError: The step was refused or failed.
+        """
+        sent = list(texts)
+
+        async def ask(slot: Slot) -> JsonValue:
+            found = await self._client.embed(sent, model, 0, self._headers(slot))
+            return to_journal(found)
+
+        async def run(slot: Slot) -> JsonValue:
+            return await self._retried(slot, ask)
+
+        return from_journal(await self._steps.perform("llm", step, [model, sent], run)).vectors
+
+    async def _retried(self, slot: Slot, ask: Callable[[Slot], Awaitable[JsonValue]]) -> JsonValue:
+        """Ask the gateway, and again where it could not be reached."""
+        first = slot.attempt
+        while True:
+            try:
+                return await ask(slot)
+            except PoolError as error:
+                if error.upstream_code:
+                    # The gateway has tried again by itself; its error is the step's error.
+                    told = recorded_error(error.upstream_code, error.upstream_message)
+                    if told.code != error.upstream_code:
+                        raise
+                    raise told from error
+                pause_s = pause_before_retry_s(
+                    error, slot.attempt - first, self.now_s(), self._terms.deadline_s
+                )
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+                slot = msgspec.structs.replace(slot, attempt=slot.attempt + 1)
+
+    async def _ask(self, request: LlmRequest, slot: Slot) -> JsonValue:
         sent = msgspec.structs.replace(request, extra_headers=self._headers(slot))
         transcript = Transcript()
         async with aclosing(self._client.complete(sent, 0)) as chunks:
             async for chunk in chunks:
                 transcript.add(chunk)
-        return transcript.finish()
+        return msgspec.to_builtins(transcript.finish())
 
     async def tool(self, tool: Tool[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a tool; one step, in another process.

@@ -38,11 +38,12 @@ from steelyard.pools.backend import (
     ToolRequest,
 )
 from steelyard.runtime.admission import Admission, step_cap
+from steelyard.runtime.embedding import from_journal, to_journal
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.meter import AttemptMeter
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
 from steelyard.runtime.placing import Placing
-from steelyard.runtime.recorded_answer import recorded_llm
+from steelyard.runtime.recorded_answer import recorded_end, recorded_llm
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.retry import pause_before_retry_s
 from steelyard.runtime.transcript import Transcript
@@ -327,22 +328,38 @@ class Dispatcher:
         return msgspec.structs.replace(step, attempt=step.attempt + 1)
 
     async def embed(
-        self, step: Step, texts: list[str], model: str
+        self, step: Step, texts: list[str], model: str, *, journal: bool = False
     ) -> tuple[Decision, Embeddings, Settlement]:
-        """Place and run an embedding step, once.
+        """Place and run an embedding step; a journalled one that is in the log is read from there.
 
         Args:
             step: The step; its call names the model and expects no output tokens.
             texts: What to turn into vectors.
             model: Name of the model.
+            journal: Whether the vectors are recorded with the cost.
 
         Returns:
             Where it ran, the vectors, what it cost.
 
         Raises:
             PlacementError: The policy refused the step.
-            PoolError: The pool failed, or offers no embeddings.
+            PoolError: The last attempt's failure, e.g. that the pool offers no embeddings.
         """
+        done = recorded_end(await self.journal(step.task_id), step) if journal else None
+        if done is not None:
+            placed, ended = done
+            told = Settlement(usage=ended.usage, cost_usd=ended.cost_usd, attempt=ended.attempt)
+            return placed.decision, from_journal(ended.result), told
+        first = step.attempt
+        while True:
+            try:
+                return await self._attempt_embed(step, texts, model, journal)
+            except PoolError as error:
+                step = await self._next_attempt(step, error, first)
+
+    async def _attempt_embed(
+        self, step: Step, texts: list[str], model: str, journal: bool
+    ) -> tuple[Decision, Embeddings, Settlement]:
         async with self._attempt(step) as (decision, meter):
             backend = self._llm_pools[decision.pool]
             vectors = await backend.embed(texts, model, decision.replica)
@@ -353,6 +370,8 @@ class Dispatcher:
                 cached_tokens_measured=True,
             )
             meter.piece(self.now_s(), usage, has_text=False)
+            if journal:
+                meter.result = to_journal(vectors)
         return decision, vectors, await self._settle(meter)
 
     async def _attempt_llm(

@@ -1,4 +1,4 @@
-"""A BERT network with mean pooling as an OpenVINO graph, built from the weights of its model folder.
+"""A BERT network with mean pooling as an OpenVINO graph, built from its model's own files.
 
 Built with OpenVINO's own operations, so that no training framework is needed to run it. The
 network is that of Devlin et al., "BERT" (arXiv 1810.04805); the pooling and the unit length of the

@@ -8,6 +8,7 @@ from steelyard.pools.engine.frames import Broken, Done, Embed, FromChild, Reject
 
 # A step bounds how long a cancel waits; larger batches are not faster per token (docs/adr/0014).
 _BATCH_TOKENS = 1024
+_ALIKE_TOKENS = 16
 
 
 class Embedder(Protocol):
@@ -123,7 +124,10 @@ class EmbeddingLoop:
             self._rows[1:], key=lambda row: abs(len(row.token_ids) - len(first.token_ids))
         )
         batch, longest = [first], len(first.token_ids)
+        farthest = max(_ALIKE_TOKENS, longest // 2)
         for row in by_likeness:
+            if abs(len(row.token_ids) - len(first.token_ids)) > farthest:
+                break
             longest = max(longest, len(row.token_ids))
             if longest * (len(batch) + 1) > _BATCH_TOKENS:
                 break

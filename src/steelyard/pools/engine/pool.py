@@ -127,7 +127,7 @@ class EmbeddedEnginePool:
         """
         raise PoolRejectedError(
             f"The embedded engine has no embeddings (asked of {model!r} for {len(texts)} texts, "
-            f"replica {replica}); use a pool with task = \"embeddings\", or an endpoint's."
+            f'replica {replica}); use a pool with task = "embeddings", or an endpoint\'s.'
         )
 
 

@@ -55,9 +55,7 @@ class WordPiece:
         if text.isascii():
             spaced = "".join([_cleaned(char) for char in text])
             return spaced.lower() if self._lower_case else spaced
-        spaced = "".join(
-            [f" {char} " if _is_ideograph(char) else _cleaned(char) for char in text]
-        )
+        spaced = "".join([f" {char} " if _is_ideograph(char) else _cleaned(char) for char in text])
         if not self._lower_case:
             return spaced
         apart = unicodedata.normalize("NFD", spaced)

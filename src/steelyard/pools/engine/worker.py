@@ -124,9 +124,10 @@ def _take_frames(loop: Loop, inbox: queue.SimpleQueue[ToChild]) -> None:
 def _take(loop: Loop, frame: ToChild) -> None:
     if isinstance(frame, Cancel):
         loop.cancel(frame.request_id)
-    elif isinstance(frame, Submit) and isinstance(loop, EngineLoop):
-        loop.submit(frame)
-    elif isinstance(frame, Embed) and isinstance(loop, EmbeddingLoop):
+    elif isinstance(loop, EngineLoop):
+        if isinstance(frame, Submit):
+            loop.submit(frame)
+    elif isinstance(frame, Embed):
         loop.submit(frame)
 
 
