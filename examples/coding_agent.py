@@ -11,8 +11,8 @@ Who does what, plainly:
 - **The tests decide**, in a sandbox, on a copy of the project.
 
 The model of 135M parameters that this runs on by default understands next to nothing of the code:
-its choice is no better than chance (measured by benchmarks/coding_agent.py), so that what repairs the
-project is the search. The steps, limits and records are those of an agent with a good model.
+its choice is about as good as chance (benchmarks/coding_agent.py compares them), so that what
+repairs the project is the search. Steps, limits and records would be a better model's, too.
 """
 
 import json
@@ -47,7 +47,7 @@ def run_tests(project: str, module: str, source: str) -> dict[str, Any]:
     """Do the project's tests pass with this source of the module?
 
     Args:
-        project: Folder beside this file; it is copied, never changed.
+        project: Folder, seen from this file; it is copied, never changed.
         module: File to replace in the copy.
         source: What it is to hold.
 
@@ -55,10 +55,10 @@ def run_tests(project: str, module: str, source: str) -> dict[str, Any]:
         Names and messages of the tests that failed, and the functions that they called.
     """
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copytree(_FOLDER / project, Path(folder) / project)
+        copy = shutil.copytree(_FOLDER / project, Path(folder) / "copy")
         (copy / module).write_text(source, encoding="utf-8")
         try:
-            ran = subprocess.run(
+            ran = subprocess.run(  # noqa: S603 - our own program, on a copy
                 [sys.executable, "-B", str(_FOLDER / "coding_runner.py")],
                 cwd=copy,
                 capture_output=True,
@@ -88,7 +88,7 @@ async def repair(
 
     Args:
         ctx: The task.
-        project: Folder beside this file.
+        project: Folder, seen from this file; tools must be able to read it.
         module: The file that may be changed.
         most_tests: Edits that are tried at most.
         at_once: Edits that are chosen and tried side by side.

@@ -27,9 +27,9 @@ class Edit(TypedDict):
 
 
 def single_edits(source: str) -> list[Edit]:
-    """Which single edits does a source offer, in the order of its lines?
+    r"""Which single edits does a source offer, in the order of its lines?
 
-    >>> [edit["new"] for edit in single_edits("def f(a):\\n    return a + 1\\n")][:3]
+    >>> [edit["new"] for edit in single_edits("def f(a):\n    return a + 1\n")][:3]
     ['    return a - 1', '    return a * 1', '    return a // 1']
     """
     lines = source.splitlines()
