@@ -108,11 +108,11 @@ async def repair(
         seeds = range(seed + tried, seed + tried + min(at_once, most_tests - tried))
         question = _question(source, broken["failed"], suspects)
         chosen = await ctx.gather(*(_choose(ctx, question, edits, one) for one in seeds))
-        unique = sorted(set(chosen))
+        unique = sorted({number for number in chosen if number is not None})
         reports = await ctx.gather(
             *(ctx.tool(run_tests, project, module, apply_edit(source, edits[i])) for i in unique)
         )
-        tried += len(unique)
+        tried += max(1, len(unique))
         for number, report in zip(unique, reports, strict=True):
             if not report["failed"]:
                 return _told(edits[number], tried, offered, broken["failed"])
@@ -120,8 +120,8 @@ async def repair(
     return _told(None, tried, offered, broken["failed"])
 
 
-async def _choose(ctx: TaskContext, question: str, edits: list[Edit], seed: int) -> int:
-    """Which edit does the model take? Its number in the list."""
+async def _choose(ctx: TaskContext, question: str, edits: list[Edit], seed: int) -> int | None:
+    """Which edit does the model take? Its number in the list; None for one that is not there."""
     labels = [f"line {edit['line']}: {edit['new'].strip()}" for edit in edits]
     answer = await ctx.llm(
         [{"role": "user", "content": question}],
@@ -130,7 +130,9 @@ async def _choose(ctx: TaskContext, question: str, edits: list[Edit], seed: int)
         json_schema={"enum": labels},
         sampling=Sampling(temperature=1.0, seed=seed),
     )
-    return labels.index(decode_answer(answer, "choose"))
+    said = decode_answer(answer, "choose")
+    # Checked: the engine's grammar has been seen to let a mixture of two labels through.
+    return labels.index(said) if said in labels else None
 
 
 def _question(source: str, failed: list[str], suspects: list[str]) -> str:

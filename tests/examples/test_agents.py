@@ -1,5 +1,6 @@
 import doctest
 import importlib
+import sys
 import unittest
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_the_coding_agent_repairs_its_project_also_after_a_kill(bench: Bench) ->
 
 @pytest.fixture
 def _examples_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
 
 
 @pytest.mark.usefixtures("_examples_on_the_path")
