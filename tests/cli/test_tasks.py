@@ -109,6 +109,8 @@ def test_runs_an_agent_of_a_file_and_shows_its_steps(tmp_path: Path) -> None:
     shown = json.loads(_call("show", "t1", "--store", str(tmp_path / "tasks.db"), "--json"))
     assert shown["task"]["state"] == "succeeded"
     assert [step["name"] for step in shown["steps"]] == ["double"]
+    assert shown["step_costs_usd"] == {"0": shown["cost_usd"]}
+    assert f"{shown['cost_usd']:.8f}" in _call("show", "t1", "--store", str(tmp_path / "tasks.db"))
 
 
 def test_lists_tasks_by_state(store: str) -> None:

@@ -78,6 +78,7 @@ def test_every_commented_setting_of_the_example_is_valid(tmp_path: Path) -> None
     specs = [pool_spec(name, pool, catalog) for name, pool in loaded.pools.items()]
     assert [spec.name for spec in specs] == [
         "local",
+        "embeddings",
         "tools",
         "documents",
         "tickets",

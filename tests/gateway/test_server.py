@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
@@ -180,7 +180,13 @@ async def test_a_bug_is_500_without_its_details(
         def models(self) -> tuple[str, ...]:
             return ("scripted",)
 
-        async def embed(self, texts: list[str], model: str, replica: int) -> Any:
+        async def embed(
+            self,
+            texts: list[str],
+            model: str,
+            replica: int,
+            extra_headers: Mapping[str, str] | None = None,
+        ) -> Any:
             raise ZeroDivisionError("internal detail")
 
     async with start(Broken()) as rig:

@@ -7,7 +7,7 @@ from tests.runtime.conftest import MODEL, llm_spec
 from steelyard.errors import PoolUnavailableError
 from steelyard.pools.backend import LlmChunk, LlmRequest
 from steelyard.pools.scripted import ScriptedAnswer, ScriptedLlmPool
-from steelyard.runtime.calibration import calibrate
+from steelyard.runtime.calibration import calibrate, calibrate_embeddings
 
 GUESS = llm_spec().llm_curves[MODEL]
 
@@ -37,6 +37,14 @@ async def test_a_curve_is_fitted_to_what_the_replica_did() -> None:
     assert curve.itl_base_s + curve.itl_slope_s >= 1e-3
     assert curve.itl_slope_s > 0.0
     assert curve.ttft_floor_s >= 0.0
+
+
+async def test_embeddings_are_calibrated_by_their_own_texts() -> None:
+    curve = await calibrate_embeddings(ScriptedLlmPool(embedding_dimensions=2), MODEL, GUESS)
+    assert not curve.predicted
+    assert curve.prefill_s_per_token >= 1e-6
+    assert curve.ttft_floor_s >= 0.0
+    assert (curve.itl_base_s, curve.context_tokens) == (GUESS.itl_base_s, GUESS.context_tokens)
 
 
 async def test_an_endless_speed_still_gives_a_curve() -> None:

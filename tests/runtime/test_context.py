@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,10 +8,11 @@ from tests.runtime.conftest import Rig, Start
 import steelyard
 from steelyard.domain.events import AttemptFinished, StepPlaced
 from steelyard.domain.task import ToolCall
-from steelyard.errors import PoolProtocolError
+from steelyard.errors import PoolProtocolError, PoolUnavailableError
+from steelyard.pools.backend import Embeddings
 from steelyard.pools.scripted import ScriptedAnswer, ScriptedLlmPool
 from steelyard.pools.scripted_tools import ScriptedToolPool, ScriptedToolRun
-from steelyard.runtime.context import TaskContext, decode_answer
+from steelyard.runtime.context import Sampling, TaskContext, decode_answer
 from steelyard.runtime.runner import TaskLimits, TaskRunner
 from steelyard.runtime.transcript import LlmAnswer
 
@@ -41,6 +43,31 @@ async def double_side_by_side(ctx: TaskContext) -> list[int]:
     return [first, *both, await ctx.tool(double, 3)]
 
 
+@steelyard.task(name="agent")
+async def embed_two(ctx: TaskContext) -> list[Any]:
+    return list(await ctx.embed(["a", "bcd"], step="index", model="vectors"))
+
+
+class FlakyEmbeddings(ScriptedLlmPool):
+    """Fails once, and keeps the headers that it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(embedding_dimensions=2)
+        self.headers: list[Mapping[str, str]] = []
+
+    async def embed(
+        self,
+        texts: list[str],
+        model: str,
+        replica: int,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Embeddings:
+        self.headers.append(extra_headers or {})
+        if len(self.headers) == 1:
+            raise PoolUnavailableError("the connection broke")
+        return await super().embed(texts, model, replica, extra_headers)
+
+
 def _runner(rig: Rig, client: ScriptedLlmPool | None = None) -> TaskRunner:
     return TaskRunner(rig.dispatcher, client or ScriptedLlmPool(), "the-model")
 
@@ -59,6 +86,32 @@ async def test_an_llm_step_tells_the_gateway_whose_it_is(start: Start) -> None:
     assert headers["Idempotency-Key"] == "t-1/0"
     assert float(headers["Steelyard-Deadline"]) == 30.0
     assert float(headers["Steelyard-Budget-Usd"]) == 0.25
+
+
+async def test_texts_are_embedded_as_a_step_that_is_tried_again(start: Start) -> None:
+    rig, client = start(), FlakyEmbeddings()
+    outcome = await _runner(rig, client).run(embed_two, "t-1", LIMITS)
+    assert outcome.result == [(1.0, 0.0), (3.0, 0.0)]
+    first, second = client.headers
+    assert first["Steelyard-Step"] == second["Steelyard-Step"] == "index"
+    assert first["Idempotency-Key"] == second["Idempotency-Key"] == "t-1/0"
+    assert [one["Steelyard-Journal"].split(" ")[1] for one in client.headers] == ["0", "1"]
+
+
+async def test_a_drawn_answer_has_its_seed_in_the_question(start: Start) -> None:
+    @steelyard.task(name="agent")
+    async def draw(ctx: TaskContext, seed: int) -> str:
+        sampling = Sampling(temperature=0.7, seed=seed)
+        return (await ctx.llm(MESSAGES, step="greet", max_output_tokens=9, sampling=sampling)).text
+
+    rig, client = start(), ScriptedLlmPool()
+    for seed in (1, 2):
+        await _runner(rig, client).run(draw, f"t-{seed}", LIMITS, seed)
+    await _runner(rig, client).run(ask_once, "t-3", LIMITS)
+    asked = [(request.temperature, request.seed) for request in client.requests]
+    assert asked == [(0.7, 1), (0.7, 2), (0.0, None)]
+    prints = [request.extra_headers["Steelyard-Journal"][-16:] for request in client.requests]
+    assert len(set(prints)) == 3
 
 
 async def test_a_task_without_limits_sends_none(start: Start) -> None:

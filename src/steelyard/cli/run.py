@@ -17,7 +17,7 @@ from steelyard.cli.demo.live import local_pools
 from steelyard.cli.limits import limits_of
 from steelyard.cli.store_choice import opened_store
 from steelyard.config.catalog_table import load_catalog
-from steelyard.config.pool_settings import ToolPoolSettings
+from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings, ToolPoolSettings
 from steelyard.config.settings import Settings, load_settings
 from steelyard.domain.events import TaskFinished
 from steelyard.errors import ConfigError
@@ -25,6 +25,7 @@ from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.placement.baselines import policy_named
 from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.pools.engine.embedding_model import has_packaged_model
 from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.live import live_fleet
 from steelyard.runtime.open_tasks import TaskLimits
@@ -86,7 +87,7 @@ def run_program(
     agents = _agents(Path(file))
     agent = _named(agents, name, file) if name else None
     asked = (wanted.limits, _arguments(wanted.arguments), wanted.order)
-    settings = Settings(pools=local_pools()) if config is None else load_settings(config)
+    settings = Settings(pools=_pools_here()) if config is None else load_settings(config)
     settings = _with_tools_of(settings, Path(file).resolve().parent)
     task_id = wanted.task_id
     if agent is not None and task_id is None:
@@ -97,6 +98,28 @@ def run_program(
         return True
     _print(ended, as_json=as_json)
     return ended.status == "succeeded"
+
+
+def _pools_here() -> dict[str, PoolSettings]:
+    """The demo's pools, and embeddings where their model is installed.
+
+    The embeddings pay for a core of their own, though they compute beside the tools: on a machine
+    with two cores the shares add up to three.
+    """
+    pools = local_pools()
+    if has_packaged_model():
+        pools["local-embeddings"] = EmbeddedPoolSettings(task="embeddings")
+    return pools
+
+
+def _chat_models(settings: Settings, models: tuple[str, ...]) -> list[str]:
+    """Which of the models generate text?"""
+    silent = {
+        pool.model
+        for pool in settings.pools.values()
+        if isinstance(pool, EmbeddedPoolSettings) and pool.task == "embeddings"
+    }
+    return [model for model in models if model not in silent]
 
 
 async def _run(
@@ -136,7 +159,7 @@ async def _worker(
         client = OpenAiEndpointPool([server.base_url], models or ("none",))
         await client.start()
         try:
-            gateway = (client, models[0] if models else "none")
+            gateway = (client, next(iter(_chat_models(settings, models)), "none"))
             async with Worker(store, dispatcher, gateway, agents).working() as worker:
                 yield worker
         finally:

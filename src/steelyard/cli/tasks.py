@@ -1,5 +1,6 @@
 """What `steelyard tasks ...` does with a store."""
 
+import math
 import time
 import uuid
 from collections.abc import Generator
@@ -10,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from steelyard.domain.events import Event, SignalSent
+from steelyard.domain.events import AttemptFinished, Event, SignalSent
 from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
@@ -59,20 +60,23 @@ def run_show(where: str, task_id: str, *, as_json: bool) -> None:
         events = store.journal(task_id).result()
         cost_usd = store.cost_usd(task_id).result()
     journal = Journal.of(events)
+    costs_usd = _step_costs_usd(events)
     if as_json:
         told = {
             "task": row,
             "cost_usd": cost_usd,
             "finished": journal.finished,
             "steps": journal.in_order(),
+            "step_costs_usd": costs_usd,
         }
         print(msgspec.json.encode(told, enc_hook=sorted).decode())
         return
-    table = Table("step", "place", "kind", "name", "attempts", "result")
+    table = Table("step", "place", "kind", "name", "attempts", "cost (USD)", "result")
     for step in journal.in_order():
         result = step.error or (msgspec.json.encode(step.result).decode() if step.done else "...")
         table.add_row(
             *(str(step.step_id), step.path, step.kind, step.name, str(step.attempts)),
+            f"{costs_usd[step.step_id]:.8f}" if step.step_id in costs_usd else "",
             result[:_MAX_CELL_CHARS],
         )
     Console(markup=False).print(
@@ -202,6 +206,15 @@ def _row(store: EventStore, task_id: str) -> TaskRow:
             f"task {task_id} is not in {store.where}; `steelyard tasks list` shows those that are"
         )
     return rows[0]
+
+
+def _step_costs_usd(events: tuple[Event, ...]) -> dict[int, float]:
+    """What each step cost, all its attempts together; steps outside of pools are left out."""
+    costs_usd: dict[int, list[float]] = {}
+    for event in events:
+        if isinstance(event, AttemptFinished):
+            costs_usd.setdefault(event.step_id, []).append(event.cost_usd)
+    return {step_id: math.fsum(each) for step_id, each in costs_usd.items()}
 
 
 def _line(event: Event, *, as_json: bool) -> str:

@@ -1,6 +1,8 @@
 """Settings of pools, `[pools.NAME]`: one struct per kind."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import msgspec
@@ -8,6 +10,7 @@ import msgspec
 from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
 
+EngineTask = Literal["generate", "embeddings"]
 SandboxChoice = Literal["auto", "bubblewrap", "landlock", "off"]
 
 
@@ -48,6 +51,11 @@ class TokenPriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     cached_usd_per_million: float | None = None
 
 
+_PACKAGED_MODELS: Mapping[EngineTask, str] = MappingProxyType(
+    {"generate": "smollm2-135m", "embeddings": "all-minilm-l6-v2"}
+)
+
+
 class EmbeddedPoolSettings(
     msgspec.Struct,
     frozen=True,
@@ -59,9 +67,12 @@ class EmbeddedPoolSettings(
     """A pool of embedded engines on this machine, one process and core per replica.
 
     Attributes:
+        task: What the engines do: generate text, or turn texts into vectors.
         replicas: Number of engine processes.
-        model_path: GGUF file; None takes the packaged SmolLM2-135M-Instruct.
-        model: Name under which clients ask for it.
+        model_path: GGUF file, or for embeddings the folder of a BERT model in the form of
+            sentence-transformers; None takes the packaged SmolLM2-135M-Instruct or
+            all-MiniLM-L6-v2.
+        model: Name under which clients ask for it; without it, the packaged model's.
         concurrency_cap: Streams at once per replica.
         offering: Catalogue name of the machine that this one is priced as; None takes a common
             machine of the same architecture.
@@ -70,13 +81,19 @@ class EmbeddedPoolSettings(
             at start-up.
     """
 
+    task: EngineTask = "generate"
     replicas: int = 1
     model_path: Path | None = None
-    model: str = "smollm2-135m"
+    model: str = ""
     concurrency_cap: int = 16
     offering: str | None = None
     machine_frac: float | None = None
     figures: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Name the packaged model."""
+        if not self.model:
+            msgspec.structs.force_setattr(self, "model", _PACKAGED_MODELS[self.task])
 
 
 class ToolPoolSettings(

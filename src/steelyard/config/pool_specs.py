@@ -36,6 +36,20 @@ _EMBEDDED_CURVE = LlmCurve(
     source="OpenVINO GenAI 2026.4.1, one Zen 4 core, 2026-11-22; not measured on this machine",
 )
 
+# One thread of OpenVINO 2026.4 on all-MiniLM-L6-v2 without 16-bit floats in hardware, measured
+# 2026-11-23 (benchmarks/embeddings.py): about 4,500 tokens/s; with them 24,000. The context is that
+# of a request's texts together; the engine bounds the single text. Nothing is decoded.
+_EMBEDDING_CURVE = LlmCurve(
+    ttft_floor_s=0.005,
+    prefill_s_per_token=1.0 / 4500.0,
+    itl_base_s=0.0,
+    itl_slope_s=0.0,
+    concurrency_cap=16,
+    context_tokens=2048 * 256,
+    predicted=True,
+    source="OpenVINO 2026.4, one core, 2026-11-23; not measured on this machine",
+)
+
 
 def local_offering(catalog: Catalog, name: str | None) -> Offering:
     """Which offering is this machine priced as?
@@ -77,16 +91,8 @@ def _embedded(name: str, pool: EmbeddedPoolSettings, catalog: Catalog) -> PoolSp
     offering = local_offering(catalog, pool.offering)
     machine = offering.instance_type
     share = 1.0 / machine.vcpus if pool.machine_frac is None else pool.machine_frac
-    curve = LlmCurve(
-        ttft_floor_s=_EMBEDDED_CURVE.ttft_floor_s,
-        prefill_s_per_token=_EMBEDDED_CURVE.prefill_s_per_token,
-        itl_base_s=_EMBEDDED_CURVE.itl_base_s,
-        itl_slope_s=_EMBEDDED_CURVE.itl_slope_s,
-        concurrency_cap=pool.concurrency_cap,
-        context_tokens=_EMBEDDED_CURVE.context_tokens,
-        predicted=True,
-        source=_EMBEDDED_CURVE.source,
-    )
+    guess = _EMBEDDING_CURVE if pool.task == "embeddings" else _EMBEDDED_CURVE
+    curve = msgspec.structs.replace(guess, concurrency_cap=pool.concurrency_cap)
     if pool.figures is not None:
         curve = pool_curve(name, pool.figures, (pool.model,))[1]
     return PoolSpec(

@@ -148,7 +148,9 @@ class DataPlane:
             prefixes = Prefixes(hashes=(), tokens=(), input_tokens=length)
             step = task.step("embedding", asked.model, prefixes, 0)
             exchange.step_key = step.key
-            decision, vectors, settlement = await self._dispatcher.embed(step, texts, asked.model)
+            decision, vectors, settlement = await self._dispatcher.embed(
+                step, texts, asked.model, journal=task.journal
+            )
         body = msgspec.json.encode(embeddings_object(asked, vectors, settlement))
         sent = [*decision_headers(step.task_id, decision), cost_header(settlement.cost_usd)]
         await exchange.respond(200, body, sent)

@@ -169,14 +169,26 @@ class OpenAiEndpointPool:
                         yield chunk
             yield answer.last()
 
-    async def embed(self, texts: list[str], model: str, replica: int) -> Embeddings:
+    async def embed(
+        self,
+        texts: list[str],
+        model: str,
+        replica: int,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Embeddings:
         """Turn texts into vectors.
+
+        Args:
+            texts: The texts.
+            model: Name of the model.
+            replica: Number of the replica.
+            extra_headers: HTTP headers for this request.
 
         Raises:
             PoolError: As in `LlmBackend.complete`.
         """
         body = msgspec.json.encode({"model": model, "input": texts, "encoding_format": "float"})
-        async with self._post(replica, "/embeddings", body, {}, None) as response:
+        async with self._post(replica, "/embeddings", body, extra_headers or {}, None) as response:
             raw = parse_object(await self._whole(response, replica))
         usage = parse_usage(raw)
         try:

@@ -5,7 +5,7 @@ broken at will, and no engine can be told to.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
 
@@ -132,7 +132,13 @@ class ScriptedLlmPool:
             self.cancelled += 0 if whole else 1
             await self._count(-1)
 
-    async def embed(self, texts: list[str], model: str, replica: int) -> Embeddings:
+    async def embed(
+        self,
+        texts: list[str],
+        model: str,
+        replica: int,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Embeddings:
         """Vectors whose first number is the text's length, the others zero.
 
         Raises:

@@ -1,20 +1,36 @@
 """How a task asks a language model: through the gateway, like any other client."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from steelyard.domain.events import JsonValue
 from steelyard.errors import PoolError, PoolProtocolError
-from steelyard.pools.backend import LlmChunk, LlmRequest
+from steelyard.pools.backend import Embeddings, LlmChunk, LlmRequest
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.embedding import to_journal
 from steelyard.runtime.open_tasks import TaskTerms
 from steelyard.runtime.recorded_errors import recorded_error
 from steelyard.runtime.retry import pause_before_retry_s
 from steelyard.runtime.steps import Slot
 from steelyard.runtime.transcript import LlmAnswer, Transcript
+
+T = TypeVar("T")
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How a step's answer is drawn. The seed makes the draw part of the question.
+
+    Attributes:
+        temperature: Above 0; the higher, the more even the choice among tokens.
+        seed: Where the draw begins; the same engine draws the same answer from it.
+    """
+
+    temperature: float
+    seed: int
 
 
 class LlmClient(Protocol):
@@ -22,6 +38,16 @@ class LlmClient(Protocol):
 
     def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
         """Answer a request, piece by piece; see `steelyard.pools.backend.LlmBackend`."""
+        ...
+
+    async def embed(
+        self,
+        texts: list[str],
+        model: str,
+        replica: int,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Embeddings:
+        """Turn texts into vectors."""
         ...
 
 
@@ -56,10 +82,33 @@ class Asking:
         Raises:
             SteelyardError: The step was refused or failed; the gateway's error as it was there.
         """
+        return await self._retried(slot, lambda one: self._attempt(request, one))
+
+    async def embed(self, texts: list[str], model: str, slot: Slot) -> JsonValue:
+        """Turn texts into vectors; asked again as a question is.
+
+        Args:
+            texts: The texts.
+            model: Name of an embedding model.
+            slot: The step.
+
+        Returns:
+            The vectors as they are journalled; see `steelyard.runtime.embedding`.
+
+        Raises:
+            SteelyardError: As `ask`.
+        """
+
+        async def attempt(one: Slot) -> JsonValue:
+            return to_journal(await self._client.embed(texts, model, 0, self._headers(one)))
+
+        return await self._retried(slot, attempt)
+
+    async def _retried(self, slot: Slot, attempt: Callable[[Slot], Awaitable[T]]) -> T:
         first = slot.attempt
         while True:
             try:
-                return await self._attempt(request, slot)
+                return await attempt(slot)
             except PoolError as error:
                 if error.upstream_code:
                     # The gateway has tried again by itself; its error is the step's error.

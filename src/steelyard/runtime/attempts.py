@@ -21,6 +21,7 @@ from steelyard.pools.backend import (
     ToolRequest,
 )
 from steelyard.runtime.admission import Admission, step_cap
+from steelyard.runtime.embedding import to_journal
 from steelyard.runtime.meter import AttemptMeter
 from steelyard.runtime.open_tasks import OpenTasks
 from steelyard.runtime.placing import Placing
@@ -75,7 +76,7 @@ class Attempts:
         self._limits = limits
 
     async def embed(
-        self, step: Step, texts: list[str], model: str
+        self, step: Step, texts: list[str], model: str, journal: bool
     ) -> tuple[Decision, Embeddings, Settlement]:
         """Place and run an embedding step, once.
 
@@ -83,6 +84,7 @@ class Attempts:
             step: The step; its call names the model and expects no output tokens.
             texts: What to turn into vectors.
             model: Name of the model.
+            journal: Whether the vectors are recorded with the cost.
 
         Returns:
             Where it ran, the vectors, what it cost.
@@ -101,6 +103,8 @@ class Attempts:
                 cached_tokens_measured=True,
             )
             meter.piece(self._recorder.now_s(), usage, has_text=False)
+            if journal:
+                meter.result = to_journal(vectors)
         return decision, vectors, await self._settle(meter)
 
     async def llm(

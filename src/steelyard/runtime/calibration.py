@@ -14,6 +14,7 @@ _SHORT_WORDS = 40
 _LONG_WORDS = 440
 _DECODE_TOKENS = 24
 _STREAMS = 8
+_TEXTS = 32
 # A slope below this is noise; itl(c) never falls with more streams.
 _MIN_SLOPE_S = 1e-6
 _MIN_PREFILL_S_PER_TOKEN = 1e-6
@@ -69,6 +70,45 @@ async def calibrate(backend: LlmBackend, model: str, guess: LlmCurve) -> LlmCurv
         predicted=False,
         source=f"calibrated on this machine, {datetime.now(UTC).date().isoformat()}",
     )
+
+
+async def calibrate_embeddings(backend: LlmBackend, model: str, guess: LlmCurve) -> LlmCurve:
+    """Measure how long replica 0 takes for texts and fit a line: one short one, and many longer.
+
+    As thin as `calibrate`: two points, no repetition.
+
+    Args:
+        backend: A started pool, idle.
+        model: Name of the model.
+        guess: Caps and context are taken over from it.
+
+    Returns:
+        The measured curve.
+
+    Raises:
+        PoolError: The replica failed.
+    """
+    texts = [_words(_SHORT_WORDS, f"text {n}") for n in range(_TEXTS)]
+    # The first of each kind pays for preparing its shape.
+    await _measure_texts(backend, model, texts[:1])
+    await _measure_texts(backend, model, texts)
+    one_tokens, one_s = await _measure_texts(backend, model, texts[:1])
+    all_tokens, all_s = await _measure_texts(backend, model, texts)
+    tokens = max(1, all_tokens - one_tokens)
+    per_token_s = max(_MIN_PREFILL_S_PER_TOKEN, (all_s - one_s) / tokens)
+    return msgspec.structs.replace(
+        guess,
+        ttft_floor_s=max(0.0, one_s - one_tokens * per_token_s),
+        prefill_s_per_token=per_token_s,
+        predicted=False,
+        source=f"calibrated on this machine, {datetime.now(UTC).date().isoformat()}",
+    )
+
+
+async def _measure_texts(backend: LlmBackend, model: str, texts: list[str]) -> tuple[int, float]:
+    start_s = time.perf_counter()
+    vectors = await backend.embed(texts, model, 0)
+    return vectors.input_tokens, time.perf_counter() - start_s
 
 
 def _words(count: int, salt: str) -> str:

@@ -1,7 +1,7 @@
 """TaskContext: what a running task may ask for. It is handed over explicitly; nothing is global."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar, overload
 
 import msgspec
@@ -15,10 +15,11 @@ from steelyard.errors import (
     StoreError,
 )
 from steelyard.pools.backend import JsonObject, LlmRequest, ToolRequest
-from steelyard.runtime.asking import Asking, LlmClient, decode_answer
+from steelyard.runtime.asking import Asking, LlmClient, Sampling, decode_answer
 from steelyard.runtime.children import Children, ChildTasks
 from steelyard.runtime.definitions import AgentTask, NamedTool, Tool
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.embedding import from_journal
 from steelyard.runtime.inbox import Inbox
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.recorded_errors import recorded_error
@@ -26,7 +27,7 @@ from steelyard.runtime.steps import Slot, TaskSteps
 from steelyard.runtime.transcript import LlmAnswer
 from steelyard.runtime.waits import Wait
 
-__all__ = ["ChildTasks", "LlmClient", "StepSummary", "TaskContext", "decode_answer"]
+__all__ = ["ChildTasks", "LlmClient", "Sampling", "StepSummary", "TaskContext", "decode_answer"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +92,7 @@ class TaskContext:
         max_output_tokens: int,
         model: str | None = None,
         json_schema: JsonObject | None = None,
+        sampling: Sampling | None = None,
     ) -> LlmAnswer:
         """Ask a language model; one step, through the gateway.
 
@@ -100,9 +102,10 @@ class TaskContext:
             max_output_tokens: Upper limit of the answer.
             model: Name of the model; the task's default when left out.
             json_schema: JSON Schema that the answer must follow.
+            sampling: How it is drawn; left out, the likeliest tokens are taken.
 
         Returns:
-            The answer, decoded greedily.
+            The answer.
 
         Raises:
             SteelyardError: The step was refused or failed.
@@ -112,15 +115,41 @@ class TaskContext:
             model=model or self._model,
             messages=messages,
             max_output_tokens=max_output_tokens,
-            temperature=0.0,
+            temperature=0.0 if sampling is None else sampling.temperature,
+            seed=None if sampling is None else sampling.seed,
             json_schema=json_schema,
         )
-        asked = [request.model, messages, max_output_tokens, json_schema]
+        # What is recorded of greedy steps must stay as it was before there was another kind.
+        drawn = [] if sampling is None else [sampling.temperature, sampling.seed]
+        asked = [request.model, messages, max_output_tokens, json_schema, *drawn]
 
         async def run(slot: Slot) -> JsonValue:
             return msgspec.to_builtins(await self._asking.ask(request, slot))
 
         return msgspec.convert(await self._steps.perform("llm", step, asked, run), LlmAnswer)
+
+    async def embed(
+        self, texts: Sequence[str], *, step: str, model: str
+    ) -> tuple[tuple[float, ...], ...]:
+        """Turn texts into vectors; one step, through the gateway.
+
+        Args:
+            texts: The texts.
+            step: Name of the step, the same in every run of the agent.
+            model: Name of an embedding model.
+
+        Returns:
+            One vector per text.
+
+        Raises:
+            SteelyardError: The step was refused or failed.
+        """
+        sent = list(texts)
+
+        async def run(slot: Slot) -> JsonValue:
+            return await self._asking.embed(sent, model, slot)
+
+        return from_journal(await self._steps.perform("llm", step, [model, sent], run)).vectors
 
     @overload
     async def tool(self, tool: Tool[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...

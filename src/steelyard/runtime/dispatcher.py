@@ -32,11 +32,12 @@ from steelyard.pools.backend import (
     ToolRequest,
 )
 from steelyard.runtime.attempts import Attempts, Settlement, lost_attempt
+from steelyard.runtime.embedding import from_journal
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
 from steelyard.runtime.placing import Placing
 from steelyard.runtime.pool_limits import PoolLimits
-from steelyard.runtime.recorded_answer import recorded_llm
+from steelyard.runtime.recorded_answer import recorded_end, recorded_llm
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.retry import pause_before_retry_s
 
@@ -319,10 +320,34 @@ class Dispatcher:
         return msgspec.structs.replace(step, attempt=step.attempt + 1)
 
     async def embed(
-        self, step: Step, texts: list[str], model: str
+        self, step: Step, texts: list[str], model: str, *, journal: bool = False
     ) -> tuple[Decision, Embeddings, Settlement]:
-        """Place and run an embedding step, once; see `Attempts.embed`."""
-        return await self._attempts.embed(step, texts, model)
+        """Place and run an embedding step; a journalled one that is in the log is read from there.
+
+        Args:
+            step: The step; its call names the model and expects no output tokens.
+            texts: What to turn into vectors.
+            model: Name of the model.
+            journal: Whether the vectors are recorded with the cost.
+
+        Returns:
+            Where it ran, the vectors, what it cost.
+
+        Raises:
+            PlacementError: The policy refused the step.
+            PoolError: The last attempt's failure, e.g. that the pool offers no embeddings.
+        """
+        done = recorded_end(await self.journal(step.task_id), step) if journal else None
+        if done is not None:
+            placed, ended = done
+            told = Settlement(usage=ended.usage, cost_usd=ended.cost_usd, attempt=ended.attempt)
+            return placed.decision, from_journal(ended.result), told
+        first = step.attempt
+        while True:
+            try:
+                return await self._attempts.embed(step, texts, model, journal)
+            except PoolError as error:
+                step = await self._next_attempt(step, error, first)
 
 
 def _says_something(chunk: LlmChunk) -> bool:

@@ -23,7 +23,7 @@ from steelyard.placement.policy import Policy
 from steelyard.pools.backend import LlmBackend, ReplicaWatcher, ToolBackend
 from steelyard.pools.sandbox.confinement import SandboxLimits
 from steelyard.pools.sandbox.launch import Sandbox, find_sandbox
-from steelyard.runtime.calibration import calibrate
+from steelyard.runtime.calibration import calibrate, calibrate_embeddings
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.pool_limits import PoolLimits
@@ -83,7 +83,7 @@ async def live_fleet(
                 llm_pools[name] = backend
                 if isinstance(pool, EmbeddedPoolSettings) and pool.figures is None:
                     progress(f"calibrating pool {name}")
-                    spec = await _calibrated(spec, pool.model, backend)
+                    spec = await _calibrated(spec, pool, backend)
             recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))
         dispatcher = Dispatcher(
             recorder, policy, llm_pools, tool_pools, limits=_pool_limits(settings, log)
@@ -128,9 +128,10 @@ class _Watchers:
         return watch
 
 
-async def _calibrated(spec: PoolSpec, model: str, backend: LlmBackend) -> PoolSpec:
-    curve = await calibrate(backend, model, spec.llm_curves[model])
-    return msgspec.structs.replace(spec, llm_curves={model: curve})
+async def _calibrated(spec: PoolSpec, pool: EmbeddedPoolSettings, backend: LlmBackend) -> PoolSpec:
+    measure = calibrate_embeddings if pool.task == "embeddings" else calibrate
+    curve = await measure(backend, pool.model, spec.llm_curves[pool.model])
+    return msgspec.structs.replace(spec, llm_curves={pool.model: curve})
 
 
 async def _tool_backend(name: str, pool: ToolPoolSettings | McpPoolSettings) -> ToolBackend:
@@ -200,6 +201,10 @@ def _llm_backend(name: str, pool: PoolSettings) -> LlmBackend:
 
     if not isinstance(pool, EmbeddedPoolSettings):
         raise TypeError(f"pool {name} serves no models")
+    if pool.task == "embeddings":
+        from steelyard.pools.engine.embedding_pool import EmbeddingPool  # noqa: PLC0415
+
+        return EmbeddingPool(replicas=pool.replicas, model_path=pool.model_path, model=pool.model)
     return EmbeddedEnginePool(
         replicas=pool.replicas,
         model_path=pool.model_path,

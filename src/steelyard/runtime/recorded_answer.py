@@ -21,14 +21,23 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 def recorded_llm(
     events: Iterable[Event], step: Step
 ) -> tuple[StepPlaced, list[LlmChunk], AttemptFinished] | None:
-    """What did this step answer before?
+    """What did this step answer before, as the chunks of a pool? See `recorded_end`."""
+    found = recorded_end(events, step)
+    if found is None:
+        return None
+    placed, ended = found
+    return placed, _chunks(msgspec.convert(ended.result, LlmAnswer)), ended
+
+
+def recorded_end(events: Iterable[Event], step: Step) -> tuple[StepPlaced, AttemptFinished] | None:
+    """How did this step end before?
 
     Args:
         events: The task's journal.
         step: The step.
 
     Returns:
-        Its placement, its answer and its end; None when it has no answer yet.
+        Its placement and its end, which has its result; None when it has none yet.
 
     Raises:
         NondeterminismError: It has one, to another question.
@@ -47,7 +56,7 @@ def recorded_llm(
                     f"has number {step.step_id}, which is recorded for step {before.step.name} "
                     f"(fingerprint {before.step.fingerprint}); use a new number"
                 )
-            return before, _chunks(msgspec.convert(event.result, LlmAnswer)), event
+            return before, event
     return None
 
 

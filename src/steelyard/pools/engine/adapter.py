@@ -13,6 +13,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How an engine child runs; the defaults are measured (docs/adr/0006, 2026-11-22).
 
     Attributes:
+        task: Whether the child generates text or turns texts into vectors.
         adapter: Which library computes.
         model: Name under which the model is served.
         core: CPU core to stay on; None leaves it to the operating system.
@@ -27,6 +28,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             that they share; 0 turns the gate off.
     """
 
+    task: Literal["generate", "embeddings"] = "generate"
     adapter: Literal["openvino"] = "openvino"
     model: str = "smollm2-135m-instruct"
     core: int | None = None

@@ -26,6 +26,13 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
     request: LlmRequest
 
 
+class Embed(msgspec.Struct, frozen=True, tag="embed"):
+    """Turn texts into vectors; `request_id` is never used twice."""
+
+    request_id: int
+    texts: tuple[str, ...]
+
+
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     """Drop a request; unknown ids are ignored, since it may just have ended."""
 
@@ -57,6 +64,22 @@ class Piece(msgspec.Struct, frozen=True, tag="piece"):
     chunk: LlmChunk
 
 
+class Vectors(msgspec.Struct, frozen=True, tag="vectors"):
+    """The vectors of a request's texts, one after another.
+
+    Attributes:
+        request_id: The request.
+        values: Little-endian 32-bit floats.
+        count: How many vectors they are.
+        input_tokens: Tokens of all texts together.
+    """
+
+    request_id: int
+    values: bytes
+    count: int
+    input_tokens: int
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """The request ended as it should."""
 
@@ -83,8 +106,8 @@ class Broken(msgspec.Struct, frozen=True, tag="broken"):
     message: str
 
 
-ToChild = Load | Submit | Cancel
-FromChild = Ready | LoadFailed | Started | Piece | Done | Rejected | Beat | Broken
+ToChild = Load | Submit | Embed | Cancel
+FromChild = Ready | LoadFailed | Started | Piece | Vectors | Done | Rejected | Beat | Broken
 
 
 def read_to_child(pipe: BinaryIO) -> ToChild | None:

@@ -2,19 +2,18 @@
 
 import asyncio
 import contextlib
-import os
-import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
 
-from steelyard.errors import PoolRejectedError, PoolTimeoutError, PoolUnavailableError
+from steelyard.errors import PoolError, PoolProtocolError, PoolRejectedError, PoolTimeoutError
 from steelyard.pools.backend import Embeddings, LlmChunk, LlmRequest, ReplicaWatcher
 from steelyard.pools.engine.adapter import EngineSettings
 from steelyard.pools.engine.frames import Load
 from steelyard.pools.engine.model import find_model
-from steelyard.pools.engine.supervisor import Flight, ReplicaSupervisor, SupervisorLimits
+from steelyard.pools.engine.replicas import Replicas, own_core
+from steelyard.pools.engine.supervisor import Flight, SupervisorLimits
 
 
 class EmbeddedEnginePool:
@@ -34,17 +33,15 @@ class EmbeddedEnginePool:
         settings: EngineSettings | None = None,
         limits: SupervisorLimits | None = None,
     ) -> None:
-        self._replicas = replicas
         self._model_path = model_path
         self._settings = settings if settings is not None else EngineSettings()
-        self._limits = limits if limits is not None else SupervisorLimits()
-        self._supervisors: list[ReplicaSupervisor] = []
+        self._children = Replicas(replicas, limits if limits is not None else SupervisorLimits())
         self._context_tokens = 0
 
     @property
     def replicas(self) -> int:
         """How many replicas are there, up or down?"""
-        return self._replicas
+        return self._children.count
 
     @property
     def supports_embeddings(self) -> bool:
@@ -62,15 +59,15 @@ class EmbeddedEnginePool:
 
     def is_up(self, replica: int) -> bool:
         """Does the replica take requests?"""
-        return bool(self._supervisors) and self._supervisors[replica].is_up
+        return self._children.is_up(replica)
 
     def pid(self, replica: int) -> int | None:
         """Process id of the replica; None while it is down."""
-        return self._supervisors[replica].pid if self._supervisors else None
+        return self._children.pid(replica)
 
     def in_flight(self, replica: int) -> int:
         """How many requests run or wait on the replica?"""
-        return self._supervisors[replica].in_flight if self._supervisors else 0
+        return self._children.in_flight(replica)
 
     async def start(self, watch: ReplicaWatcher | None = None) -> None:
         """Load the model in every child; return when all are ready.
@@ -84,29 +81,17 @@ class EmbeddedEnginePool:
         """
         model = find_model(self._model_path)
         self._context_tokens = model.context_tokens
-        for replica in range(self._replicas):
-            settings = msgspec.structs.replace(self._settings, core=self._core(replica))
-            load = Load(model.path, model.context_tokens, settings)
-            self._supervisors.append(ReplicaSupervisor(replica, load, self._limits, watch))
-        try:
-            await asyncio.gather(*(s.start() for s in self._supervisors))
-        except BaseException:
-            await self.close()
-            raise
 
-    def _core(self, replica: int) -> int | None:
-        if self._settings.core is not None:
-            return self._settings.core
-        if sys.platform != "linux":
-            return None
-        cores = sorted(os.sched_getaffinity(0))
-        # From the last core down: the gateway and its neighbours tend to sit on the first.
-        return cores[-1 - replica % len(cores)]
+        def load(replica: int) -> Load:
+            core = self._settings.core if self._settings.core is not None else own_core(replica)
+            settings = msgspec.structs.replace(self._settings, core=core)
+            return Load(model.path, model.context_tokens, settings)
+
+        await self._children.start(load, watch)
 
     async def close(self) -> None:
         """Stop all children; requests in flight fail with PoolUnavailableError."""
-        supervisors, self._supervisors = self._supervisors, []
-        await asyncio.gather(*(s.close() for s in supervisors))
+        await self._children.close()
 
     async def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
         """Answer a request, piece by piece; closing the iterator frees the place at once.
@@ -125,9 +110,7 @@ class EmbeddedEnginePool:
             raise PoolRejectedError(
                 f"The embedded engine serves {self._settings.model!r}, not {request.model!r}."
             )
-        if not self._supervisors:
-            raise PoolUnavailableError("The embedded engine is not started.")
-        supervisor = self._supervisors[replica]
+        supervisor = self._children.supervisor(replica)
         flight = supervisor.submit(request)
         try:
             async with contextlib.aclosing(_chunks(flight)) as chunks:
@@ -144,12 +127,13 @@ class EmbeddedEnginePool:
         """
         raise PoolRejectedError(
             f"The embedded engine has no embeddings (asked of {model!r} for {len(texts)} texts, "
-            f"replica {replica}); use an endpoint pool that offers them."
+            f'replica {replica}); use a pool with task = "embeddings", or an endpoint\'s.'
         )
 
 
 async def _chunks(flight: Flight) -> AsyncGenerator[LlmChunk, None]:
-    deadline_s = flight.request.deadline_s
+    request = flight.request
+    deadline_s = request.deadline_s if isinstance(request, LlmRequest) else None
     until_s = None if deadline_s is None else flight.since_s + deadline_s
     while True:
         try:
@@ -163,5 +147,7 @@ async def _chunks(flight: Flight) -> AsyncGenerator[LlmChunk, None]:
             return
         if isinstance(item, LlmChunk):
             yield item
-        else:
+        elif isinstance(item, PoolError):
             raise item
+        else:
+            raise PoolProtocolError("The engine child sent vectors where an answer was asked for.")

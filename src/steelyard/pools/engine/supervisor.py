@@ -22,6 +22,7 @@ from steelyard.pools.engine.frames import (
     Broken,
     Cancel,
     Done,
+    Embed,
     FromChild,
     Load,
     LoadFailed,
@@ -30,6 +31,7 @@ from steelyard.pools.engine.frames import (
     Rejected,
     Started,
     Submit,
+    Vectors,
     read_from_child,
 )
 from steelyard.pools.framing import pack_frame
@@ -56,22 +58,29 @@ class SupervisorLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_backoff_s: float = 10.0
 
 
+# What a child is asked for: an answer, or the vectors of texts.
+Asked = LlmRequest | tuple[str, ...]
+
+
 class Flight:
     """A request in the child, as the supervisor sees it."""
 
-    def __init__(self, request_id: int, request: LlmRequest, now_s: float) -> None:
+    def __init__(self, request_id: int, request: Asked, now_s: float) -> None:
         self.request_id = request_id
         self.request = request
         self.since_s = now_s
         self.started = False
         # None ends the answer.
-        self.inbox: asyncio.Queue[LlmChunk | PoolError | None] = asyncio.Queue()
+        self.inbox: asyncio.Queue[LlmChunk | Vectors | PoolError | None] = asyncio.Queue()
 
     @property
     def brings_schema(self) -> bool:
         """Whether it makes the engine compile a grammar."""
-        wants_json = self.request.json_object or self.request.json_schema is not None
-        return wants_json or bool(self.request.tools)
+        request = self.request
+        if not isinstance(request, LlmRequest):
+            return False
+        wants_json = request.json_object or request.json_schema is not None
+        return wants_json or bool(request.tools)
 
 
 class ReplicaSupervisor:
@@ -146,8 +155,8 @@ class ReplicaSupervisor:
     def _name(self) -> str:
         return f"Replica {self._replica} of the embedded engine"
 
-    def submit(self, request: LlmRequest) -> Flight:
-        """Hand a request to the child.
+    def submit(self, request: Asked) -> Flight:
+        """Hand a request to the child: a question, or texts to turn into vectors.
 
         Raises:
             PoolUnavailableError: The child is down.
@@ -165,7 +174,11 @@ class ReplicaSupervisor:
         request_id = self._next_id
         self._next_id += 1
         try:
-            frame = pack_frame(Submit(request_id, request))
+            frame = pack_frame(
+                Submit(request_id, request)
+                if isinstance(request, LlmRequest)
+                else Embed(request_id, request)
+            )
         except (RecursionError, TypeError, OverflowError, PoolProtocolError) as error:
             raise PoolRejectedError(f"The request is not JSON, or too deep: {error}.") from error
         flight = Flight(request_id, request, asyncio.get_running_loop().time())
@@ -276,6 +289,8 @@ class ReplicaSupervisor:
                 flight.started = True
             case Piece():
                 flight.inbox.put_nowait(frame.chunk)
+            case Vectors():
+                flight.inbox.put_nowait(frame)
             case Rejected():
                 del self._flights[frame.request_id]
                 flight.inbox.put_nowait(PoolRejectedError(frame.message))

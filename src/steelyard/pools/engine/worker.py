@@ -16,9 +16,11 @@ from typing import BinaryIO
 from steelyard.errors import ConfigError, SteelyardError
 from steelyard.pools.child import live_with_parent, take_pipes
 from steelyard.pools.engine.adapter import EngineAdapter
+from steelyard.pools.engine.embedding_loop import EmbeddingLoop
 from steelyard.pools.engine.frames import (
     Beat,
     Cancel,
+    Embed,
     FromChild,
     Load,
     LoadFailed,
@@ -30,6 +32,8 @@ from steelyard.pools.engine.frames import (
 from steelyard.pools.engine.loop import EngineLoop
 from steelyard.pools.framing import pack_frame
 
+# What the child does all the time.
+Loop = EngineLoop | EmbeddingLoop
 BEAT_S = 1.0
 _EXIT_BROKEN = 3
 
@@ -52,14 +56,14 @@ def main() -> None:
     started_s = time.monotonic()
     _pin(load.settings.core)
     try:
-        adapter = _load(load)
+        loop = _load(load, send)
     except (SteelyardError, RuntimeError, OSError) as error:
         send(LoadFailed(str(error) or type(error).__name__))
         return
     send(Ready(time.monotonic() - started_s))
     inbox: queue.SimpleQueue[ToChild] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(pipe_in, inbox), daemon=True).start()
-    _serve(EngineLoop(adapter, load.settings, send), inbox, send)
+    _serve(loop, inbox, send)
 
 
 def _pin(core: int | None) -> None:
@@ -67,7 +71,16 @@ def _pin(core: int | None) -> None:
         os.sched_setaffinity(0, {core})
 
 
-def _load(load: Load) -> EngineAdapter:
+def _load(load: Load, send: Callable[[FromChild], None]) -> Loop:
+    if load.settings.task == "embeddings":
+        from steelyard.pools.engine.embedding_model import EmbeddingModel  # noqa: PLC0415 - NumPy
+
+        model = EmbeddingModel(Path(load.model_path), load.settings.threads)
+        return EmbeddingLoop(model, load.settings.model, send)
+    return EngineLoop(_adapter(load), load.settings, send)
+
+
+def _adapter(load: Load) -> EngineAdapter:
     if load.settings.adapter == "openvino":
         from steelyard.pools.engine.openvino import OpenVinoAdapter  # noqa: PLC0415 - an extra
 
@@ -85,7 +98,7 @@ def _receive(pipe_in: BinaryIO, inbox: queue.SimpleQueue[ToChild]) -> None:
 
 
 def _serve(
-    loop: EngineLoop, inbox: queue.SimpleQueue[ToChild], send: Callable[[FromChild], None]
+    loop: Loop, inbox: queue.SimpleQueue[ToChild], send: Callable[[FromChild], None]
 ) -> None:
     beat_due_s = time.monotonic()
     while not loop.broken:
@@ -97,18 +110,25 @@ def _serve(
     os._exit(_EXIT_BROKEN)
 
 
-def _take_frames(loop: EngineLoop, inbox: queue.SimpleQueue[ToChild]) -> None:
+def _take_frames(loop: Loop, inbox: queue.SimpleQueue[ToChild]) -> None:
     idle = not loop.running and not loop.waiting
     try:
         frame = inbox.get(timeout=BEAT_S) if idle else inbox.get_nowait()
         while True:
-            if isinstance(frame, Submit):
-                loop.submit(frame)
-            elif isinstance(frame, Cancel):
-                loop.cancel(frame.request_id)
+            _take(loop, frame)
             frame = inbox.get_nowait()
     except queue.Empty:
         return
+
+
+def _take(loop: Loop, frame: ToChild) -> None:
+    if isinstance(frame, Cancel):
+        loop.cancel(frame.request_id)
+    elif isinstance(loop, EngineLoop):
+        if isinstance(frame, Submit):
+            loop.submit(frame)
+    elif isinstance(frame, Embed):
+        loop.submit(frame)
 
 
 if __name__ == "__main__":
