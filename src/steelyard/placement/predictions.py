@@ -223,6 +223,7 @@ def decide(step: Step, view: FleetView, seen: Predictions, chosen: int, policy: 
         predicted_cost_usd=float(seen.cost_usd[chosen]),
         bid_usd_per_hour=float(view.bid_usd_per_hour[chosen]),
         slack_s=slack_s,
+        predicted_least_s=float((seen.finish_s - seen.wait_s)[seen.runs].min()),
         policy=policy,
         reason=_reason(seen, chosen, kept=kept),
         verdicts=verdicts(view, seen, chosen),
