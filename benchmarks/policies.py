@@ -51,7 +51,17 @@ from steelyard.store.workload_file import read_workload
 LONGEST_GAP_S = 60.0
 ENGINE = "vllm-0.22.1"
 # Memory of one accelerator in GB (NVIDIA's data sheets, read 2026-11-23).
-GPU_GB = {"L40S": 48, "L4": 24, "A10G": 24, "T4": 16, "H100": 80, "A100": 80, "H200": 141}
+GPU_GB = {
+    "NVIDIA A100 80GB PCIe": 80,
+    "NVIDIA A100-SXM4-40GB": 40,
+    "NVIDIA A100-SXM4-80GB": 80,
+    "NVIDIA A10G": 24,
+    "NVIDIA H100 80GB HBM3": 80,
+    "NVIDIA H100 NVL": 94,
+    "NVIDIA H200": 141,
+    "NVIDIA L4": 24,
+    "NVIDIA L40S": 48,
+}
 # Weights in GB and key-value bytes per token in bf16: 2 * layers * heads * size * 2 (model cards).
 MODELS = {
     "llama-3.1-8b": (16.1, 131_072),
@@ -60,22 +70,10 @@ MODELS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One trace with its model, arrivals and size."""
-
-    trace: str
-    file: str
-    model: str
-    arrivals: str
-    tasks: int
-    fleet_usd_per_hour: float
-
-
 TRACES = (
-    ("coding-agent", "claude_code_weka_dev.parquet", "llama-3.1-8b", 60, 60.0),
-    ("tau-bench", "taubench_gpt4o_airline.parquet", "llama-3.1-8b", 500, 10.0),
-    ("local-model", "agentcg_glm47flash_local.parquet", "llama-3.1-8b", 100, 30.0),
+    ("coding-agent", "claude_code_weka_dev.parquet", "llama-3.1-8b", 100, 12.0),
+    ("tau-bench", "taubench_gpt4o_airline.parquet", "llama-3.1-8b", 600, 4.5),
+    ("local-model", "agentcg_glm47flash_local.parquet", "llama-3.1-8b", 200, 8.0),
 )
 
 
@@ -147,7 +145,7 @@ def market(catalog: Catalog, workload: Workload, model: str) -> tuple[PoolSpec, 
     output = math.fsum(s.output_tokens for s in steps) / len(steps)
     prompts = sorted(s.prompt_tokens for s in steps)
     context = prompts[int(0.75 * len(prompts))]
-    priced: dict[str, list[tuple[float, str, PoolSpec]]] = {"gpu": [], "arm": [], "x86": []}
+    priced: dict[str, list[tuple[float, str, str, PoolSpec]]] = {"gpu": [], "arm": [], "x86": []}
     for offering in catalog.offerings:
         spec = llm_pool(catalog, offering, model, uncached, context)
         if spec is not None:
@@ -155,13 +153,12 @@ def market(catalog: Catalog, workload: Workload, model: str) -> tuple[PoolSpec, 
             cap = curve.concurrency_cap
             gap_s = (curve.itl_base_s + curve.itl_slope_s * cap) / cap
             used_s = uncached * curve.prefill_s_per_token + output * gap_s
-            priced[spec.hardware].append((used_s * spec.usd_per_hour, spec.name, spec))
+            gpu = offering.instance_type.accelerator or spec.arch
+            priced[spec.hardware].append((used_s * spec.usd_per_hour, gpu, spec.name, spec))
     chosen: list[PoolSpec] = []
-    for hardware, most in (("gpu", 3), ("arm", 1), ("x86", 1)):
-        seen: set[tuple[float, float]] = set()
-        for _, _, spec in sorted(priced[hardware], key=lambda one: one[:2]):
-            curve = spec.llm_curves[model]
-            key = (curve.itl_base_s, curve.prefill_s_per_token)
+    for hardware, most in (("gpu", 4), ("arm", 1), ("x86", 1)):
+        seen: set[str] = set()
+        for _, key, _, spec in sorted(priced[hardware], key=lambda one: (one[0], one[2])):
             # Sizes of one machine with the same GPU are no choice.
             if key not in seen and len(seen) < most:
                 seen.add(key)
@@ -184,17 +181,14 @@ def llm_pool(
 ) -> PoolSpec | None:
     """The offering as a pool of one model, its streams limited by memory; None if it cannot."""
     fit = catalog.llm_fit(offering, model, ENGINE, prompt_tokens=uncached)
-    if fit is None or fit.origin == "weak":
+    # Fleets of a few machines with eight GPUs each would tell little of a policy.
+    if fit is None or fit.quality == "weak" or offering.instance_type.accelerator_count > 1:
         return None
     kind = offering.instance_type
     weights_gb, token_bytes = MODELS[model]
     memory_gb = kind.memory_bytes / 1e9
     if kind.accelerator:
-        known = [gb for name, gb in GPU_GB.items() if name in kind.accelerator.split()[-1]]
-        known = known or [gb for name, gb in GPU_GB.items() if name in kind.accelerator]
-        if not known:
-            return None
-        memory_gb = max(known) * kind.accelerator_count
+        memory_gb = GPU_GB[kind.accelerator] * kind.accelerator_count
     streams = int((0.9 * memory_gb - weights_gb) * 1e9 / token_bytes / max(context, 1))
     if streams < 1:
         return None
@@ -310,7 +304,7 @@ def main() -> None:
     parser.add_argument("--policies", default="", help="names, comma-separated; all if left out")
     parser.add_argument("--half", choices=("held-out", "tuned"), default="held-out")
     parser.add_argument("--size", type=float, default=1.0, help="factor on tasks and fleets")
-    parser.add_argument("--stretch", type=float, default=2.0)
+    parser.add_argument("--stretch", type=float, default=1.5)
     parser.add_argument("--scarce", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)

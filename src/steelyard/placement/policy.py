@@ -7,7 +7,7 @@ import numpy as np
 from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.task import Step
 from steelyard.fleet.view import FleetView
-from steelyard.placement.candidates import cached_then_two_choices
+from steelyard.placement.candidates import warm_or_cold
 from steelyard.placement.predictions import Predictions, decide, predict, refuse
 
 # Pools within this share of the cheapest are as cheap. At a plan's bid prices all hardware that the
@@ -57,7 +57,7 @@ class CheapestFeasible:
             deadline, the least late one if the step says `run_late`, else a refusal. When the
             budget allows none, a refusal.
         """
-        seen = predict(step, view, cached_then_two_choices)
+        seen = predict(step, view, warm_or_cold)
         allowed = [int(pool) for pool in np.flatnonzero(seen.runs & seen.affordable)]
         if not allowed:
             return refuse(view, seen, self.name)
