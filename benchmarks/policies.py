@@ -71,9 +71,9 @@ MODELS = {
 
 
 TRACES = (
-    ("coding-agent", "claude_code_weka_dev.parquet", "llama-3.1-8b", 100, 12.0),
-    ("tau-bench", "taubench_gpt4o_airline.parquet", "llama-3.1-8b", 600, 4.5),
-    ("local-model", "agentcg_glm47flash_local.parquet", "llama-3.1-8b", 200, 8.0),
+    ("coding-agent", "claude_code_weka_dev.parquet", "llama-3.1-8b", 90, 14.5),
+    ("tau-bench", "taubench_gpt4o_airline.parquet", "llama-3.1-8b", 500, 4.5),
+    ("local-model", "agentcg_glm47flash_local.parquet", "llama-3.1-8b", 180, 14.5),
 )
 
 
@@ -382,6 +382,12 @@ def open_market(  # noqa: PLR0913, PLR0917 - a script's own step
         bids[counts] = worth.bid_usd_per_hour
         print(f"  fleet {describe(pools, counts)}: {rent:.2f} USD/h, at most {most_per_s:.3f}/s, "
               f"bids {', '.join(f'{p} {b:.2f}' for p, b in worth.bid_usd_per_hour.items())}")
+    def fluid_usd(one: tuple[Counts, float]) -> float:
+        return sum(s.usd_per_hour * n for s, n in zip(pools, one[0], strict=True)) / one[1]
+
+    fleets.sort(key=fluid_usd)
+    # A fleet that is dearer by half even when never idle is not worth minutes of simulation.
+    fleets = [one for one in fleets if fluid_usd(one) < 1.5 * fluid_usd(fleets[0])][:3]
     aim = SizingAim(
         workload=workload,
         pools=pools,

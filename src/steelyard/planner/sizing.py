@@ -22,7 +22,7 @@ Bids = Callable[[Counts], dict[str, float]]
 
 _LARGEST_SCALE = 16.0
 _RAY_STEPS = 6
-_RATE_STEPS = 5
+_RATE_STEPS = 4
 
 
 class _TooManyLateError(Exception):
