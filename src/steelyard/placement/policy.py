@@ -62,7 +62,7 @@ class CheapestFeasible:
         if not allowed:
             return refuse(view, seen, self.name)
         in_time = [pool for pool in allowed if seen.slack_s[pool] >= 0.0]
-        # Where every wait is too long for the step's share of the slack, the shortest end counts.
+        # Where every pool takes more than the step's share of the slack, the earliest end counts.
         in_time = [pool for pool in in_time if seen.patient[pool]] or _earliest(seen, in_time)
         if in_time:
             least_usd = min(float(seen.bid_cost_usd[pool]) for pool in in_time)
