@@ -71,9 +71,9 @@ MODELS = {
 
 
 TRACES = (
-    ("coding-agent", "claude_code_weka_dev.parquet", "llama-3.1-8b", 90, 14.5),
-    ("tau-bench", "taubench_gpt4o_airline.parquet", "llama-3.1-8b", 500, 4.5),
-    ("local-model", "agentcg_glm47flash_local.parquet", "llama-3.1-8b", 180, 14.5),
+    ("coding-agent", "claude_code_weka_dev.parquet", "llama-3.1-8b", 60, 14.5),
+    ("tau-bench", "taubench_gpt4o_airline.parquet", "llama-3.1-8b", 400, 7.5),
+    ("local-model", "agentcg_glm47flash_local.parquet", "llama-3.1-8b", 90, 11.0),
 )
 
 
@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--policies", default="", help="names, comma-separated; all if left out")
     parser.add_argument("--half", choices=("held-out", "tuned"), default="held-out")
     parser.add_argument("--size", type=float, default=1.0, help="factor on tasks and fleets")
-    parser.add_argument("--stretch", type=float, default=1.5)
+    parser.add_argument("--stretch", type=float, default=1.2)
     parser.add_argument("--scarce", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)

@@ -80,10 +80,11 @@ def critical_path_s(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> float:
     return max(end_s.values(), default=0.0)
 
 
-def _llm_s(step: WorkloadStep, curve: LlmCurve) -> float:
+def _llm_s(step: WorkloadStep, curve: LlmCurve, streams: int = 1) -> float:
     uncached = float(step.prompt_tokens - step.shared_prefix_tokens)
     first_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
-    return first_s + step.output_tokens * itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0)
+    gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(streams))
+    return first_s + step.output_tokens * gap_s
 
 
 def _tool_s(step: WorkloadStep, curve: ToolCurve) -> float:
@@ -100,16 +101,18 @@ def cost_bound(
 ) -> CostBound:
     """What is the least that a fleet of these pools can cost at this rate?
 
-    A linear program over shares x_cp of step class c on pool p and replicas n_p, with `whole` a
-    mixed-integer one:
+    A linear program over shares x_cpk of step class c on pool p at k streams and replicas n_p,
+    with `whole` a mixed-integer one:
 
         minimise sum_p usd_p n_p
-        sum_p x_cp = 1                                  every class c
-        sum_c rate_c use_cpr x_cp <= n_p                every pool p, resource r
-        sum_c per_task_c least_cp x_cp <= deadline      every agent, in the mean
+        sum_pk x_cpk = 1                                    every class c
+        sum_ck rate_c use_cpkr x_cpk <= n_p                 every pool p, resource r
+        sum_cpk per_task_c least_cpk x_cpk <= deadline      every agent, in the mean
         n_p <= most_p
 
-    Resources are the time of a model's replica at its full batch, cores, memory, and slots.
+    Resources are the time of a model's replica, cores, memory, and slots. A replica at k streams
+    makes k / itl(k) tokens per second, and each stream waits itl(k) for its next one: full batches
+    are cheap and slow, and a deadline decides how full they may be.
 
     Args:
         workload: Tasks with their steps.
@@ -176,7 +179,7 @@ class _Program:
                 if step.kind != "human":
                     self._groups[_class(task.agent, step)].append(step)
         self._per_task = {key: len(g) / len(workload.tasks) for key, g in self._groups.items()}
-        self._columns: list[tuple[_Class, int]] = []
+        self._columns: list[tuple[_Class, int, int]] = []
         self._add_shares()
         self._add_capacities()
         self._add_deadlines(workload)
@@ -185,10 +188,12 @@ class _Program:
         for key, steps in self._groups.items():
             row: list[int] = []
             for pool, spec in enumerate(self._pools):
-                if all(math.isfinite(fastest_s(step, (spec,))) for step in steps):
+                if not all(math.isfinite(fastest_s(step, (spec,))) for step in steps):
+                    continue
+                for streams in _levels(steps[0], spec):
                     row.append(len(self._pools) + len(self._columns))
                     self._solver.addCol(0.0, 0.0, 1.0, 0, [], [])
-                    self._columns.append((key, pool))
+                    self._columns.append((key, pool, streams))
             if not row:
                 raise InfeasiblePlanError(
                     f"no pool can run the {key[2]} steps {key[1]!r} of agent {key[0]!r} with prompts"
@@ -198,9 +203,9 @@ class _Program:
 
     def _add_capacities(self) -> None:
         self._capacity_rows: list[tuple[int, int]] = []
-        uses = [_uses(self._groups[key], self._pools[pool]) for key, pool in self._columns]
+        uses = [_uses(self._groups[key], self._pools[pool], k) for key, pool, k in self._columns]
         for pool in range(len(self._pools)):
-            mine = [at for at, (_, other) in enumerate(self._columns) if other == pool]
+            mine = [at for at, (_, other, _) in enumerate(self._columns) if other == pool]
             for resource in range(4):
                 used = [
                     (len(self._pools) + at, self._rate(at) * uses[at][resource])
@@ -227,10 +232,9 @@ class _Program:
             ]
             share = len(tasks) / len(workload.tasks)
             entries: list[tuple[int, float]] = []
-            for at, (key, pool) in enumerate(self._columns):
+            for at, (key, pool, streams) in enumerate(self._columns):
                 if key[0] == agent:
-                    least_s = [fastest_s(step, (self._pools[pool],)) for step in self._groups[key]]
-                    mean_s = math.fsum(least_s) / len(least_s)
+                    mean_s = _mean_s(self._groups[key], self._pools[pool], streams)
                     entries.append((len(self._pools) + at, mean_s * self._per_task[key] / share))
             self._add_row(-highspy.kHighsInf, math.fsum(left_s) / len(left_s), entries)
 
@@ -291,17 +295,35 @@ def _branches(tasks: list[WorkloadTask]) -> bool:
     )
 
 
-def _uses(steps: list[WorkloadStep], spec: PoolSpec) -> tuple[float, float, float, float]:
+def _levels(step: WorkloadStep, spec: PoolSpec) -> list[int]:
+    """Numbers of streams that are told apart: the cap, two thirds of it, and so on down to 1."""
+    if step.kind == "tool":
+        return [1]
+    levels = [spec.llm_curves[step.model].concurrency_cap]
+    while levels[-1] > 1:
+        levels.append(max(1, min(levels[-1] - 1, round(levels[-1] / 1.5))))
+    return levels
+
+
+def _mean_s(steps: list[WorkloadStep], spec: PoolSpec, streams: int) -> float:
+    """Seconds that one step takes in the mean at so many streams, waiting for nothing."""
+    if steps[0].kind == "tool":
+        return math.fsum(fastest_s(step, (spec,)) for step in steps) / len(steps)
+    curve = spec.llm_curves[steps[0].model]
+    return math.fsum(_llm_s(step, curve, streams) for step in steps) / len(steps)
+
+
+def _uses(
+    steps: list[WorkloadStep], spec: PoolSpec, streams: int
+) -> tuple[float, float, float, float]:
     """Replica-seconds of batch, cores, memory and slots that one step takes in the mean."""
     count = len(steps)
     if steps[0].kind == "llm":
         curve = spec.llm_curves[steps[0].model]
-        cap = float(curve.concurrency_cap)
-        gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, cap) / cap
+        gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(streams)) / streams
         uncached = math.fsum(step.prompt_tokens - step.shared_prefix_tokens for step in steps)
         output = math.fsum(step.output_tokens for step in steps)
         batch_s = (uncached * curve.prefill_s_per_token + output * gap_s) / count
-        # A place is held for the floor, too, though nothing else is.
         return (batch_s, 0.0, 0.0, 0.0)
     tools = spec.tool_curve
     assert tools is not None
