@@ -8,9 +8,6 @@ the rate of tasks is raised (arrivals stretched, so that bursts keep their shape
 is the cheapest fleet of the same offerings that is never idle, never waits and never forgets a
 prefix (`steelyard.planner.bounds`). Tasks are the half of a trace that no policy was shaped on.
 
-With `--scarce` GPUs are limited to half of what the bound would rent; the rate is then fixed and
-each policy gets the cheapest fleet that attains it.
-
 A trace's calls are taken to be of one model, so that the catalogue has curves for them, and a
 task's deadline is 5 s plus STRETCH times its tools, people (at most 60 s each) and model calls at
 20 ms per output token and 0.1 ms per prompt token that is not repeated. Streams at once are limited
@@ -35,14 +32,12 @@ from steelyard.config.catalog_table import Catalog, load_catalog
 from steelyard.domain.offering import Offering
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
-from steelyard.placement.baselines import policy_named, policy_names
 from steelyard.errors import InfeasiblePlanError
+from steelyard.placement.baselines import policy_named, policy_names
 from steelyard.planner.bounds import CostBound, cost_bound, fleet_bound
 from steelyard.planner.sizing import (
     Counts,
     SizingAim,
-    attained_frac,
-    cheapest_fleet_for,
     highest_rate_per_s,
 )
 from steelyard.sim.arrivals import replayed_s, with_arrivals
@@ -118,7 +113,7 @@ def recorded_arrivals_s(folder: Path, source: str, seed: int) -> list[float]:
     random = np.random.default_rng(seed)
     times: list[float] = []
     for row in rates.iter_rows(named=True):
-        times.extend(_window_s(row, random))
+        times += _window_s(row, random)
     return sorted(times)
 
 
@@ -138,7 +133,9 @@ def _window_s(row: dict[str, object], random: np.random.Generator) -> list[float
     return [start + float(one) for one in since[since < 600.0]]
 
 
-def market(catalog: Catalog, workload: Workload, model: str) -> tuple[PoolSpec, ...]:
+def market(
+    catalog: Catalog, workload: Workload, model: str, only: str = ""
+) -> tuple[PoolSpec, ...]:
     """The best three GPU offerings, the best Arm and the best x86 for the model, two for tools."""
     steps = [step for task in workload.tasks for step in task.steps if step.kind == "llm"]
     uncached = math.fsum(s.prompt_tokens - s.shared_prefix_tokens for s in steps) / len(steps)
@@ -148,7 +145,7 @@ def market(catalog: Catalog, workload: Workload, model: str) -> tuple[PoolSpec, 
     priced: dict[str, list[tuple[float, str, str, PoolSpec]]] = {"gpu": [], "arm": [], "x86": []}
     for offering in catalog.offerings:
         spec = llm_pool(catalog, offering, model, uncached, context)
-        if spec is not None:
+        if spec is not None and any(one in spec.name for one in only.split(",")):
             curve = spec.llm_curves[model]
             cap = curve.concurrency_cap
             gap_s = (curve.itl_base_s + curve.itl_slope_s * cap) / cap
@@ -303,15 +300,18 @@ def main() -> None:
     parser.add_argument("--arrivals", default="azure,servegen")
     parser.add_argument("--policies", default="", help="names, comma-separated; all if left out")
     parser.add_argument("--half", choices=("held-out", "tuned"), default="held-out")
-    parser.add_argument("--size", type=float, default=1.0, help="factor on tasks and fleets")
+    parser.add_argument("--tasks", type=int, default=0, help="tasks drawn; 0 for the case's own")
+    parser.add_argument("--budget", type=float, default=0.0, help="price of the fleets, USD/h")
+    parser.add_argument(
+        "--offerings", default="", help="serve models on these alone, e.g. g6e,NC24"
+    )
     parser.add_argument("--stretch", type=float, default=1.2)
-    parser.add_argument("--scarce", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     print(
-        f"{platform.machine()}, Python {platform.python_version()}, {dt.datetime.now(dt.UTC).date()}"
-        f", seed {given.seed}, {given.half} half, deadlines 5 s + {given.stretch:g} x work"
+        f"{platform.machine()}, Python {platform.python_version()}, "
+        f"{dt.datetime.now(dt.UTC).date()}, seed {given.seed}, {given.half} half, deadlines 5 s + {given.stretch:g} x work"
     )
     catalog = load_catalog()
     for trace in TRACES:
@@ -336,9 +336,9 @@ def compare(
     ]
     drawn = msgspec.structs.replace(whole, tasks=tuple(fits))
     recorded = recorded_arrivals_s(given.traces, arrivals, given.seed)
-    times_s = replayed_s(recorded, int(tasks * given.size), 1.0, given.seed)
+    times_s = replayed_s(recorded, given.tasks or tasks, 1.0, given.seed)
     workload = with_arrivals(drawn, times_s, given.seed)
-    pools = market(catalog, workload, model)
+    pools = market(catalog, workload, model, given.offerings)
     bound = cost_bound(workload, pools, 1.0)
     steps = sum(len(task.steps) for task in workload.tasks)
     print(
@@ -350,11 +350,11 @@ def compare(
         for curve in spec.llm_curves.values():
             print(f"  {spec.name}: {spec.usd_per_hour:.3f} USD/h, {curve.concurrency_cap} streams")
     names = tuple(given.policies.split(",")) if given.policies else policy_names()
-    results = open_market(given, workload, pools, bound, usd_per_hour * given.size, names)
+    results = open_market(given, workload, pools, bound, given.budget or usd_per_hour, names)
     show(results, pools, bound)
 
 
-def open_market(  # noqa: PLR0913, PLR0917 - a script's own step
+def open_market(
     given: argparse.Namespace,
     workload: Workload,
     pools: tuple[PoolSpec, ...],
@@ -380,8 +380,11 @@ def open_market(  # noqa: PLR0913, PLR0917 - a script's own step
         most_per_s = rent / worth.usd_per_hour
         fleets.append((counts, most_per_s))
         bids[counts] = worth.bid_usd_per_hour
-        print(f"  fleet {describe(pools, counts)}: {rent:.2f} USD/h, at most {most_per_s:.3f}/s, "
-              f"bids {', '.join(f'{p} {b:.2f}' for p, b in worth.bid_usd_per_hour.items())}")
+        print(
+            f"  fleet {describe(pools, counts)}: {rent:.2f} USD/h, at most {most_per_s:.3f}/s, "
+            f"bids {', '.join(f'{p} {b:.2f}' for p, b in worth.bid_usd_per_hour.items())}"
+        )
+
     def fluid_usd(one: tuple[Counts, float]) -> float:
         return sum(s.usd_per_hour * n for s, n in zip(pools, one[0], strict=True)) / one[1]
 

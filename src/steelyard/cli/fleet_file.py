@@ -97,9 +97,11 @@ def _facts(pools: tuple[PoolSpec, ...], catalog: Catalog) -> dict[str, ReplicaFa
         share = spec.usd_per_hour / offering.usd_per_hour if offering.usd_per_hour > 0.0 else 1.0
         found[spec.name] = ReplicaFacts(
             gpus=offering.instance_type.accelerator_count,
-            watts_idle=None if known is None or known.watts_idle is None
+            watts_idle=None
+            if known is None or known.watts_idle is None
             else known.watts_idle * min(1.0, share),
-            watts_max=None if known is None or known.watts_max is None
+            watts_max=None
+            if known is None or known.watts_max is None
             else known.watts_max * min(1.0, share),
         )
     return found

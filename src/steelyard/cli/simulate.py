@@ -1,4 +1,4 @@
-"""`steelyard simulate`: a workload through a fleet under one policy or several, on a virtual clock."""
+"""`steelyard simulate`: a workload through a fleet under one policy or several."""
 
 import re
 import sys
@@ -138,7 +138,7 @@ def _sample(workload: Workload, fleet: GivenFleet, asked: SimulateRequest) -> Wo
     )
 
 
-def _simulated(  # noqa: PLR0913, PLR0917 - one run's parts
+def _simulated(
     policy: str,
     sample: Workload,
     fleet: GivenFleet,

@@ -8,6 +8,7 @@ import numpy as np
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.units import SECONDS_PER_HOUR, rental_usd
 from steelyard.ledger.ledger import AttemptRecord, Ledger
+from steelyard.perf.predict import FloatArray
 
 _BUCKETS = 60
 
@@ -291,17 +292,17 @@ def _mean_level(
     if not spans:
         return (0.0,) * _BUCKETS
     # The integral of the level up to each edge, by sorted starts and ends with their sums.
-    edges = first_s + bucket_s * np.arange(_BUCKETS + 1)
+    edges: FloatArray = first_s + bucket_s * np.arange(_BUCKETS + 1, dtype=np.float64)
     total = _integral([one[0] for one in spans], edges) - _integral(
         [one[1] for one in spans], edges
     )
     return tuple(float(one) for one in np.diff(total) / bucket_s)
 
 
-def _integral(times: list[float], edges: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _integral(times: list[float], edges: FloatArray) -> FloatArray:
     """For each edge, the sum of edge - t over the times t before it."""
-    ordered = np.sort(np.array(times, dtype=np.float64))
+    ordered: FloatArray = np.sort(np.array(times, dtype=np.float64))
     sums = np.concatenate(([0.0], np.cumsum(ordered)))
     before = np.searchsorted(ordered, edges)
-    passed: np.ndarray[tuple[int], np.dtype[np.float64]] = before * edges - sums[before]
+    passed: FloatArray = before * edges - sums[before]
     return passed

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from steelyard.domain.task import LlmCall, Step
+from steelyard.errors import SteelyardBugError
 from steelyard.fleet.view import FleetView, IntArray, LlmArrays
 from steelyard.perf.cost import llm_used_s
 from steelyard.perf.predict import FloatArray, itl_s
@@ -89,8 +90,8 @@ def warm_or_cold(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
 def _queued_use_s(step: Step, view: FleetView, pool: int, at: int) -> float:
     """Replica time that an LLM step takes on one replica, dearer in proportion to its wait."""
     arrays, call = view.arrays, step.call
-    assert isinstance(arrays, LlmArrays)
-    assert isinstance(call, LlmCall)
+    if not isinstance(arrays, LlmArrays) or not isinstance(call, LlmCall):
+        raise SteelyardBugError(f"step {step.key} is a tool call and was given cached prompts")
     floor_s, per_token_s, base_s, slope_s, cap = (float(one[pool]) for one in arrays.curve)
     uncached = max(0.0, call.input_tokens - float(view.cached_tokens[at]))
     output = view.expected.output_tokens
@@ -112,7 +113,9 @@ def _two_choices(step: Step, view: FleetView) -> IntArray:
         first, end = int(view.offsets[pool]), int(view.offsets[pool + 1])
         up = view.up[first:end].nonzero()[0]
         if len(up):
-            chosen[pool] = _less_loaded(view.running[first:end] + view.waiting[first:end], up, drawn)
+            chosen[pool] = _less_loaded(
+                view.running[first:end] + view.waiting[first:end], up, drawn
+            )
     return chosen
 
 

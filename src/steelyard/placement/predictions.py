@@ -103,9 +103,7 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
     )
 
 
-def _allowed_s(
-    step: Step, view: FleetView, service_s: FloatArray, runs: BoolArray
-) -> float:
+def _allowed_s(step: Step, view: FleetView, service_s: FloatArray, runs: BoolArray) -> float:
     """How long may this step take, and leave the later steps of its task their part of the slack?
 
     Equal flexibility (Kao and Garcia-Molina, IEEE TPDS 8(12), 1997): slack is shared among the

@@ -14,7 +14,7 @@ import numpy as np
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
-from steelyard.errors import InfeasiblePlanError
+from steelyard.errors import InfeasiblePlanError, SteelyardBugError
 from steelyard.perf.predict import itl_s, prefill_s
 from steelyard.planner.demand import FloatArray
 from steelyard.planner.solver import quiet_solver
@@ -131,9 +131,7 @@ def cost_bound(
     return program.solve(whole=whole)
 
 
-def fleet_bound(
-    workload: Workload, pools: tuple[PoolSpec, ...], tasks_per_s: float
-) -> CostBound:
+def fleet_bound(workload: Workload, pools: tuple[PoolSpec, ...], tasks_per_s: float) -> CostBound:
     """What is the time of each replica of this very fleet worth, and how much could it serve?
 
     The program of `cost_bound` for a fleet of fixed proportions: n_p <= size * replicas_p, and
@@ -196,8 +194,8 @@ class _Program:
                     self._columns.append((key, pool, streams))
             if not row:
                 raise InfeasiblePlanError(
-                    f"no pool can run the {key[2]} steps {key[1]!r} of agent {key[0]!r} with prompts"
-                    f" of up to {max(step.prompt_tokens for step in steps)} tokens; add a pool"
+                    f"no pool can run the {key[2]} steps {key[1]!r} of agent {key[0]!r}, with"
+                    f" prompts of up to {max(step.prompt_tokens for step in steps)} tokens; add a pool"
                 )
             self._solver.addRow(1.0, 1.0, len(row), row, [1.0] * len(row))
 
@@ -326,7 +324,8 @@ def _uses(
         batch_s = (uncached * curve.prefill_s_per_token + output * gap_s) / count
         return (batch_s, 0.0, 0.0, 0.0)
     tools = spec.tool_curve
-    assert tools is not None
+    if tools is None:
+        raise SteelyardBugError(f"pool {spec.name} was given tool steps and has no tool_curve")
     walls_s = [_tool_s(step, tools) for step in steps]
     cpu_s = math.fsum(step.cpu_s for step in steps) / count / (tools.relative_speed * tools.cores)
     held = math.fsum(w * s.memory_bytes for w, s in zip(walls_s, steps, strict=True))

@@ -35,17 +35,18 @@ def over_time_plot(run: RunFigures, outages: tuple[tuple[float, float], ...] = (
         plots[0].set_ylabel("steps running")
         plots[1].plot(middles_s, told.waiting, color=INK, linewidth=1.2)
         plots[1].set_ylabel("steps waiting")
-        plots[1].set_ylim(bottom=0.0)
+        plots[1].set_ylim(0.0, max(1.0, 1.05 * max(told.waiting)))
         late = np.array(told.tasks) - np.array(told.good_tasks)
         width_s = 0.9 * told.bucket_s
         plots[2].bar(middles_s, told.good_tasks, width_s, color=hue(2), label="met every SLO")
         plots[2].bar(
-            middles_s, late, width_s, bottom=told.good_tasks, color=hue(1), label="missed one"
+            middles_s, late, width_s, bottom=told.good_tasks, color=INK, label="missed one"
         )
         plots[2].set_ylabel("tasks ended")
         plots[2].set_xlabel("time since the first task arrived, s")
         plots[2].set_xlim(0.0, told.bucket_s * len(told.waiting))
-        drawn.figure.legend(loc="outside upper left", ncols=2)
+        plots[0].legend(loc="upper right")
+        plots[2].legend(loc="upper right")
     return drawn.svg
 
 

@@ -31,8 +31,11 @@ def figures_grid(figures: WorkloadFigures) -> Grid:
     if figures.cached_frac is not None:
         told.append(f"{percent(figures.cached_frac)} were read from a cache")
     told.append(f"{percent(figures.deadline_frac)} of the tasks have a deadline")
-    for what, found in (("agents", figures.agents), ("models", figures.models),
-                        ("tools", figures.tools)):
+    for what, found in (
+        ("agents", figures.agents),
+        ("models", figures.models),
+        ("tools", figures.tools),
+    ):
         if found:
             listed = ", ".join(f"{name(one) or '(none)'} {count(n)}" for one, n in found.items())
             told.append(f"{what}: {listed}")

@@ -1,4 +1,4 @@
-"""When do tasks arrive that were recorded without arrivals? As in a trace, or by a fitted process."""
+"""When do tasks arrive that were recorded without arrivals? As in a trace, or as fitted."""
 
 import itertools
 import math

@@ -10,7 +10,6 @@ from steelyard.domain.workload import Workload, WorkloadStep
 from steelyard.sim.arrivals import FittedArrivals, fit_arrivals
 
 
-
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
     """Median, mean, 95th percentile and largest of something.
 

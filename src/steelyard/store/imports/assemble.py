@@ -48,7 +48,8 @@ def assemble(path: Path, form: str, seen: list[SeenStep], skipped: Counter[str])
     if not seen:
         told = ", ".join(f"{count} x {why}" for why, count in sorted(skipped.items()))
         raise WorkloadError(
-            f"{path}: no LLM or tool step found as {form}" + (f" ({told})" if told else "")
+            f"{path}: no LLM or tool step found as {form}"
+            + (f" ({told})" if told else "")
             + "; check the file, or name its format with --from"
         )
     tasks: dict[str, list[SeenStep]] = {}
@@ -118,12 +119,16 @@ def _ends_s(ordered: list[SeenStep], missing: Counter[str]) -> list[float]:
 
 def _gap(number: int, parents: tuple[int, ...], gap_s: float) -> WorkloadStep:
     return WorkloadStep(
-        step_id=number, parents=parents, kind="human", name="gap", think_or_tool_s=gap_s,
+        step_id=number,
+        parents=parents,
+        kind="human",
+        name="gap",
+        think_or_tool_s=gap_s,
         recorded_s=gap_s,
     )
 
 
-def _step(  # noqa: PLR0913, PLR0917 - one call, all of it needed
+def _step(
     number: int,
     parents: tuple[int, ...],
     seen: SeenStep,

@@ -64,8 +64,14 @@ def _tool(path: Path, row: int, record: Record) -> SeenStep:
     start_s, end_s = _times(path, row, record)
     name = str(field(record, "name") or "")
     return SeenStep(
-        row=row, task=str(record.get("traceId")), kind="tool", start_s=start_s, end_s=end_s,
-        name=name, tool=name, agent=str(field(record, "traceName") or ""),
+        row=row,
+        task=str(record.get("traceId")),
+        kind="tool",
+        start_s=start_s,
+        end_s=end_s,
+        name=name,
+        tool=name,
+        agent=str(field(record, "traceName") or ""),
     )
 
 

@@ -11,7 +11,6 @@ as text. GenAI attributes: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spa
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from steelyard.errors import WorkloadError
 from steelyard.store.imports.assemble import assemble, count_of
@@ -57,17 +56,23 @@ def read(path: Path) -> Imported:
 
 def _spans(path: Path) -> Iterator[tuple[Record, Record]]:
     for _, request in records_of(path):
-        for group in request.get("resourceSpans") or []:
-            resource = _attributes((group.get("resource") or {}).get("attributes"))
-            for scope in group.get("scopeSpans") or []:
-                for span in scope.get("spans") or []:
+        for group in _list(request, "resourceSpans"):
+            held: Record = group.get("resource") or {}
+            resource = _attributes(_list(held, "attributes"))
+            for scope in _list(group, "scopeSpans"):
+                for span in _list(scope, "spans"):
                     yield span, resource
 
 
-def _attributes(pairs: Any) -> Record:
+def _list(record: Record, name: str) -> list[Record]:
+    held: list[Record] = record.get(name) or []
+    return held
+
+
+def _attributes(pairs: list[Record]) -> Record:
     found: Record = {}
-    for pair in pairs or []:
-        value = pair.get("value") or {}
+    for pair in pairs:
+        value: Record = pair.get("value") or {}
         for kind in ("stringValue", "intValue", "doubleValue", "boolValue"):
             if kind in value:
                 found[str(pair.get("key"))] = value[kind]
@@ -75,7 +80,7 @@ def _attributes(pairs: Any) -> Record:
 
 
 def _step(path: Path, row: int, span: Record, resource: Record) -> SeenStep | None:
-    told = _attributes(span.get("attributes"))
+    told = _attributes(_list(span, "attributes"))
     operation = str(told.get("gen_ai.operation.name", ""))
     tool = str(field(told, "gen_ai.tool.name") or "")
     has_tokens = "gen_ai.usage.input_tokens" in told or "gen_ai.usage.prompt_tokens" in told

@@ -1,6 +1,7 @@
 """Any file as a workload: the format is told from its content, or by the user."""
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 from steelyard.domain.workload import Workload
@@ -15,7 +16,18 @@ from steelyard.store.workload_file import read_workload
 
 STEELYARD = "steelyard"
 LEDGER = "ledger"
-_READERS = {one.FORM: one for one in (otlp, litellm, langfuse, requests)}
+_READERS: dict[str, Callable[[Path], Imported]] = {
+    otlp.FORM: otlp.read,
+    litellm.FORM: litellm.read,
+    langfuse.FORM: langfuse.read,
+    requests.FORM: requests.read,
+}
+_LOOKS: tuple[tuple[str, Callable[[Record], bool]], ...] = (
+    (otlp.FORM, otlp.looks_like),
+    (litellm.FORM, litellm.looks_like),
+    (langfuse.FORM, langfuse.looks_like),
+    (requests.FORM, requests.looks_like),
+)
 FORMS = (STEELYARD, LEDGER, *_READERS, mapped.FORM)
 
 _SQLITE = b"SQLite format 3\x00"
@@ -50,7 +62,7 @@ def import_workload(path: Path, form: str = "", mapping: str = "") -> Imported:
         near = difflib.get_close_matches(chosen, FORMS, n=1)
         cure = f"did you mean {near[0]}?" if near else f"known: {', '.join(FORMS)}"
         raise WorkloadError(f"--from {chosen!r} is no format; {cure}")
-    return _READERS[chosen].read(path)
+    return _READERS[chosen](path)
 
 
 def _form_of(path: Path) -> str:
@@ -60,11 +72,12 @@ def _form_of(path: Path) -> str:
         return LEDGER
     if path.suffix == ".parquet":
         return STEELYARD
-    first: Record = next((record for _, record in records_of(path)), {})
+    nothing: Record = {}
+    first = next((record for _, record in records_of(path)), nothing)
     if {"task_id", "step_id", "kind"} <= set(first) and path.suffix == ".jsonl":
         return STEELYARD
-    for form, reader in _READERS.items():
-        if reader.looks_like(first):
+    for form, looks_like in _LOOKS:
+        if looks_like(first):
             return form
     raise WorkloadError(
         f"{path}: the format is not known from its fields ({', '.join(first) or 'none'}); name it "

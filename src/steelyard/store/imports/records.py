@@ -50,7 +50,9 @@ def _csv(path: Path) -> Iterator[tuple[int, Record]]:
                 yield number, row
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise WorkloadError(f"{path} cannot be read as CSV: {reason}; give a header line") from error
+        raise WorkloadError(
+            f"{path} cannot be read as CSV: {reason}; give a header line"
+        ) from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Record]]:
@@ -67,22 +69,26 @@ def _lines(path: Path) -> Iterator[tuple[int, Record]]:
 
 
 def _json(path: Path) -> Iterator[tuple[int, Record]]:
+    held: Any
     try:
-        held: Any = msgspec.json.decode(path.read_bytes())
+        held = msgspec.json.decode(path.read_bytes())
     except (msgspec.DecodeError, OSError) as error:
         raise WorkloadError(
             f"{path} cannot be read as JSON: {error}; name JSON lines .jsonl and CSV .csv"
         ) from error
-    if isinstance(held, dict) and isinstance(held.get("data"), list):
+    if isinstance(held, dict) and "data" in held:
         held = held["data"]
-    records: list[Any] = held if isinstance(held, list) else [held]
-    for number, record in enumerate(records, start=1):
-        if not isinstance(record, dict):
-            raise WorkloadError(f"{path}: record {number} is {record!r:.60}; it must be an object")
-        yield number, record
+    listed = held if isinstance(held, list) else [held]
+    try:
+        records = msgspec.convert(listed, list[Record])
+    except msgspec.ValidationError as error:
+        raise WorkloadError(
+            f"{path}: a record is no object: {error}; give a list of them"
+        ) from error
+    yield from enumerate(records, start=1)
 
 
-def field(record: Record, *names: str) -> Any:
+def field(record: Record, *names: str) -> Any:  # noqa: ANN401 - whatever JSON holds
     """The first of these fields that is there and not empty; None if there is none."""
     for name in names:
         value = record.get(name)
@@ -99,4 +105,5 @@ def nested(record: Record, name: str) -> Record:
             value = msgspec.json.decode(value)
         except msgspec.DecodeError:
             return {}
-    return value if isinstance(value, dict) else {}
+    nothing: Record = {}
+    return msgspec.convert(value, Record) if isinstance(value, dict) else nothing

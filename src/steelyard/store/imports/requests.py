@@ -22,10 +22,24 @@ from steelyard.store.imports.records import Record, field, records_of
 FORM = "requests"
 
 _TIMES = ("TIMESTAMP", "Timestamp", "timestamp", "arrival_s", "arrival_time", "time")
-_PROMPTS = ("ContextTokens", "Request tokens", "input_length", "input_tokens", "prompt_tokens",
-            "input_len", "request_tokens")
-_OUTPUTS = ("GeneratedTokens", "Response tokens", "output_length", "output_tokens",
-            "completion_tokens", "output_len", "response_tokens")
+_PROMPTS = (
+    "ContextTokens",
+    "Request tokens",
+    "input_length",
+    "input_tokens",
+    "prompt_tokens",
+    "input_len",
+    "request_tokens",
+)
+_OUTPUTS = (
+    "GeneratedTokens",
+    "Response tokens",
+    "output_length",
+    "output_tokens",
+    "completion_tokens",
+    "output_len",
+    "response_tokens",
+)
 _SESSIONS = ("Session ID", "session_id", "conversation_id", "chat_id")
 _BLOCK_TOKENS = 512
 _MILLI = 1000.0
@@ -72,8 +86,8 @@ def _step(path: Path, row: int, record: Record, known: set[int]) -> SeenStep:
     start_s = seconds_of(path, f"row {row}, column {time}", record.get(time))
     prompt_tokens = count_of(path, f"row {row}, column {prompt}", record.get(prompt))
     shared: int | None = 0
-    hashes: Any = record.get("hash_ids")
-    if isinstance(hashes, list):
+    hashes: list[int] | None = record.get("hash_ids")
+    if hashes is not None:
         # Mooncake's times are milliseconds; its hashes name blocks of 512 tokens, in a chain.
         start_s /= _MILLI
         held = next((at for at, one in enumerate(hashes) if one not in known), len(hashes))
