@@ -162,8 +162,10 @@ def market(
                 chosen.append(spec)
     tools = [tool_pool(catalog, one) for one in catalog.offerings]
     known = [one for one in tools if one is not None]
-    for arch in ("arm64", "x86_64"):
-        chosen.append(min((one for one in known if one.arch == arch), key=_usd_per_cpu))
+    chosen += [
+        min((one for one in known if one.arch == arch), key=_usd_per_cpu)
+        for arch in ("arm64", "x86_64")
+    ]
     return tuple(sorted(chosen, key=lambda spec: spec.name))
 
 
@@ -231,8 +233,8 @@ def mixes_of(
     for some in [tuple(model_pools), *((spec,) for spec in model_pools)]:
         try:
             bound = cost_bound(workload, (*some, *tools), 1.0)
-        except Exception as error:  # noqa: BLE001 - told, and the mix is left out
-            print(f"  no fleet of {', '.join(spec.name for spec in some)}: {error}")
+        except InfeasiblePlanError as error:
+            print(f"  left out: {error}")
             continue
         found.append((bound.usd_per_hour, bound.replicas))
     singles = sorted(found[1:], key=lambda one: one[0])[:2]
@@ -311,7 +313,8 @@ def main() -> None:
     given = parser.parse_args()
     print(
         f"{platform.machine()}, Python {platform.python_version()}, "
-        f"{dt.datetime.now(dt.UTC).date()}, seed {given.seed}, {given.half} half, deadlines 5 s + {given.stretch:g} x work"
+        f"{dt.datetime.now(dt.UTC).date()}, seed {given.seed}, {given.half} half, "
+        f"deadlines 5 s + {given.stretch:g} x work"
     )
     catalog = load_catalog()
     for trace in TRACES:

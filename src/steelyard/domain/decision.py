@@ -22,7 +22,7 @@ class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Why one pool was chosen or not.
 
     `dearer` is by bid price, with a surcharge for the queue; `later` is no dearer, and
-    ends later or queues longer than the step's share of the slack.
+    ends later, or takes more than the step's share of the slack.
 
     Attributes:
         pool: Name of the pool.

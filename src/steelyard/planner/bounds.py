@@ -195,7 +195,8 @@ class _Program:
             if not row:
                 raise InfeasiblePlanError(
                     f"no pool can run the {key[2]} steps {key[1]!r} of agent {key[0]!r}, with"
-                    f" prompts of up to {max(step.prompt_tokens for step in steps)} tokens; add a pool"
+                    f" prompts of up to {max(step.prompt_tokens for step in steps)} tokens;"
+                    " add a pool"
                 )
             self._solver.addRow(1.0, 1.0, len(row), row, [1.0] * len(row))
 

@@ -76,11 +76,9 @@ def _json(path: Path) -> Iterator[tuple[int, Record]]:
         raise WorkloadError(
             f"{path} cannot be read as JSON: {error}; name JSON lines .jsonl and CSV .csv"
         ) from error
-    if isinstance(held, dict) and "data" in held:
-        held = held["data"]
-    listed = held if isinstance(held, list) else [held]
     try:
-        records = msgspec.convert(listed, list[Record])
+        page = msgspec.convert(held, Record) if isinstance(held, dict) else {"data": held}
+        records = msgspec.convert(page.get("data", [page]), list[Record])
     except msgspec.ValidationError as error:
         raise WorkloadError(
             f"{path}: a record is no object: {error}; give a list of them"
