@@ -36,12 +36,12 @@ def serve(state: FleetState, step: Step, start_s: float, took_s: float) -> Decis
     answer = program_least_attained(step, state.view(step, start_s))
     assert isinstance(answer, Decision)
     state.apply(StepPlaced(t_s=start_s, step=step, decision=answer))
-    key = {"task_id": step.task_id, "step_id": step.step_id, "attempt": 0}
-    state.apply(AttemptStarted(t_s=start_s, **key))
+    state.apply(AttemptStarted(t_s=start_s, task_id=step.task_id, step_id=step.step_id, attempt=0))
     state.apply(
         AttemptFinished(
             t_s=start_s + took_s, outcome="ok", cost_usd=0.0,
-            usage=Usage(input_tokens=5000, output_tokens=5, wall_s=took_s), **key,
+            usage=Usage(input_tokens=5000, output_tokens=5, wall_s=took_s),
+            task_id=step.task_id, step_id=step.step_id, attempt=0,
         )
     )  # fmt: skip
     return answer

@@ -70,8 +70,8 @@ def _task_usd(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> float:
         waited_s = math.fsum(s.think_or_tool_s for s in chain if s.kind == "human")
         entries = [entry for step in chain for entry in columns[step.step_id]]
         left_s = task.deadline_after_s - waited_s
-        at, least_s = [one for one, _ in entries], [value for _, value in entries]
-        solver.addRow(-highspy.kHighsInf, left_s, len(entries), at, least_s)
+        at, times_s = [one for one, _ in entries], [value for _, value in entries]
+        solver.addRow(-highspy.kHighsInf, left_s, len(entries), at, times_s)
     solver.run()
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         raise InfeasiblePlanError(

@@ -49,7 +49,7 @@ def import_workload(path: Path, form: str = "", mapping: str = "") -> Imported:
         WorkloadError: The file cannot be read as this; the message names file, row and cure.
     """
     if not path.is_file():
-        raise WorkloadError(f"{path} does not exist; give a file")
+        raise WorkloadError(f"workload {path} does not exist; give a file")
     chosen = form or (mapped.FORM if mapping else _form_of(path))
     if chosen == STEELYARD:
         return _recorded(path, read_workload(path), STEELYARD)

@@ -30,7 +30,7 @@ def records_of(path: Path) -> Iterator[tuple[int, Record]]:
         WorkloadError: The file or a row cannot be read; the message names it.
     """
     if not path.is_file():
-        raise WorkloadError(f"{path} does not exist; give a file")
+        raise WorkloadError(f"workload {path} does not exist; give a file")
     if path.suffix == ".csv":
         yield from _csv(path)
     elif path.suffix in {".jsonl", ".ndjson"}:
