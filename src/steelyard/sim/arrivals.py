@@ -46,7 +46,8 @@ class FittedArrivals(msgspec.Struct, frozen=True, kw_only=True):
         """
         self._check()
         random = np.random.default_rng(seed)
-        if self.burstiness == 0.0:
+        # So regular a beat is no longer told from a fixed one, and its shape would overflow.
+        if self.burstiness < 1e-6:
             gaps = [1.0] * tasks
         else:
             shape = 1.0 / (self.burstiness * self.burstiness)
