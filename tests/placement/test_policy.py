@@ -100,7 +100,7 @@ def test_whoever_is_chosen_meets_the_deadline_if_any_pool_does(
 
 
 @given(fleet=fleets, step=steps)
-def test_pools_called_dearer_are_and_those_called_later_are_as_cheap_but_slower(
+def test_pools_called_dearer_are_and_those_called_later_are_no_dearer_but_slower(
     fleet: tuple[PoolSpec, ...], step: Step
 ) -> None:
     answer = OURS(step, state_of(fleet, []).view(step, 0.0))
@@ -114,7 +114,6 @@ def test_pools_called_dearer_are_and_those_called_later_are_as_cheap_but_slower(
             assert verdict.predicted_cost_usd is not None
             assert verdict.predicted_finish_s is not None
             assert verdict.predicted_cost_usd <= answer.predicted_cost_usd
-            assert answer.predicted_cost_usd <= verdict.predicted_cost_usd * TIE
             assert verdict.predicted_finish_s >= answer.predicted_finish_s
 
 

@@ -9,6 +9,7 @@ import typer
 import steelyard
 from steelyard.cli import catalog
 from steelyard.cli.tasks_app import tasks_app
+from steelyard.cli.workload_app import workload_app
 from steelyard.errors import SteelyardError
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ def _print_version(wanted: bool) -> None:
 
 app.add_typer(catalog.app)
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(workload_app, name="workload")
 
 
 @app.callback()
@@ -192,24 +194,57 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument per option
 
 @app.command()
 def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
-    workload: Annotated[Path, typer.Option("--workload", help="Workload file.")],
-    plan_file: Annotated[Path, typer.Option("--plan", help="plan.json of `steelyard plan`.")],
+    workload: Annotated[
+        Path, typer.Option("--workload", help="Workload file, or any that `workload` reads.")
+    ],
+    fleet: Annotated[
+        Path,
+        typer.Option(
+            "--fleet", "--plan", help="plan.json of `steelyard plan`, or a TOML file with pools."
+        ),
+    ],
     policy: Annotated[str, typer.Option("--policy", help="Policy's name.")] = "cheapest_feasible",
+    compare: Annotated[
+        str, typer.Option("--compare", help="Other policies, comma-separated; `all` for all.")
+    ] = "",
     tasks: Annotated[
-        int, typer.Option("--tasks", min=1, help="Tasks drawn, to arrive at the plan's rate.")
-    ] = 1000,
+        int | None,
+        typer.Option("--tasks", min=1, help="Draw so many, at the plan's rate; else as recorded."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Tasks per second of drawn tasks.")
+    ] = None,
+    outage: Annotated[
+        list[str] | None,
+        typer.Option("--outage", help="PROVIDER_OR_POOL@START:DURATION, aws@600s:5m; repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for plots, SVG.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every draw.")] = 1,
     config: PlanConfigOption = None,
     figures: FiguresOption = None,
     allow_predicted: PredictedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a workload through a planned fleet on a virtual clock, with the live policy."""
+    """Run a workload through a fleet on a virtual clock, under one policy or several."""
     from steelyard.cli.plan import plan_settings
-    from steelyard.cli.simulate import run_simulate
+    from steelyard.cli.simulate import SimulateRequest, run_simulate
 
     settings = plan_settings(config, tuple(figures or ()), allow_predicted=allow_predicted)
-    run_simulate((workload, plan_file), policy, (tasks, seed), settings, as_json=as_json)
+    run_simulate(
+        SimulateRequest(
+            workload=workload,
+            fleet=fleet,
+            policy=policy,
+            compare=compare,
+            tasks=tasks,
+            rate_per_s=rate,
+            seed=seed,
+            outages=tuple(outage or ()),
+            out=out,
+            as_json=as_json,
+        ),
+        settings,
+    )
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from steelyard.cli.simulate import read_plan
+from steelyard.cli.fleet_file import read_plan
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
 from steelyard.errors import ConfigError

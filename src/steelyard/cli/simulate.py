@@ -1,113 +1,211 @@
-"""`steelyard simulate`: a workload through a planned fleet, on a virtual clock."""
+"""`steelyard simulate`: a workload through a fleet under one policy or several."""
 
+import re
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
+from steelyard.cli.fleet_file import GivenFleet, read_fleet
 from steelyard.cli.progress import Stages
+from steelyard.cli.run import seconds
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
+from steelyard.domain.pool import PoolSpec
 from steelyard.domain.workload import Workload
 from steelyard.errors import ConfigError, WorkloadError
 from steelyard.ledger.ledger import Ledger
+from steelyard.ledger.run_figures import RunFigures, run_figures
 from steelyard.ledger.summary import summarize_steps
-from steelyard.placement.baselines import policy_named
-from steelyard.planner.plan import FleetPlan
-from steelyard.planner.pools import pools_of
-from steelyard.report.run_grids import pool_grid, step_grid
+from steelyard.placement.baselines import policy_named, policy_names
+from steelyard.report.compare_grids import latency_grid, policy_grid, use_grid
+from steelyard.report.run_grids import step_grid
 from steelyard.report.tables import print_grid
-from steelyard.sim import Conditions, simulate
+from steelyard.sim import Conditions, Outage, simulate
 from steelyard.sim.synth import scale_workload
-from steelyard.store.workload_file import read_workload
+from steelyard.store.imports.read import import_workload
+
+_OUTAGE = re.compile(r"(?P<what>[^@]+)@(?P<start>[^:@]+):(?P<duration>[^:@]+)")
 
 
-def run_simulate(
-    paths: tuple[Path, Path],
-    policy: str,
-    draw: tuple[int, int],
-    settings: PlanSettings,
-    *,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class SimulateRequest:
+    """What to simulate.
+
+    Attributes:
+        workload: File with tasks.
+        fleet: File with the fleet.
+        policy: Name of the policy.
+        compare: Names of others, comma-separated; `all` for every one.
+        tasks: Tasks drawn from the workload; None takes each as recorded.
+        rate_per_s: Rate at which drawn tasks arrive; None takes the plan's.
+        seed: Of all draws.
+        outages: As `PROVIDER_OR_POOL@START:DURATION`.
+        out: Folder for plots; None draws none.
+        as_json: Print JSON instead of tables.
+    """
+
+    workload: Path
+    fleet: Path
+    policy: str
+    compare: str
+    tasks: int | None
+    rate_per_s: float | None
+    seed: int
+    outages: tuple[str, ...]
+    out: Path | None
+    as_json: bool
+
+
+def run_simulate(asked: SimulateRequest, settings: PlanSettings) -> None:
     """Simulate and print.
 
     Args:
-        paths: Workload file, and a plan as `steelyard plan --out` or the demo wrote it.
-        policy: Name of the policy.
-        draw: Number of tasks drawn from the workload to arrive at the plan's rate, and the seed.
+        asked: What to simulate.
         settings: What the plan was made with, for its catalogue.
-        as_json: Print JSON instead of tables.
 
     Raises:
-        SteelyardError: A file is wrong, or the policy is unknown.
+        SteelyardError: A file is wrong, or a policy or pool is unknown.
     """
-    workload_path, plan_path = paths
-    tasks, seed = draw
-    chosen = policy_named(policy)
-    workload = read_workload(workload_path)
-    plan = read_plan(plan_path)
-    sample = _at_planned_rate(workload, plan, tasks, seed)
-    bids = {machines.offering: machines.bid_usd_per_hour for machines in plan.machines}
-    pools = pools_of(plan, planning_catalog(settings))
-    with Stages(1) as stages:
-        stages.stage(f"simulating {tasks} tasks under {policy}")
-        span_s = sample.tasks[-1].arrival_s
-        run = simulate(
-            sample,
-            pools,
-            chosen,
-            seed,
-            conditions=Conditions(bids_usd_per_hour=bids),
-            progress=lambda simulated_s, events: stages.part(
-                f"{simulated_s:.1f} s simulated, {events} events", simulated_s / max(span_s, 1e-9)
-            ),
-        )
-    ledger = Ledger.of(run.events)
-    if as_json:
-        result = {
-            "tasks": len(ledger.tasks),
-            "events": len(run.events),
-            "slo_attainment": ledger.slo_attainment_frac,
-            "goodput_per_s": ledger.goodput_per_s,
-            "cost_usd": ledger.cost_usd,
-            "rent_usd": ledger.rent_usd,
-            "span_s": ledger.span_s,
-            "steps": [msgspec.to_builtins(one) for one in summarize_steps(ledger)],
+    policies = _policies(asked)
+    workload = import_workload(asked.workload).workload
+    fleet = read_fleet(asked.fleet, planning_catalog(settings))
+    sample = _sample(workload, fleet, asked)
+    conditions = Conditions(
+        bids_usd_per_hour=fleet.bids_usd_per_hour,
+        outages=tuple(parse_outage(text, fleet.pools) for text in asked.outages),
+    )
+    conditions.check(fleet.pools)
+    with Stages(len(policies)) as stages:
+        books = {
+            policy: _simulated(policy, sample, fleet, conditions, asked.seed, stages)
+            for policy in policies
         }
-        print(msgspec.json.encode(result).decode())
-        return
+    runs = {policy: run_figures(ledger, fleet.facts) for policy, (ledger, _) in books.items()}
+    if asked.out is not None:
+        _plot(asked.out, runs, conditions, sample.tasks[0].arrival_s)
+    ledger, events = books[asked.policy]
+    if asked.as_json:
+        _print_json(ledger, events, runs, asked.policy)
+    else:
+        _print(ledger, runs, asked.policy)
+
+
+def _policies(asked: SimulateRequest) -> list[str]:
+    others = list(policy_names()) if asked.compare == "all" else asked.compare.split(",")
+    wanted = [asked.policy, *(one.strip() for one in others if one.strip())]
+    names = list(dict.fromkeys(wanted))
+    for policy in names:
+        policy_named(policy)
+    return names
+
+
+def parse_outage(text: str, pools: tuple[PoolSpec, ...]) -> Outage:
+    """Which outage is meant?
+
+    Args:
+        text: `aws@600s:300s`: a provider or a pool, its start, its duration.
+        pools: The fleet.
+
+    Returns:
+        The outage.
+
+    Raises:
+        ConfigError: It is none, or names nothing of the fleet.
+    """
+    found = _OUTAGE.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"--outage {text!r} must be PROVIDER_OR_POOL@START:DURATION: aws@600s:5m")
+    what = found["what"]
+    start_s, duration_s = seconds(found["start"]), seconds(found["duration"])
+    if what in {spec.name for spec in pools}:
+        return Outage(start_s=start_s, duration_s=duration_s, pool=what)
+    return Outage(start_s=start_s, duration_s=duration_s, provider=what)
+
+
+def _sample(workload: Workload, fleet: GivenFleet, asked: SimulateRequest) -> Workload:
+    if not workload.tasks:
+        raise WorkloadError(f"workload {workload.name} holds no task")
+    rate_per_s = fleet.tasks_per_s if asked.rate_per_s is None else asked.rate_per_s
+    at_once = len({task.arrival_s for task in workload.tasks}) == 1 and len(workload.tasks) > 1
+    if asked.tasks is None and asked.rate_per_s is None and not (at_once and rate_per_s):
+        return workload
+    return scale_workload(
+        workload, 1.0, asked.tasks or len(workload.tasks), asked.seed, rate_per_s=rate_per_s
+    )
+
+
+def _simulated(
+    policy: str,
+    sample: Workload,
+    fleet: GivenFleet,
+    conditions: Conditions,
+    seed: int,
+    stages: Stages,
+) -> tuple[Ledger, int]:
+    stages.stage(f"simulating {len(sample.tasks)} tasks under {policy}")
+    span_s = max(sample.tasks[-1].arrival_s, 1e-9)
+    started_s = time.perf_counter()
+
+    def told(simulated_s: float, events: int) -> None:
+        per_s = events / max(time.perf_counter() - started_s, 1e-9)
+        stages.part(
+            f"{policy}: {simulated_s:,.0f} s simulated, {per_s:,.0f} events/s", simulated_s / span_s
+        )
+
+    run = simulate(
+        sample, fleet.pools, policy_named(policy), seed, conditions=conditions, progress=told
+    )
+    return Ledger.of(run.events), len(run.events)
+
+
+def _print_json(ledger: Ledger, events: int, runs: dict[str, RunFigures], policy: str) -> None:
+    result = {
+        "policy": policy,
+        "tasks": len(ledger.tasks),
+        "events": events,
+        "slo_attainment": ledger.slo_attainment_frac,
+        "goodput_per_s": ledger.goodput_per_s,
+        "cost_usd": ledger.cost_usd,
+        "rent_usd": ledger.rent_usd,
+        "span_s": ledger.span_s,
+        "steps": [msgspec.to_builtins(one) for one in summarize_steps(ledger)],
+        "runs": {name: msgspec.to_builtins(run) for name, run in runs.items()},
+    }
+    print(msgspec.json.encode(result).decode())
+
+
+def _print(ledger: Ledger, runs: dict[str, RunFigures], policy: str) -> None:
     console = Console(file=sys.stdout)
+    if len(runs) > 1:
+        print_grid(policy_grid(runs), console)
     print_grid(step_grid(ledger, "simulated"), console)
-    print_grid(pool_grid(ledger, "simulated"), console)
+    print_grid(latency_grid(runs[policy]), console)
+    print_grid(use_grid(runs[policy]), console)
     console.out(
-        f"SLO attainment {ledger.slo_attainment_frac:.2%} of {len(ledger.tasks):,} tasks, goodput "
-        f"{ledger.goodput_per_s:,.2f} tasks/s (simulated)",
+        f"{policy}: SLO attainment {ledger.slo_attainment_frac:.2%} of {len(ledger.tasks):,} tasks,"
+        f" goodput {ledger.goodput_per_s:,.2f} tasks/s (simulated)",
         highlight=False,
     )
 
 
-def read_plan(path: Path) -> FleetPlan:
-    """Which plan does a file hold?
+def _plot(
+    folder: Path, runs: dict[str, RunFigures], conditions: Conditions, first_s: float
+) -> None:
+    from steelyard.report.compare_plots import over_time_plot, policy_plot
 
-    Args:
-        path: A plan as `steelyard plan --out` or the demo wrote it.
-
-    Raises:
-        ConfigError: It cannot be read, or is no plan.
-    """
+    outages = tuple(
+        (one.start_s - first_s, one.start_s + one.duration_s - first_s)
+        for one in conditions.outages
+    )
+    plots = {f"over-time-{name}.svg": over_time_plot(run, outages) for name, run in runs.items()}
+    plots["policies.svg"] = policy_plot(runs)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=FleetPlan)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in plots.items():
+            (folder / name).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--plan {path} cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
-        raise ConfigError(
-            f"--plan {path} is no plan: {error}; write one with `steelyard plan --out`"
-        ) from error
-
-
-def _at_planned_rate(workload: Workload, plan: FleetPlan, tasks: int, seed: int) -> Workload:
-    if not workload.tasks:
-        raise WorkloadError(f"workload {workload.name} holds no task")
-    return scale_workload(workload, 1.0, tasks, seed, rate_per_s=plan.tasks_per_s)
+        raise ConfigError(f"--out {folder} cannot be written: {error.strerror}") from error

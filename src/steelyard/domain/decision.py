@@ -22,7 +22,7 @@ class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Why one pool was chosen or not.
 
     `dearer` is by bid price, with a surcharge for the queue; `later` is no dearer, and
-    ends later or queues longer than the step's share of the slack.
+    ends later, or takes more than the step's share of the slack.
 
     Attributes:
         pool: Name of the pool.
@@ -52,6 +52,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
         bid_usd_per_hour: Price of a replica-hour by which pools were compared.
         slack_s: `deadline - now - expected remaining work - predicted_finish_s`; None without
             a deadline.
+        predicted_least_s: Seconds from start to end in the fastest pool, had it no queue; what the
+            attempt takes beyond that, another choice could have avoided. None in old logs.
+        queue_key: Place in the replica's queue, the least first; None: by latest start.
         policy: Name of the policy.
         reason: One sentence for people.
         verdicts: One per pool, in the fleet's order.
@@ -70,6 +73,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
     policy: str
     reason: str
     verdicts: tuple[PoolVerdict, ...]
+    predicted_least_s: float | None = None
+    queue_key: float | None = None
 
     @property
     def slack_at_start_s(self) -> float | None:

@@ -14,6 +14,13 @@ class TaskAccount(msgspec.Struct):
         reserved_usd: Predicted cost of attempts placed and not finished.
         children_usd: What children that run may cost, by step; part of `reserved_usd`.
         finished: Name, number and end of finished steps; remaining work is learned from them.
+        finished: Name, number and end of finished steps, what had been avoidable up to there taken
+            off; remaining work is learned from them.
+        submitted_s: When the task arrived.
+        attained_s: Seconds for which its attempts have run.
+        avoidable_s: Seconds that its steps took beyond the least possible.
+        last_place: Pool and replica of its last LLM step; None before.
+        last_end_s: When that step ended.
     """
 
     agent: str
@@ -21,6 +28,11 @@ class TaskAccount(msgspec.Struct):
     reserved_usd: float = 0.0
     children_usd: dict[int, float] = {}
     finished: list[tuple[str, int, float]] = []
+    submitted_s: float = 0.0
+    attained_s: float = 0.0
+    avoidable_s: float = 0.0
+    last_place: tuple[int, int] | None = None
+    last_end_s: float = 0.0
 
 
 class OpenAttempt(msgspec.Struct):
@@ -34,6 +46,8 @@ class OpenAttempt(msgspec.Struct):
         reserved_usd: Predicted cost.
         started_s: When it started; None while it waits.
         concurrency: Steps that ran on the replica when it started, itself included.
+        placed_s: When it was placed.
+        least_s: Predicted seconds in the fastest pool without a queue; None where unknown.
     """
 
     step: Step
@@ -43,3 +57,5 @@ class OpenAttempt(msgspec.Struct):
     reserved_usd: float
     started_s: float | None = None
     concurrency: int = 1
+    placed_s: float = 0.0
+    least_s: float | None = None

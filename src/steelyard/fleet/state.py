@@ -22,7 +22,15 @@ from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt, TaskAccount
 from steelyard.fleet.estimates import RunningMean, StepEstimate
 from steelyard.fleet.prefix import PrefixIndex
-from steelyard.fleet.view import FleetView, LlmArrays, ToolArrays, llm_arrays, tool_arrays
+from steelyard.fleet.view import (
+    NO_HISTORY,
+    FleetView,
+    LlmArrays,
+    TaskHistory,
+    ToolArrays,
+    llm_arrays,
+    tool_arrays,
+)
 from steelyard.perf.predict import itl_s, prefill_s
 
 # Failures in a row after which a pool's circuit breaker opens, and for how long at first.
@@ -87,7 +95,7 @@ class FleetState:
             case ReplicaChanged():
                 self._change_replica(event)
             case TaskSubmitted():
-                self._tasks[event.task_id] = TaskAccount(event.agent)
+                self._tasks[event.task_id] = TaskAccount(event.agent, submitted_s=event.t_s)
                 if len(self._tasks) > _MAX_OPEN_TASKS:
                     self._tasks.pop(next(iter(self._tasks)))
             case StepPlaced():
@@ -116,6 +124,7 @@ class FleetState:
         max_output_tokens = float(call.max_output_tokens) if isinstance(call, LlmCall) else 0.0
         memory_bytes = 0.0 if isinstance(call, LlmCall) else float(call.memory_bytes)
         estimate = self._estimates.get((step.agent, step.name)) or StepEstimate.unseen()
+        account = self._tasks.get(step.task_id)
         return FleetView(
             now_s=now_s,
             pools=tuple(self._pools),
@@ -132,6 +141,17 @@ class FleetState:
             cached_tokens=self._cached_tokens(step),
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=self.committed_usd(step.task_id),
+            history=NO_HISTORY if account is None else self._history(account),
+        )
+
+    def _history(self, account: TaskAccount) -> TaskHistory:
+        place = account.last_place
+        known = place is not None and place[1] < self._pools[place[0]].replicas
+        return TaskHistory(
+            submitted_s=account.submitted_s,
+            attained_s=account.attained_s,
+            last_at=int(self._offsets[place[0]]) + place[1] if place and known else -1,
+            last_end_s=account.last_end_s,
         )
 
     def replica_index(self, pool: str, replica: int) -> int:
@@ -253,6 +273,8 @@ class FleetState:
             replica=decision.replica,
             service_s=decision.predicted_finish_s - decision.predicted_wait_s,
             reserved_usd=decision.predicted_cost_usd,
+            placed_s=event.t_s,
+            least_s=decision.predicted_least_s,
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
         at = int(self._offsets[attempt.pool]) + attempt.replica
@@ -369,7 +391,19 @@ class FleetState:
             estimate.other_s.add(max(0.0, other_s))
             estimate.memory_bytes.add(usage.memory_bytes)
         if account is not None:
-            account.finished.append((step.name, step.step_id, event.t_s))
+            self._advance(account, attempt, event)
+
+    def _advance(self, account: TaskAccount, attempt: OpenAttempt, event: AttemptFinished) -> None:
+        """Note how far the task has come; waits and slow machines count as avoidable."""
+        step = attempt.step
+        account.attained_s += event.usage.wall_s
+        if isinstance(step.call, LlmCall):
+            account.last_place = (attempt.pool, attempt.replica)
+            account.last_end_s = event.t_s
+        if attempt.least_s is not None:
+            took_s = event.t_s - attempt.placed_s
+            account.avoidable_s += max(0.0, took_s - attempt.least_s)
+        account.finished.append((step.name, step.step_id, event.t_s - account.avoidable_s))
 
     def _estimate_of(self, agent: str, name: str) -> StepEstimate:
         """The estimate to learn into; the oldest goes when clients make up ever new names."""
@@ -386,4 +420,4 @@ class FleetState:
             return
         for name, step_id, t_s in account.finished:
             estimate = self._estimate_of(account.agent, name)
-            estimate.add_remaining(step_id, event.t_s - t_s)
+            estimate.add_remaining(step_id, max(0.0, event.t_s - account.avoidable_s - t_s))

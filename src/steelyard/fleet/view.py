@@ -54,6 +54,27 @@ class ToolArrays:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskHistory:
+    """What a step's task has done so far.
+
+    Attributes:
+        submitted_s: When the task arrived.
+        attained_s: Seconds for which its attempts have run.
+        last_at: Place of its last LLM step's replica in the arrays of shape [replicas]; -1 before.
+        last_end_s: When that step ended.
+    """
+
+    submitted_s: float
+    attained_s: float
+    last_at: int
+    last_end_s: float
+
+
+NO_HISTORY = TaskHistory(submitted_s=0.0, attained_s=0.0, last_at=-1, last_end_s=0.0)
+"""Of a task that nobody has announced."""
+
+
+@dataclass(frozen=True, slots=True)
 class FleetView:
     """The fleet at one moment, as one step sees it.
 
@@ -73,6 +94,7 @@ class FleetView:
         cached_tokens: Tokens of this step's prompt held in the cache, shape [replicas].
         expected: What the step is expected to use.
         committed_usd: Spent and reserved of the task's budget.
+        history: What the task has done so far.
     """
 
     now_s: float
@@ -90,6 +112,7 @@ class FleetView:
     cached_tokens: FloatArray
     expected: StepExpectation
     committed_usd: float
+    history: TaskHistory = NO_HISTORY
 
 
 def llm_arrays(pools: tuple[PoolSpec, ...], model: str) -> LlmArrays:

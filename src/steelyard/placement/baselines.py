@@ -1,7 +1,8 @@
 """Baselines under the same interface: what every claim about our policy is made against.
 
 All of them see what ours sees and keep a task's budget; most ignore its deadline, as the
-schedulers they stand for do, and never refuse for it. Queues order all of them by latest start.
+schedulers they stand for do, and never refuse for it. Queues order by latest start for all of them
+(which is generous: most real ones serve in order of arrival) but those of `program_level`.
 """
 
 import difflib
@@ -25,6 +26,11 @@ from steelyard.placement.candidates import (
 )
 from steelyard.placement.policy import CheapestFeasible, Policy
 from steelyard.placement.predictions import Predictions, decide, predict, refuse
+from steelyard.placement.program_level import (
+    ProgramPolicy,
+    program_fcfs,
+    program_least_attained,
+)
 
 # (step, view, predictions) -> keys of shape [pools], the most important first; least is best
 Ranking = Callable[[Step, FleetView, Predictions], tuple[FloatArray, ...]]
@@ -159,7 +165,7 @@ earliest_deadline = RankedPolicy("earliest_deadline", _by_finish, cached_then_tw
 just_enough = RankedPolicy("just_enough", _by_spare_slack, cached_then_two_choices)
 """The slowest pool that still meets the deadline; the fastest when none does."""
 
-BASELINES: tuple[RankedPolicy, ...] = (
+BASELINES: tuple[RankedPolicy | ProgramPolicy, ...] = (
     all_cpu,
     cheapest_first,
     earliest_deadline,
@@ -168,6 +174,8 @@ BASELINES: tuple[RankedPolicy, ...] = (
     least_loaded_gpu,
     normalised_least_load,
     prefix_affinity,
+    program_fcfs,
+    program_least_attained,
     round_robin,
 )
 """All baselines, by name."""

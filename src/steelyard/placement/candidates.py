@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from steelyard.domain.task import Step
-from steelyard.fleet.view import FleetView, IntArray
-from steelyard.perf.predict import FloatArray
+from steelyard.domain.task import LlmCall, Step
+from steelyard.errors import SteelyardBugError
+from steelyard.fleet.view import FleetView, IntArray, LlmArrays
+from steelyard.perf.cost import llm_used_s
+from steelyard.perf.predict import FloatArray, itl_s
 
 # (step, view, concurrency cap of each pool, shape [pools]) -> replica in each pool or -1
 CandidateRule = Callable[[Step, FleetView, FloatArray], IntArray]
@@ -53,6 +55,67 @@ def cached_then_two_choices(step: Step, view: FleetView, cap: FloatArray) -> Int
         load = view.running[first:end] + view.waiting[first:end]
         warm = _warmest(view.cached_tokens[first:end], load, up, cap[pool]) if is_warm else -1
         chosen[pool] = warm if warm >= 0 else _less_loaded(load, up, drawn)
+    return chosen
+
+
+def warm_or_cold(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
+    """Take the replica that holds most of the prompt, unless its queue costs more than it saves.
+
+    A cold replica must prefill the prompt anew; a warm one may have a queue. Both are compared by
+    the replica time that the step takes there, with a surcharge in proportion to the wait, as
+    pools are (`Predictions.bid_cost_usd`). The cold one is the less loaded of two drawn ones.
+
+    A `CandidateRule`, as `cached_then_two_choices` is.
+    """
+    cold = _two_choices(step, view)
+    arrays = view.arrays
+    if not isinstance(arrays, LlmArrays) or not view.cached_tokens.any():
+        return cold
+    load = view.running + view.waiting
+    held = np.flatnonzero((view.cached_tokens > 0.0) & view.up)
+    pools = np.searchsorted(view.offsets, held, side="right") - 1
+    chosen = cold.copy()
+    for pool in sorted(set(pools.tolist())):
+        if not arrays.serves[pool]:
+            continue
+        mine = held[pools == pool]
+        order = np.lexsort((mine, load[mine], -view.cached_tokens[mine]))
+        warm = int(mine[order[0]])
+        other = int(view.offsets[pool] + cold[pool])
+        if _queued_use_s(step, view, pool, warm) <= _queued_use_s(step, view, pool, other):
+            chosen[pool] = warm - int(view.offsets[pool])
+    return chosen
+
+
+def _queued_use_s(step: Step, view: FleetView, pool: int, at: int) -> float:
+    """Replica time that an LLM step takes on one replica, dearer in proportion to its wait."""
+    arrays, call = view.arrays, step.call
+    if not isinstance(arrays, LlmArrays) or not isinstance(call, LlmCall):
+        raise SteelyardBugError(f"step {step.key} is a tool call and was given cached prompts")
+    floor_s, per_token_s, base_s, slope_s, cap = (float(one[pool]) for one in arrays.curve)
+    uncached = max(0.0, call.input_tokens - float(view.cached_tokens[at]))
+    output = view.expected.output_tokens
+    used_s = llm_used_s((floor_s, per_token_s, base_s, slope_s, cap), uncached, output)
+    running, waiting = float(view.running[at]), float(view.waiting[at])
+    if running < cap:
+        return used_s
+    wait_s = (waiting + 1.0) * float(view.service_sum_s[at]) / (running + waiting) / cap
+    gap_s = itl_s(base_s, slope_s, cap)
+    service_s = (floor_s + per_token_s * uncached + output * gap_s) * float(view.correction[pool])
+    return used_s * (1.0 + wait_s / max(service_s, 1e-9))
+
+
+def _two_choices(step: Step, view: FleetView) -> IntArray:
+    """The less loaded of two drawn replicas in each pool, -1 where none is up or serves."""
+    chosen = np.full(len(view.pools), -1, dtype=np.int64)
+    drawn = spread(step.task_id, step.step_id * 64 + step.attempt)
+    for pool in np.flatnonzero(view.arrays.serves):
+        first, end = int(view.offsets[pool]), int(view.offsets[pool + 1])
+        up = view.up[first:end].nonzero()[0]
+        if len(up):
+            chosen[pool] = _less_loaded(
+                view.running[first:end] + view.waiting[first:end], up, drawn
+            )
     return chosen
 
 

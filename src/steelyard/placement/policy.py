@@ -7,7 +7,7 @@ import numpy as np
 from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.task import Step
 from steelyard.fleet.view import FleetView
-from steelyard.placement.candidates import cached_then_two_choices
+from steelyard.placement.candidates import warm_or_cold
 from steelyard.placement.predictions import Predictions, decide, predict, refuse
 
 # Pools within this share of the cheapest are as cheap. At a plan's bid prices all hardware that the
@@ -39,8 +39,9 @@ class CheapestFeasible:
 
     Among pools that are as cheap to within 5 %, the one that finishes first.
 
-    Thin for now: provider share caps are not constraints yet, and the expected remaining work is a
-    mean, not a quantile.
+    A pool counts only if its end is within the step's share of the slack (ADR 17). Thin for now:
+    provider share caps are not constraints yet, and the expected remaining work is a mean plus a
+    standard deviation, not a quantile.
     """
 
     name = "cheapest_feasible"
@@ -57,12 +58,12 @@ class CheapestFeasible:
             deadline, the least late one if the step says `run_late`, else a refusal. When the
             budget allows none, a refusal.
         """
-        seen = predict(step, view, cached_then_two_choices)
+        seen = predict(step, view, warm_or_cold)
         allowed = [int(pool) for pool in np.flatnonzero(seen.runs & seen.affordable)]
         if not allowed:
             return refuse(view, seen, self.name)
         in_time = [pool for pool in allowed if seen.slack_s[pool] >= 0.0]
-        # Where every wait is too long for the step's share of the slack, the shortest end counts.
+        # Where every pool takes more than the step's share of the slack, the earliest end counts.
         in_time = [pool for pool in in_time if seen.patient[pool]] or _earliest(seen, in_time)
         if in_time:
             least_usd = min(float(seen.bid_cost_usd[pool]) for pool in in_time)

@@ -35,7 +35,7 @@ class Predictions:
             to the wait; pools are compared by it. A queue says that the pool is scarcer than the
             plan's bid price knows: a wait as long as the step itself doubles the price.
         slack_s: Deadline - now - remaining work - finish; infinite without a deadline.
-        patient: Whether the wait is within this step's share of the task's slack.
+        patient: Whether the end is within this step's share of the task's slack.
         affordable: Whether the cost fits what is left of the budget.
         obstacle: Why the pool cannot run the step, for rows with `runs` False.
     """
@@ -86,8 +86,9 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         slack_s = step.deadline_s - view.now_s - view.expected.remaining_s - finish_s
     left_usd = np.inf if step.budget_usd is None else step.budget_usd - view.committed_usd
     obstacle = _obstacles(step, view, replica)
+    runs = np.array([one == "chosen" for one in obstacle], dtype=np.bool_)
     return Predictions(
-        runs=np.array([one == "chosen" for one in obstacle], dtype=np.bool_),
+        runs=runs,
         replica=replica,
         wait_s=wait_s,
         ttft_s=ttft_s,
@@ -96,33 +97,38 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         cost_usd=cost_usd,
         bid_cost_usd=bid_cost_usd * (1.0 + wait_s / np.maximum(service_s, _SHORTEST_S)),
         slack_s=slack_s,
-        patient=wait_s <= _patience_s(view, slack_s + wait_s, service_s),
+        patient=finish_s <= _allowed_s(step, view, service_s, runs),
         affordable=cost_usd <= left_usd,
         obstacle=obstacle,
     )
 
 
-def _patience_s(view: FleetView, unused_s: FloatArray, service_s: FloatArray) -> FloatArray:
-    """How long may this step wait, and leave the later steps of its task their part of the slack?
+def _allowed_s(step: Step, view: FleetView, service_s: FloatArray, runs: BoolArray) -> float:
+    """How long may this step take, and leave the later steps of its task their part of the slack?
 
     Equal flexibility (Kao and Garcia-Molina, IEEE TPDS 8(12), 1997): slack is shared among the
-    steps in proportion to their length. Steps that may each wait as long as the whole task can
-    bear leave nothing to the last ones.
+    steps in proportion to their length. It is spent by waiting and by slow hardware alike, so both
+    count: what is shared is the time beyond the fastest pool's, had it no queue. What a step does
+    not use is there for the next ones, when more is known of the task.
 
     Args:
+        step: The step to be placed.
         view: The fleet as the step sees it.
-        unused_s: Slack if the step did not wait, shape [pools].
         service_s: Seconds from start to end, shape [pools].
+        runs: Pools that can run it, shape [pools].
 
     Returns:
-        Seconds, shape [pools]; infinite without a deadline.
+        Seconds from now to its end; infinite without a deadline.
     """
+    if step.deadline_s is None or not bool(runs.any()):
+        return np.inf
     expected = view.expected
+    least_s = float(service_s[runs].min())
+    slack_s = step.deadline_s - view.now_s - expected.remaining_s - least_s
+    share = 1.0 / _USUAL_STEPS
     if expected.remaining_known:
-        share = service_s / np.maximum(service_s + expected.remaining_s, _SHORTEST_S)
-    else:
-        share = np.full(len(service_s), 1.0 / _USUAL_STEPS)
-    return np.maximum(unused_s, 0.0) * share
+        share = least_s / max(least_s + expected.remaining_s, _SHORTEST_S)
+    return least_s + max(0.0, slack_s) * share
 
 
 def _predict_llm(
@@ -223,6 +229,7 @@ def decide(step: Step, view: FleetView, seen: Predictions, chosen: int, policy: 
         predicted_cost_usd=float(seen.cost_usd[chosen]),
         bid_usd_per_hour=float(view.bid_usd_per_hour[chosen]),
         slack_s=slack_s,
+        predicted_least_s=float((seen.finish_s - seen.wait_s)[seen.runs].min()),
         policy=policy,
         reason=_reason(seen, chosen, kept=kept),
         verdicts=verdicts(view, seen, chosen),

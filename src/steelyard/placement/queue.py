@@ -35,7 +35,9 @@ class StepQueue:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def push(self, step: Step, now_s: float, slack_s: float | None) -> None:
+    def push(
+        self, step: Step, now_s: float, slack_s: float | None, key: float | None = None
+    ) -> None:
         """Let a step wait.
 
         Args:
@@ -44,11 +46,13 @@ class StepQueue:
             slack_s: Its slack if it started now, `Decision.slack_at_start_s`: a wait that was
                 predicted must not be taken off, or under a growing load later steps would seem
                 ever more urgent than earlier ones. None without a deadline.
+            key: Another place in the order, `Decision.queue_key`; None orders by latest start.
         """
-        latest_start_s = now_s + (_PATIENCE_S if slack_s is None else slack_s)
-        if math.isnan(latest_start_s):
-            latest_start_s = math.inf
-        heapq.heappush(self._heap, (latest_start_s, self._pushed, step))
+        if key is None:
+            key = now_s + (_PATIENCE_S if slack_s is None else slack_s)
+        if math.isnan(key):
+            key = math.inf
+        heapq.heappush(self._heap, (key, self._pushed, step))
         self._pushed += 1
 
     def peek(self) -> Step:

@@ -105,7 +105,8 @@ class Admission:
             return
         may_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[_key(step)] = may_start
-        queue.push(step, self._recorder.now_s(), decision.slack_at_start_s)
+        now_s = self._recorder.now_s()
+        queue.push(step, now_s, decision.slack_at_start_s, decision.queue_key)
         try:
             await may_start
         except asyncio.CancelledError:

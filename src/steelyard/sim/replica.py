@@ -43,7 +43,8 @@ class SimReplica:
             attempt: The attempt.
         """
         self._waiting[attempt.step.key] = attempt
-        self._queue.push(attempt.step, now_s, attempt.decision.slack_at_start_s)
+        decision = attempt.decision
+        self._queue.push(attempt.step, now_s, decision.slack_at_start_s, decision.queue_key)
 
     def pop_ready(self) -> SimAttempt | None:
         """Take the most urgent attempt out if there is room for it now."""

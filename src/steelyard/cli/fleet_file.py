@@ -1,0 +1,107 @@
+"""Which fleet does a file describe? A plan, a configuration's pools, or pools as JSON."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from steelyard.config.catalog_table import Catalog, hardware_key
+from steelyard.config.pool_specs import pool_spec
+from steelyard.config.settings import load_settings
+from steelyard.domain.pool import PoolSpec
+from steelyard.errors import ConfigError
+from steelyard.ledger.run_figures import ReplicaFacts
+from steelyard.planner.plan import FleetPlan
+from steelyard.planner.pools import pools_of
+
+
+class GivenFleet(NamedTuple):
+    """A fleet as a file gives it.
+
+    Attributes:
+        pools: Its pools.
+        bids_usd_per_hour: Bid prices that its plan gives; empty without a plan.
+        tasks_per_s: Rate that it was planned for; None without a plan.
+        facts: What a replica of each pool is made of, by pool.
+    """
+
+    pools: tuple[PoolSpec, ...]
+    bids_usd_per_hour: dict[str, float]
+    tasks_per_s: float | None
+    facts: dict[str, ReplicaFacts]
+
+
+def read_fleet(path: Path, catalog: Catalog) -> GivenFleet:
+    """Which fleet does a file describe?
+
+    Args:
+        path: plan.json of `steelyard plan --out` or the demo; a TOML configuration with pools; or
+            a JSON list of pools, as the log's `pool_added` events hold them.
+        catalog: What plans and configurations were made from.
+
+    Returns:
+        The fleet.
+
+    Raises:
+        ConfigError: It cannot be read, or is none of these.
+    """
+    if path.suffix == ".toml":
+        settings = load_settings(path)
+        pools = tuple(pool_spec(name, one, catalog) for name, one in settings.pools.items())
+        return GivenFleet(pools, {}, None, _facts(pools, catalog))
+    if _text(path).lstrip().startswith(b"["):
+        try:
+            pools = msgspec.json.decode(_text(path), type=tuple[PoolSpec, ...])
+        except msgspec.MsgspecError as error:
+            raise ConfigError(f"--fleet {path} is no list of pools: {error}") from error
+        return GivenFleet(pools, {}, None, _facts(pools, catalog))
+    plan = read_plan(path)
+    pools = pools_of(plan, catalog)
+    bids = {machines.offering: machines.bid_usd_per_hour for machines in plan.machines}
+    return GivenFleet(pools, bids, plan.tasks_per_s, _facts(pools, catalog))
+
+
+def read_plan(path: Path) -> FleetPlan:
+    """Which plan does a file hold?
+
+    Args:
+        path: A plan as `steelyard plan --out` or the demo wrote it.
+
+    Raises:
+        ConfigError: It cannot be read, or is no plan.
+    """
+    try:
+        return msgspec.json.decode(_text(path), type=FleetPlan)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"--plan {path} is no plan: {error}; write one with `steelyard plan --out`"
+        ) from error
+
+
+def _text(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--plan {path} cannot be read: {error.strerror}") from error
+
+
+def _facts(pools: tuple[PoolSpec, ...], catalog: Catalog) -> dict[str, ReplicaFacts]:
+    found: dict[str, ReplicaFacts] = {}
+    offerings = {offering.name: offering for offering in catalog.offerings}
+    for spec in pools:
+        offering = offerings.get(spec.offering)
+        if offering is None:
+            continue
+        known = catalog.facts.get(hardware_key(offering))
+        # A replica may be a share of a machine, priced and powered as such.
+        share = spec.usd_per_hour / offering.usd_per_hour if offering.usd_per_hour > 0.0 else 1.0
+        found[spec.name] = ReplicaFacts(
+            gpus=offering.instance_type.accelerator_count,
+            watts_idle=None
+            if known is None or known.watts_idle is None
+            else known.watts_idle * min(1.0, share),
+            watts_max=None
+            if known is None or known.watts_max is None
+            else known.watts_max * min(1.0, share),
+        )
+    return found

@@ -1,0 +1,163 @@
+"""Tables of one simulated run, and of several policies side by side with the best marked."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from steelyard.ledger.run_figures import Percentiles, RunFigures
+from steelyard.report.format import (
+    NONE,
+    count,
+    name,
+    percent,
+    seconds,
+    short_offering,
+    significant,
+    usd,
+)
+from steelyard.report.grid import Grid, columns
+
+# A best value carries this; colour would be lost in a pipe.
+_MARK = " *"
+
+
+def policy_grid(runs: dict[str, RunFigures]) -> Grid:
+    """Which policy is the best at what?
+
+    Args:
+        runs: Policy's name to its figures, on the same fleet and workload.
+
+    Returns:
+        One row per policy; the best of each column is marked where policies differ.
+    """
+    figures = list(runs.values())
+    cells = [
+        _marked([one.usd_per_task for one in figures], usd, low=True),
+        _marked([one.used_usd_per_task for one in figures], usd, low=True),
+        _marked([one.slo_attainment_frac for one in figures], percent, low=False),
+        _marked([one.goodput_per_s for one in figures], significant, low=False),
+        _marked([_worst(one, "ttft") for one in figures], seconds, low=True),
+        _marked([_worst(one, "e2e") for one in figures], seconds, low=True),
+        _marked([_cached(one) for one in figures], percent, low=False),
+        _marked([one.gpu_hours for one in figures], significant, low=True),
+        _marked([one.energy_kwh for one in figures], significant, low=True),
+        [count(one.refused) for one in figures],
+    ]
+    heads = (
+        "paid per task", "used per task", "SLO attainment", "tasks/s in SLO", "TTFT p95",
+        "latency p95", "cached", "GPU-hours", "energy, kWh", "refused",
+    )  # fmt: skip
+    return Grid(
+        title="Policies",
+        origin="simulated",
+        columns=columns(("policy",), heads),
+        rows=tuple(
+            (name(policy), *(column[at] for column in cells)) for at, policy in enumerate(runs)
+        ),
+        note=(
+            "* is the best of its column. Paid counts idle time, used does not. TTFT and latency "
+            "are the 95th percentile of the slowest kind of LLM step. Energy is an estimate from "
+            "idle and full power."
+        ),
+    )
+
+
+def _marked(
+    values: Sequence[float | None], told: Callable[[float], str], *, low: bool
+) -> list[str]:
+    """Cells of a column; those that equal the best, unless all are the same, carry a mark."""
+    shown = [NONE if value is None else told(value) for value in values]
+    known = [value for value in values if value is not None]
+    if len(set(shown)) <= 1 or not known:
+        return shown
+    best = min(known) if low else max(known)
+    return [cell + _MARK if cell == told(best) else cell for cell in shown]
+
+
+def _worst(run: RunFigures, what: str) -> float | None:
+    found: list[Percentiles] = [
+        value for one in run.steps if one.kind == "llm" and (value := getattr(one, what))
+    ]
+    return max((one.p95_s for one in found), default=None)
+
+
+def _cached(run: RunFigures) -> float | None:
+    """Cached share over all pools, weighted by their attempts."""
+    some = [(one.cached_frac, one.attempts) for one in run.pools if one.cached_frac is not None]
+    total = sum(attempts for _, attempts in some)
+    if total == 0:
+        return None
+    return math.fsum((frac or 0.0) * attempts for frac, attempts in some) / total
+
+
+def latency_grid(run: RunFigures) -> Grid:
+    """How long did each kind of step take?
+
+    Args:
+        run: The run's figures.
+
+    Returns:
+        One row per agent and step name.
+    """
+    rows = [
+        (
+            name(one.step),
+            name(one.agent),
+            count(one.count),
+            *(NONE if one.ttft is None else seconds(v) for v in _three(one.ttft)),
+            *(seconds(value) for value in _three(one.e2e)),
+        )
+        for one in run.steps
+    ]
+    heads = ("steps", "TTFT p50", "p95", "p99", "latency p50", "p95", "p99")
+    return Grid(
+        title="Steps",
+        origin="simulated",
+        columns=columns(("step", "agent"), heads),
+        rows=tuple(rows),
+        note="TTFT and latency are from placement on, the queue included.",
+    )
+
+
+def _three(some: Percentiles | None) -> tuple[float, float, float]:
+    return (0.0, 0.0, 0.0) if some is None else (some.p50_s, some.p95_s, some.p99_s)
+
+
+def use_grid(run: RunFigures) -> Grid:
+    """How was each pool used?
+
+    Args:
+        run: The run's figures.
+
+    Returns:
+        One row per pool.
+    """
+    rows = [
+        (
+            short_offering(one.pool),
+            one.hardware,
+            count(one.replicas),
+            count(one.attempts),
+            usd(one.used_usd),
+            usd(one.paid_usd),
+            percent(one.utilisation_frac),
+            percent(one.busy_frac),
+            NONE if one.cached_frac is None else percent(one.cached_frac),
+            significant(one.gpu_hours) if one.gpu_hours else NONE,
+            NONE if one.energy_kwh is None else significant(one.energy_kwh),
+        )
+        for one in run.pools
+    ]
+    heads = (
+        "replicas", "attempts", "used", "paid", "used of paid", "busy", "cached", "GPU-hours",
+        "energy, kWh",
+    )  # fmt: skip
+    return Grid(
+        title="Pools",
+        origin="simulated",
+        columns=columns(("pool", "hardware"), heads),
+        rows=tuple(rows),
+        note=(
+            "Paid is from the first task's arrival to the last one's end; busy is the share of it "
+            "in which a replica had anything to do."
+        ),
+    )
