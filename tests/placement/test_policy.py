@@ -146,6 +146,8 @@ def test_every_policy_is_deterministic_and_answers_for_every_pool(
 def test_another_pool_raises_the_cost_of_a_lone_step_by_a_tie_at_most(
     fleet: tuple[PoolSpec, ...], step: Step
 ) -> None:
+    # With a deadline it may: a faster pool shows how much of the slack the others would spend.
+    step = msgspec.structs.replace(step, deadline_s=None)
     fewer = OURS(step, state_of(fleet[:-1], []).view(step, 0.0))
     assume(isinstance(fewer, Decision) and (fewer.slack_s is None or fewer.slack_s >= 0.0))
     more = OURS(step, state_of(fleet, []).view(step, 0.0))

@@ -10,8 +10,8 @@ import msgspec
 from rich.console import Console
 
 from steelyard.cli.fleet_file import GivenFleet, read_fleet
+from steelyard.cli.limits import seconds
 from steelyard.cli.progress import Stages
-from steelyard.cli.run import seconds
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
 from steelyard.domain.pool import PoolSpec
