@@ -34,13 +34,8 @@ import uvloop
 
 from steelyard.cli.demo.live import MODEL, local_pools
 from steelyard.config.catalog_table import load_catalog
-from steelyard.config.settings import (
-    EmbeddedPoolSettings,
-    PoolSettings,
-    Settings,
-    ToolPoolSettings,
-    load_settings,
-)
+from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings, ToolPoolSettings
+from steelyard.config.settings import Settings, load_settings
 from steelyard.domain.events import AttemptFinished, Event, PoolAdded, StepPlaced
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall
