@@ -109,6 +109,7 @@ def _ready(name: str, pool: PoolSettings, out: Path) -> PoolSettings:
         return pool
     figures = out / f"{name}.json"
     command = [sys.executable, "-m", "steelyard", "measure", "local", "--model", pool.model]
+    command += ["--replicas", str(pool.replicas)]
     subprocess.run([*command, "--chat", "--out", str(figures)], check=True)  # noqa: S603 - our own
     return msgspec.structs.replace(pool, figures=figures)
 
