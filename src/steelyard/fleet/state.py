@@ -71,6 +71,11 @@ class FleetState:
         """Specifications of all pools, in the order in which they joined."""
         return tuple(self._pools)
 
+    def spec(self, pool: str) -> PoolSpec | None:
+        """Specification of a pool; None when there is no such pool."""
+        index = self._index.get(pool)
+        return None if index is None else self._pools[index]
+
     def apply(self, event: Event) -> None:
         """Take one event into account.
 

@@ -1,7 +1,6 @@
 """Which task and step is a request? Tasks without a name are opened and closed around it."""
 
 import asyncio
-import uuid
 from types import TracebackType
 
 from steelyard.domain.events import TaskStatus
@@ -30,7 +29,7 @@ class RequestTask:
         self._dispatcher = dispatcher
         self._headers = headers
         self._on_miss: OnMiss = headers.on_miss or on_miss
-        self.task_id = headers.task_id or uuid.uuid4().hex
+        self.task_id = headers.task_id or dispatcher.new_task_id()
 
     @property
     def journal(self) -> bool:

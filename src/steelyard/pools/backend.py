@@ -5,7 +5,7 @@ OpenAI wire, so that an OpenAI-compatible endpoint gets what the caller wrote.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -243,12 +243,11 @@ class RelayedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     usage_event: JsonObject | None = None
 
 
+@runtime_checkable
 class RelayBackend(Protocol):
     """A pool whose answers can be handed on byte for byte."""
 
-    async def relay(
-        self, asked: RelayRequest, replica: int, target: RelayTarget
-    ) -> RelayedAnswer | None:
+    async def relay(self, asked: RelayRequest, replica: int, target: RelayTarget) -> RelayedAnswer:
         """Answer a request; all but the usage event and `[DONE]` of a stream goes to `target`.
 
         Args:
@@ -257,8 +256,7 @@ class RelayBackend(Protocol):
             target: Takes events as they come.
 
         Returns:
-            What is left to be sent; None where this pool cannot hand on such an answer, and
-            `complete` is to be called.
+            What is left to be sent.
 
         Raises:
             PoolError: As in `LlmBackend.complete`.

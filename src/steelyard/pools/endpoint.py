@@ -170,9 +170,7 @@ class OpenAiEndpointPool:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
 
-    async def relay(
-        self, asked: RelayRequest, replica: int, target: RelayTarget
-    ) -> RelayedAnswer | None:
+    async def relay(self, asked: RelayRequest, replica: int, target: RelayTarget) -> RelayedAnswer:
         """Answer a request byte for byte; cancelling closes the connection at once.
 
         Raises:

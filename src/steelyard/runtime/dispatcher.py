@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from typing import Protocol
 
 import msgspec
 
 from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
     AttemptFinished,
-    AttemptOutcome,
     Event,
     JsonValue,
     ReplicaChanged,
@@ -18,11 +18,9 @@ from steelyard.domain.events import (
     TaskSubmitted,
     Usage,
 )
-from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
 from steelyard.errors import (
     PoolError,
-    PoolUnavailableError,
     SteelyardError,
 )
 from steelyard.fleet.state import FleetState
@@ -33,11 +31,15 @@ from steelyard.pools.backend import (
     LlmChunk,
     LlmRequest,
     LlmUsage,
+    RelayBackend,
+    RelayedAnswer,
+    RelayRequest,
+    RelayTarget,
     ToolBackend,
     ToolOutcome,
     ToolRequest,
 )
-from steelyard.runtime.admission import Admission, step_cap
+from steelyard.runtime.attempts import Attempt, Attempts, MeteredTarget
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.meter import AttemptMeter
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
@@ -45,6 +47,8 @@ from steelyard.runtime.placing import Placing
 from steelyard.runtime.recorded_answer import recorded_llm
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.retry import pause_before_retry_s
+from steelyard.runtime.retry_budget import RetryBudget
+from steelyard.runtime.task_ids import TaskIds
 from steelyard.runtime.transcript import Transcript
 
 # `error_code` of attempts that were running when their worker died.
@@ -65,6 +69,27 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
     cost_usd: float
     attempt: int
+
+
+class AnswerTarget(RelayTarget, Protocol):
+    """Takes all that `Dispatcher.relay_llm` says."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was sent, so that a retry would be noticed."""
+        ...
+
+    def placed(self, decision: Decision) -> None:
+        """The step starts there; said again for every retry, and what came before is void."""
+        ...
+
+    async def chunk(self, chunk: LlmChunk) -> None:
+        """The next piece, from a pool that does not write OpenAI's wire itself."""
+        ...
+
+    def relayed(self, answer: RelayedAnswer) -> None:
+        """All events were handed on; this is what is left."""
+        ...
 
 
 class Dispatcher:
@@ -89,9 +114,14 @@ class Dispatcher:
         self._recorder = recorder
         self._llm_pools = dict(llm_pools)
         self._tool_pools = dict(tool_pools)
-        self._admission = Admission(recorder)
+        self._relays = {
+            name: pool for name, pool in self._llm_pools.items() if isinstance(pool, RelayBackend)
+        }
         self._placing = Placing(recorder, policy, outage_patience_s)
         self._tasks = OpenTasks()
+        self._attempts = Attempts(recorder, self._placing, self._tasks)
+        self._retries = RetryBudget()
+        self._ids = TaskIds()
 
     @property
     def state(self) -> FleetState:
@@ -123,6 +153,10 @@ class Dispatcher:
             self._placing.pool_came_back()
 
     # ------------------------------------------------------------------ tasks
+
+    def new_task_id(self) -> str:
+        """An id for a task that nobody has named."""
+        return self._ids.new()
 
     def open_task(
         self, task_id: str, agent: str, deadline_s: float | None, budget_usd: float | None
@@ -261,6 +295,7 @@ class Dispatcher:
             PoolError: The last attempt's failure.
         """
         done, first = False, step.attempt
+        self._retries.earn()
         while not done:
             given = False
             try:
@@ -273,6 +308,69 @@ class Dispatcher:
                 if given:
                     raise
                 step = await self._next_attempt(step, error, first)
+
+    async def relay_llm(self, step: Step, asked: RelayRequest, target: AnswerTarget) -> Settlement:
+        """Place and run an LLM step; pools that can hand their answer on byte for byte.
+
+        An attempt that fails before anything was sent is retried, placed anew. Cancelling this
+        cancels the work in the pool at once.
+
+        Args:
+            step: The step.
+            asked: What to ask the model.
+            target: Takes decisions, and events or chunks, and in the end what is left to be sent.
+
+        Returns:
+            What it used and cost.
+
+        Raises:
+            NoFeasiblePoolError: The policy refused the step.
+            BudgetExceededError: The policy refused it for its cost.
+            PoolError: The last attempt's failure.
+        """
+        first = step.attempt
+        self._retries.earn()
+        while True:
+            try:
+                return await self._relay_once(step, asked, target)
+            except PoolError as error:
+                if target.begun:
+                    raise
+                step = await self._next_attempt(step, error, first)
+
+    async def _relay_once(
+        self, step: Step, asked: RelayRequest, target: AnswerTarget
+    ) -> Settlement:
+        attempt = await self._attempts.place(step)
+        try:
+            await self._attempts.start(attempt)
+            decision = attempt.decision
+            target.placed(decision)
+            relay = self._relays.get(decision.pool)
+            if relay is None:
+                await self._hand_on_chunks(attempt, asked.request, target)
+            else:
+                metered = MeteredTarget(target, attempt.meter, self.now_s)
+                answer = await relay.relay(asked, decision.replica, metered)
+                metered.used(answer.usage)
+                target.relayed(answer)
+            attempt.outcome = "ok"
+        except PoolError as error:
+            attempt.failed(error)
+            raise
+        finally:
+            self._attempts.end(attempt)
+        return await self._settle(attempt.meter)
+
+    async def _hand_on_chunks(
+        self, attempt: Attempt, request: LlmRequest, target: AnswerTarget
+    ) -> None:
+        backend, meter = self._llm_pools[attempt.decision.pool], attempt.meter
+        async with aclosing(backend.complete(request, attempt.decision.replica)) as chunks:
+            async for chunk in chunks:
+                has_text = bool(chunk.text or chunk.tool_calls)
+                meter.piece(self.now_s(), chunk.usage, has_text=has_text)
+                await target.chunk(chunk)
 
     async def serve_llm_once(
         self, step: Step, request: LlmRequest, *, journal: bool = False
@@ -312,6 +410,7 @@ class Dispatcher:
             PoolError: The last attempt's failure.
         """
         first = step.attempt
+        self._retries.earn()
         while True:
             try:
                 return await self._attempt_tool(step, request)
@@ -321,7 +420,7 @@ class Dispatcher:
     async def _next_attempt(self, step: Step, error: PoolError, first: int) -> Step:
         """Wait for the step's next attempt; raises the error when there is none."""
         pause_s = pause_before_retry_s(error, step.attempt - first, self.now_s(), step.deadline_s)
-        if pause_s is None:
+        if pause_s is None or not self._retries.take():
             raise error
         await asyncio.sleep(pause_s)
         return msgspec.structs.replace(step, attempt=step.attempt + 1)
@@ -386,46 +485,23 @@ class Dispatcher:
     async def _attempt(self, step: Step) -> AsyncGenerator[tuple[Decision, AttemptMeter], None]:
         """Place the step and hold a place on its replica while the block runs.
 
-        Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
-        shows the policy the fleet it saw. Whatever way the block is left, its end is recorded.
+        Whatever way the block is left, its end is recorded.
         """
-        decision, now_s = await self._placing.decide(step)
-        self._admission.check_new(step)
-        self._admission.check_room(decision)
-        self._admission.place(step, decision, now_s)
-        spec = self._spec(decision.pool)
-        cap = step_cap(spec, step)
-        meter = AttemptMeter(step, spec)
-        self._tasks.step_submitted(step.task_id, step.step_id, step.parents)
-        outcome: AttemptOutcome = "cancelled"
-        failure: PoolError | None = None
+        attempt = await self._attempts.place(step)
         try:
-            if step.fence is not None:
-                # The lease is checked, and the attempt known to a later worker, before it runs.
-                await self._recorder.durable(step.task_id, step.fence)
-            await self._admission.enter(step, decision, cap)
-            meter.start(self.now_s())
-            yield decision, meter
-            outcome = "ok"
+            await self._attempts.start(attempt)
+            yield attempt.decision, attempt.meter
+            attempt.outcome = "ok"
         except PoolError as error:
-            outcome, failure = "failed", error
+            attempt.failed(error)
             raise
         finally:
-            ended = meter.finish(self.now_s(), outcome, failure)
-            self._admission.leave(ended, decision, cap, step.fence)
-            if outcome == "ok":
-                self._tasks.step_done(step.task_id, step.step_id)
+            self._attempts.end(attempt)
 
     async def _settle(self, meter: AttemptMeter) -> Settlement:
         event = meter.finished
         await self._recorder.durable(event.task_id, meter.fence)
         return Settlement(usage=event.usage, cost_usd=event.cost_usd, attempt=event.attempt)
-
-    def _spec(self, pool: str) -> PoolSpec:
-        for spec in self.state.pools:
-            if spec.name == pool:
-                return spec
-        raise PoolUnavailableError(f"pool {pool} left the fleet; the step can be placed again")
 
 
 def _lost_attempt(t_s: float, task_id: str, step_id: int, attempt: int) -> AttemptFinished:
