@@ -1,6 +1,7 @@
 """FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,6 +48,7 @@ class FleetState:
 
     def __init__(self) -> None:
         self._pools: list[PoolSpec] = []
+        self._specs: tuple[PoolSpec, ...] = ()
         self._index: dict[str, int] = {}
         self._offsets = np.zeros(1, dtype=np.int64)
         self._running = np.zeros(0, dtype=np.float64)
@@ -69,7 +71,7 @@ class FleetState:
     @property
     def pools(self) -> tuple[PoolSpec, ...]:
         """Specifications of all pools, in the order in which they joined."""
-        return tuple(self._pools)
+        return self._specs
 
     def spec(self, pool: str) -> PoolSpec | None:
         """Specification of a pool; None when there is no such pool."""
@@ -114,6 +116,27 @@ class FleetState:
         Returns:
             A snapshot that later events do not change.
         """
+        seen = self.glance(step, now_s)
+        return replace(
+            seen,
+            bid_usd_per_hour=seen.bid_usd_per_hour.copy(),
+            correction=seen.correction.copy(),
+            running=seen.running.copy(),
+            waiting=seen.waiting.copy(),
+            service_sum_s=seen.service_sum_s.copy(),
+            up=seen.up.copy(),
+        )
+
+    def glance(self, step: Step, now_s: float) -> FleetView:
+        """The same without copies, for a policy that answers before the next event.
+
+        Args:
+            step: The step to be placed.
+            now_s: Time on the log's clock.
+
+        Returns:
+            A view that shows the fleet as it is, later events included.
+        """
         call = step.call
         model = call.model if isinstance(call, LlmCall) else _MODELLESS
         max_output_tokens = float(call.max_output_tokens) if isinstance(call, LlmCall) else 0.0
@@ -122,17 +145,17 @@ class FleetState:
         account = self._tasks.get(step.task_id)
         return FleetView(
             now_s=now_s,
-            pools=tuple(self._pools),
+            pools=self._specs,
             arrays=self._arrays_for(model),
             rent_usd_per_hour=self._rent_usd_per_hour,
-            bid_usd_per_hour=self._bid_usd_per_hour.copy(),
-            correction=self._correction.copy(),
+            bid_usd_per_hour=self._bid_usd_per_hour,
+            correction=self._correction,
             closed=self._open_until_s <= now_s,
             offsets=self._offsets,
-            running=self._running.copy(),
-            waiting=self._waiting.copy(),
-            service_sum_s=self._service_sum_s.copy(),
-            up=self._up.copy(),
+            running=self._running,
+            waiting=self._waiting,
+            service_sum_s=self._service_sum_s,
+            up=self._up,
             cached_tokens=self._cached_tokens(step),
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
@@ -211,6 +234,7 @@ class FleetState:
         else:
             self._pools[index] = spec
             self._bid_usd_per_hour[index] = spec.usd_per_hour
+        self._specs = tuple(self._pools)
         # A new array, never a changed one: views share it.
         self._rent_usd_per_hour = np.array([one.usd_per_hour for one in self._pools])
         self._arrays.clear()
