@@ -1,6 +1,7 @@
 """`steelyard up`: the gateway as a server."""
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -64,10 +65,22 @@ async def _serve(settings: Settings) -> None:
             live_fleet(settings, load_catalog(), policy, log, _say) as dispatcher,
             serve(front, dispatcher, listener=listener, store=log) as server,
         ):
+            settle_memory()
             models = ", ".join(dispatcher.models())
             _say(f"serving {models} at {server.base_url} (log {settings.store.path})")
             await stop.wait()
             _say("stopping: open requests get a while to finish")
+
+
+def settle_memory() -> None:
+    """Tell the garbage collector that what is loaded by now stays, and to look less often.
+
+    A request leaves no cycles behind; looking through 60 MB of modules for some, every 700 new
+    objects, took a fifth of the gateway's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _say(what: str) -> None:

@@ -121,8 +121,7 @@ class RequestTask:
 
 def context_tokens(dispatcher: Dispatcher, model: str) -> int:
     """How long may prompt and answer be in the roomiest pool that serves the model?"""
-    curves = (spec.llm_curves.get(model) for spec in dispatcher.state.pools)
-    return max((curve.context_tokens for curve in curves if curve is not None), default=0)
+    return dispatcher.context_tokens(model)
 
 
 def surely_too_long(dispatcher: Dispatcher, model: str, input_tokens: int) -> bool:

@@ -18,6 +18,7 @@ from steelyard.domain.events import (
     TaskSubmitted,
     Usage,
 )
+from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
 from steelyard.errors import (
     PoolError,
@@ -122,6 +123,8 @@ class Dispatcher:
         self._attempts = Attempts(recorder, self._placing, self._tasks)
         self._retries = RetryBudget()
         self._ids = TaskIds()
+        self._seen_pools: tuple[PoolSpec, ...] | None = None
+        self._longest: dict[str, int] = {}
 
     @property
     def state(self) -> FleetState:
@@ -138,8 +141,22 @@ class Dispatcher:
 
     def models(self) -> tuple[str, ...]:
         """Which models can be asked for?"""
-        served = {model for spec in self.state.pools for model in spec.llm_curves}
-        return tuple(sorted(served))
+        return tuple(self._contexts())
+
+    def context_tokens(self, model: str) -> int:
+        """How long may prompt and answer be in the roomiest pool that serves the model?"""
+        return self._contexts().get(model, 0)
+
+    def _contexts(self) -> dict[str, int]:
+        """Longest context of every model, by name; made anew when the fleet changes."""
+        pools = self.state.pools
+        if pools is not self._seen_pools:
+            found: dict[str, int] = {}
+            for spec in pools:
+                for model, curve in spec.llm_curves.items():
+                    found[model] = max(found.get(model, 0), curve.context_tokens)
+            self._seen_pools, self._longest = pools, dict(sorted(found.items()))
+        return self._longest
 
     def ready(self) -> dict[str, int]:
         """How many replicas of each pool are up?"""

@@ -3,7 +3,7 @@
 from concurrent.futures import Future
 from typing import Protocol
 
-from steelyard.domain.events import Event
+from steelyard.domain.events import Event, StepPlaced, StepRefused
 
 
 class EventLog(Protocol):
@@ -19,8 +19,12 @@ class EventLog(Protocol):
         """
         ...
 
-    def durable(self) -> "Future[None]":
-        """When is everything appended so far safe?"""
+    def durable(self, waiting: int = 1) -> "Future[None]":
+        """When is everything appended so far safe?
+
+        Args:
+            waiting: How many wait for this answer; groups are as large as the crowd.
+        """
         ...
 
     def is_lost(self, task_id: str, fence: int) -> bool:
@@ -34,9 +38,9 @@ class EventLog(Protocol):
 
 def task_of(event: Event) -> str | None:
     """Which task is an event about? None when it is about the fleet."""
-    step = getattr(event, "step", None)
-    found = getattr(event, "task_id", None) if step is None else step.task_id
-    return None if found is None else str(found)
+    if isinstance(event, StepPlaced | StepRefused):
+        return event.step.task_id
+    return getattr(event, "task_id", None)
 
 
 class MemoryEventLog:
@@ -49,7 +53,7 @@ class MemoryEventLog:
         """Take one more event; there are no leases here, so none is dropped."""
         self.events.append(event)
 
-    def durable(self) -> "Future[None]":
+    def durable(self, waiting: int = 1) -> "Future[None]":
         """Memory is as safe at once as it ever gets."""
         done: Future[None] = Future()
         done.set_result(None)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, get_args
 
 import msgspec
 
@@ -20,6 +20,7 @@ B = TypeVar("B")
 
 _PAGE = 10_000
 
+_TAGS = {kind: str(kind.__struct_config__.tag) for kind in get_args(Event)}
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
@@ -52,13 +53,16 @@ class EventStore:
         """
         self._writer.write(event_row(event, fence))
 
-    def durable(self) -> Future[None]:
+    def durable(self, waiting: int = 1) -> Future[None]:
         """When is everything appended so far on disk?
+
+        Args:
+            waiting: How many wait for this answer; groups are as large as the crowd.
 
         Returns:
             A future that is done then; it fails with StoreError when the commit fails.
         """
-        return self._writer.durable()
+        return self._writer.durable(waiting)
 
     def is_lost(self, task_id: str, fence: int) -> bool:
         """Was an event dropped because another worker holds the task?"""
@@ -188,7 +192,7 @@ def event_row(event: Event, fence: int | None) -> EventRow:
     """An event as it is stored."""
     return EventRow(
         event.t_s,
-        str(event.__struct_config__.tag),
+        _TAGS[type(event)],
         task_of(event),
         _encoder.encode(event),
         fence,
