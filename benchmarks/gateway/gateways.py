@@ -111,7 +111,7 @@ class Gateway:
 
 
 def steelyard(python: str = sys.executable) -> Gateway:
-    """This project, with a key, a policy that has three pools to choose from, and the log on disk."""
+    """This project, with a key, three pools for the policy, and the log on disk."""
 
     def command(folder: Path, port: int, upstream: int) -> list[str]:
         (folder / "keys").write_text(KEY + "\n")
@@ -216,7 +216,7 @@ def _first_answer(port: int, key: str, started_s: float, process: subprocess.Pop
         if process.poll() is not None:
             raise RuntimeError(f"it ended with status {process.returncode}; see its output.txt")
         try:
-            asked = urllib.request.Request(url, body, headers)  # noqa: S310
+            asked = urllib.request.Request(url, body, headers)
             with urllib.request.urlopen(asked, timeout=10.0) as answer:  # noqa: S310
                 answer.read()
                 return time.monotonic() - started_s

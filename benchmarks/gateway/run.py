@@ -153,8 +153,10 @@ def _measure(
 def _load_all(asked: argparse.Namespace, port: int, key: str, pid: int | None) -> dict[str, float]:
     prompt = "word " * (asked.prompt_bytes // 5)
     target = {"port": port, "key": key, "model": "mock", "prompt": prompt}
-    _load({**target, "mode": "closed", "connections": 32, "seconds": 1.0}, None)
-    full, cpu = _load({**target, "mode": "closed", "connections": 32, "seconds": asked.seconds}, pid)
+    _load({**target, "mode": "closed", "connections": 32, "seconds": 1.0}, None)  # warms up
+    full, cpu = _load(
+        {**target, "mode": "closed", "connections": 32, "seconds": asked.seconds}, pid
+    )
     told = {
         "cpu_us": cpu / max(1, full["requests"]) * 1e6,
         "cores": cpu / full["seconds"],

@@ -1,8 +1,10 @@
 """FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from steelyard.domain.events import (
@@ -67,6 +69,17 @@ class FleetState:
         self._estimates: dict[tuple[str, str], StepEstimate] = {}
         self._tasks: dict[str, TaskAccount] = {}
         self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
+        # By class: a chain of cases would be walked with every event of every request.
+        self._takes: dict[type[Any], Callable[[Any], None]] = {
+            PoolAdded: self._add_pool,
+            BidChanged: self._change_bid,
+            ReplicaChanged: self._change_replica,
+            TaskSubmitted: self._open_task,
+            StepPlaced: self._place,
+            AttemptStarted: self._start,
+            AttemptFinished: self._finish,
+            TaskFinished: self._close_task,
+        }
 
     @property
     def pools(self) -> tuple[PoolSpec, ...]:
@@ -84,27 +97,10 @@ class FleetState:
         Args:
             event: The next event of the log.
         """
-        match event:
-            case PoolAdded():
-                self._add_pool(event.spec)
-            case BidChanged():
-                self._bid_usd_per_hour[self._index[event.pool]] = event.bid_usd_per_hour
-            case ReplicaChanged():
-                self._change_replica(event)
-            case TaskSubmitted():
-                self._tasks[event.task_id] = TaskAccount(event.agent)
-                if len(self._tasks) > _MAX_OPEN_TASKS:
-                    self._tasks.pop(next(iter(self._tasks)))
-            case StepPlaced():
-                self._place(event)
-            case AttemptStarted():
-                self._start(event)
-            case AttemptFinished():
-                self._finish(event)
-            case TaskFinished():
-                self._close_task(event)
-            case _:  # A refusal changes nothing in the fleet.
-                pass
+        take = self._takes.get(type(event))
+        # A refusal changes nothing in the fleet, and a task's own steps neither.
+        if take is not None:
+            take(event)
 
     def view(self, step: Step, now_s: float) -> FleetView:
         """What does the fleet look like to this step, now?
@@ -117,7 +113,7 @@ class FleetState:
             A snapshot that later events do not change.
         """
         seen = self.glance(step, now_s)
-        return replace(
+        return msgspec.structs.replace(
             seen,
             bid_usd_per_hour=seen.bid_usd_per_hour.copy(),
             correction=seen.correction.copy(),
@@ -220,7 +216,16 @@ class FleetState:
                 cached[self._offsets[pool] + replica] = tokens
         return cached
 
-    def _add_pool(self, spec: PoolSpec) -> None:
+    def _change_bid(self, event: BidChanged) -> None:
+        self._bid_usd_per_hour[self._index[event.pool]] = event.bid_usd_per_hour
+
+    def _open_task(self, event: TaskSubmitted) -> None:
+        self._tasks[event.task_id] = TaskAccount(event.agent)
+        if len(self._tasks) > _MAX_OPEN_TASKS:
+            self._tasks.pop(next(iter(self._tasks)))
+
+    def _add_pool(self, event: PoolAdded) -> None:
+        spec = event.spec
         index = self._index.get(spec.name)
         if index is None:
             self._index[spec.name] = len(self._pools)

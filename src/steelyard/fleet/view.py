@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -13,8 +14,7 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class PoolRow:
+class PoolRow(msgspec.Struct, frozen=True):
     """One pool's column of `LlmArrays` as plain numbers, for fleets of few pools.
 
     Attributes:
@@ -78,8 +78,7 @@ class ToolArrays:
     slots: FloatArray
 
 
-@dataclass(frozen=True, slots=True)
-class FleetView:
+class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """The fleet at one moment, as one step sees it.
 
     Attributes:

@@ -5,6 +5,9 @@ dashboards need little change; seconds, tokens and USD are in the names. Everyth
 tasks and HTTP requests.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from steelyard.domain.events import (
@@ -60,6 +63,16 @@ class Metrics:
 
     def __init__(self) -> None:
         self._attempts: dict[tuple[str, int, int], _OpenAttempt] = {}
+        self._takes: dict[type[Any], Callable[[Any], None]] = {
+            PoolAdded: self._add_pool,
+            ReplicaChanged: self._change_replica,
+            TaskSubmitted: self._open_task,
+            TaskFinished: self._close_task,
+            StepPlaced: self._place,
+            StepRefused: self._refuse,
+            AttemptStarted: self._start,
+            AttemptFinished: self._finish,
+        }
         self._pools: dict[str, _PoolCells] = {}
         self._http_cells: dict[tuple[str, int], list[float]] = {}
         self._replicas_down: dict[str, set[int]] = {}
@@ -116,28 +129,25 @@ class Metrics:
         Args:
             event: The next event of the log.
         """
-        match event:
-            case PoolAdded():
-                self._add_pool(event)
-            case ReplicaChanged():
-                self._change_replica(event)
-            case TaskSubmitted():
-                self._open_cell[0] += 1.0
-            case TaskFinished():
-                self._open_cell[0] -= 1.0
-                self._tasks_done.add(1.0, status=event.status)
-            case StepPlaced():
-                key = (event.step.task_id, event.step.step_id, event.step.attempt)
-                self._attempts[key] = _OpenAttempt(event.decision.pool, event.t_s)
-                self._pool(event.decision.pool).waiting[0] += 1.0
-            case StepRefused():
-                self._refused.add(1.0, cause=event.refusal.cause)
-            case AttemptStarted():
-                self._start(event)
-            case AttemptFinished():
-                self._finish(event)
-            case _:
-                pass
+        take = self._takes.get(type(event))
+        if take is not None:
+            take(event)
+
+    def _open_task(self, _: TaskSubmitted) -> None:
+        self._open_cell[0] += 1.0
+
+    def _close_task(self, event: TaskFinished) -> None:
+        self._open_cell[0] -= 1.0
+        self._tasks_done.add(1.0, status=event.status)
+
+    def _place(self, event: StepPlaced) -> None:
+        step, pool = event.step, event.decision.pool
+        key = (step.task_id, step.step_id, step.attempt)
+        self._attempts[key] = _OpenAttempt(pool, event.t_s)
+        self._pool(pool).waiting[0] += 1.0
+
+    def _refuse(self, event: StepRefused) -> None:
+        self._refused.add(1.0, cause=event.refusal.cause)
 
     def http_request(self, path: str, status: int) -> None:
         """Count one HTTP request.

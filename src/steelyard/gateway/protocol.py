@@ -72,6 +72,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self._break_off(400, "the request is not valid HTTP/1.1")
         except httptools.HttpParserUpgrade:
             self._break_off(400, "protocol upgrades are not served; send plain HTTP/1.1")
+        self._watch_progress()
+
+    def _watch_progress(self) -> None:
+        """Start the clock of what has not come whole, and bound the head."""
         if self._refused or self.transport.is_closing():
             return
         if not self._in_head:
@@ -132,8 +136,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.expect_100_continue:
             if exchange.refusal is not None:
                 # Its body has not been sent, and now never will be.
-                exchange.keep_alive = False
-            elif self.cycle is None or self.cycle.response_complete:
+                self._give_up(exchange, exchange.refusal)
+            elif not self._is_busy():
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -163,8 +167,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._stop_timer()
         exchange.body_is_whole()
-        before: Any = self.cycle
-        if before is not None and not before.response_complete:
+        if self._is_busy():
             # Pipelined: its turn comes when the one before is answered.
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -216,8 +219,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = None
         if self.transport.is_closing():
             return
-        cycle: Any = self.cycle
-        is_busy = cycle is not None and not cycle.response_complete
+        is_busy = self._is_busy()
         idle_s = self.loop.time() - self._idle_since_s
         left_s = self.timeout_keep_alive if is_busy else self.timeout_keep_alive - idle_s
         if left_s <= 0.001 and self._in_head and not self._head_bytes:
@@ -243,6 +245,11 @@ class GatewayProtocol(HttpToolsProtocol):
         exchange.task = task
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def _is_busy(self) -> bool:
+        """Is a response under way?"""
+        cycle: Any = self.cycle
+        return cycle is not None and not cycle.response_complete
 
     def _check_room(self) -> None:
         limit = self.limits.max_connections

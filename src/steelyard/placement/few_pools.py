@@ -7,7 +7,8 @@ same decision to the last bit; a test compares them.
 """
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 from steelyard.domain.decision import Decision, PoolVerdict, Refusal, Verdict
 from steelyard.domain.task import LlmCall, Step
@@ -24,8 +25,7 @@ _USUAL_STEPS = 20.0
 _SHORTEST_S = 1e-9
 
 
-@dataclass(slots=True)
-class PoolScore:
+class PoolScore(msgspec.Struct, kw_only=True, gc=False):
     """The step in one pool that can run it; see `Predictions` for the meaning of each."""
 
     pool: int
@@ -104,13 +104,16 @@ def score(step: Step, view: FleetView, arrays: LlmArrays) -> list[PoolScore | Ve
             scores.append("down")
             continue
         one = _score(step, view, row, price, (replicas, at))
-        one.pool, one.replica = pool, at - first
+        one.pool = pool
+        one.replica = at - first
         scores.append(one)
     return scores
 
 
 def _candidate(replicas: Replicas, first: int, end: int, cap: float, drawn: int) -> int:
     """As `cached_then_two_choices`: place of the replica in the arrays, or -1."""
+    if end - first == 1:
+        return first if replicas.up[first] else -1
     up = [at for at in range(first, end) if replicas.up[at]]
     if not up:
         return -1

@@ -298,16 +298,21 @@ def _more(headers: Mapping[str, str]) -> bytes:
 
 
 def _checked_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    # What urlsplit lets through and a request line does not hold.
-    valid = valid and url.isprintable() and " " not in url and parts.path.isascii()
-    if not valid or "@" in url or "?" in url or "#" in url:
+    if not _is_url(url):
         shown = url.rpartition("@")[2]
         raise ConfigError(
             f"The base URL {shown!r} must be http(s)://HOST[:PORT]/v1, without user and query."
         )
     return url.rstrip("/")
+
+
+def _is_url(url: str) -> bool:
+    # What urlsplit lets through and a request line does not hold comes first.
+    if not url.isprintable() or any(one in url for one in "@?# "):
+        return False
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and has_host and parts.path.isascii()

@@ -176,7 +176,7 @@ class HttpConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(PoolProtocolError(f"{self._host.url} speaks no HTTP: {error}."))
-        if self._handler is not None and not self._answered:
+        if not self._answered:
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES:
                 self._fail(PoolProtocolError(f"{self._host.url} sent headers without end."))
