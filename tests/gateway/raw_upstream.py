@@ -32,7 +32,7 @@ def piece(text: str, finish: str | None = None) -> bytes:
 
 
 def usage_event() -> bytes:
-    told = {"id": "up-1", "choices": [], "usage": WHOLE["usage"]}
+    told: dict[str, Any] = {"id": "up-1", "choices": [], "usage": WHOLE["usage"]}
     return b"data: " + json.dumps(told).encode() + b"\n\n"
 
 

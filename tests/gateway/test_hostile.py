@@ -120,6 +120,14 @@ async def test_a_client_that_waits_for_100_continue_gets_it_or_the_refusal(
         writer.close()
 
 
+async def test_a_body_that_never_ends_is_given_up_on_every_path(start: Start) -> None:
+    async with start(settings=GatewaySettings(limits=LIMITS)) as rig:
+        for path in (b"/healthz", b"/nope", b"/v1/nope", b"/v1/chat/completions"):
+            head = b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+            # `exchange` fails when the connection stays open.
+            assert (await exchange(rig, [head, b"{"])).startswith(b"HTTP/1.1 4"), path
+
+
 async def test_one_who_may_not_ask_is_told_before_the_body_is_kept(start: Start) -> None:
     settings = GatewaySettings(api_keys=("k",), limits=LIMITS)
     async with start(settings=settings) as rig:

@@ -33,10 +33,13 @@ END = chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 @asynccontextmanager
 async def rig_of(
-    start: Start, script: Script, settings: GatewaySettings | None = None, **limits: float
+    start: Start,
+    script: Script,
+    limits: EndpointLimits | None = None,
+    settings: GatewaySettings | None = None,
 ) -> AsyncGenerator[tuple[Rig, RawUpstream]]:
     async with raw_upstream(script) as (upstream, url):
-        pool = OpenAiEndpointPool([url], ["m"], limits=EndpointLimits(**limits))  # type: ignore[arg-type]
+        pool = OpenAiEndpointPool([url], ["m"], limits=limits)
         await pool.start()
         try:
             async with start(pool, settings=settings) as rig:
@@ -178,7 +181,7 @@ async def test_an_upstream_that_fails_before_the_first_event_is_tried_again(star
         else:
             await call.send(STREAM + chunk(piece("one", "stop")) + END)
 
-    async with rig_of(start, script, probe_s=0.01) as (rig, upstream):
+    async with rig_of(start, script, EndpointLimits(probe_s=0.01)) as (rig, upstream):
         status, received, _ = await post(rig, STREAMED)
         outcomes = [event.outcome for event in rig.of_kind(AttemptFinished)]
     assert (status, received) == (200, piece("one", "stop") + b"data: [DONE]\n\n")
@@ -201,16 +204,16 @@ async def test_connections_are_reused_and_one_that_ended_meanwhile_is_replaced(
 
 @pytest.mark.parametrize(
     ("limits", "body", "status"),
-    [({"first_token_s": 0.1}, STREAMED, 504), ({"answer_s": 0.1}, ASK, 504)],
+    [(EndpointLimits(first_token_s=0.1), STREAMED, 504), (EndpointLimits(answer_s=0.1), ASK, 504)],
 )
 async def test_a_silent_upstream_is_given_up(
-    start: Start, limits: dict[str, float], body: Any, status: int
+    start: Start, limits: EndpointLimits, body: Any, status: int
 ) -> None:
     async def script(call: Call) -> None:
         await call.left.wait()
 
     headers = {"Steelyard-Deadline": "0.2", "Steelyard-On-Miss": "run_late"}
-    async with rig_of(start, script, **limits) as (rig, _):
+    async with rig_of(start, script, limits) as (rig, _):
         assert (await post(rig, body, headers))[0] == status
 
 
@@ -219,7 +222,7 @@ async def test_a_gap_that_is_too_long_ends_the_stream_with_an_error_event(start:
         await call.send(STREAM + chunk(piece("one")))
         await call.left.wait()
 
-    async with rig_of(start, script, gap_s=0.1) as (rig, _):
+    async with rig_of(start, script, EndpointLimits(gap_s=0.1)) as (rig, _):
         _, received, _ = await post(rig, STREAMED)
     assert b'"code":"pool_timeout"' in received
 
@@ -299,7 +302,7 @@ async def test_an_answer_longer_than_the_limit_of_time_is_504_and_ends_upstream(
         await call.left.wait()
 
     settings = GatewaySettings(limits=GatewayLimits(request_timeout_s=0.1))
-    async with rig_of(start, script, settings) as (rig, upstream):
+    async with rig_of(start, script, settings=settings) as (rig, upstream):
         assert (await post(rig, ASK))[0] == 504
         async with asyncio.timeout(5.0):
             await upstream.calls[0].left.wait()

@@ -291,6 +291,8 @@ def test_few_pools_are_scored_as_arrays_are_to_the_last_bit(
     step = msgspec.structs.replace(step, call=call)
     for pool, replica in holders:
         if pool < len(fleet) and replica < fleet[pool].replicas:
-            state._prefixes.add((pool, replica), call.prefix_hashes, call.prefix_tokens)
+            state._prefixes.add(  # pyright: ignore[reportPrivateUsage]
+                (pool, replica), call.prefix_hashes, call.prefix_tokens
+            )
     view = state.view(step, 20.0)
     assert OURS(step, view) == OURS.by_arrays(step, view)

@@ -103,7 +103,7 @@ async def test_refuses_more_connections_than_allowed() -> None:
     async with host_of(script, connections=1) as host:
         first = asyncio.create_task(ask(host))
         async with asyncio.timeout(5.0):
-            while not host._open:  # noqa: ASYNC110
+            while not host._open:  # pyright: ignore[reportPrivateUsage]  # noqa: ASYNC110
                 await asyncio.sleep(0)
         with pytest.raises(PoolOverloadedError):
             await ask(host)

@@ -33,6 +33,7 @@ class GatewayProtocol(HttpToolsProtocol):
     instances: `admit` refuses by the head alone, `serve` answers.
     """
 
+    parser: httptools.HttpRequestParser
     limits = GatewayLimits()
     admit: Admit
     serve: Serve
@@ -79,7 +80,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         if not self._in_head:
-            if self._reading is not None and self._timer is None:
+            if self._timer is None:
                 self._start_timer(self.limits.body_timeout_s)
         elif self._head_bytes > self.limits.head_bytes:
             self._break_off(431, "the head of the request is too long")
@@ -160,12 +161,12 @@ class GatewayProtocol(HttpToolsProtocol):
         """The request is whole; the next bytes are the head of the next one."""
         self._in_head = True
         self._head_bytes = 0
+        self._stop_timer()
         exchange, self._reading = self._reading, None
         if exchange is None:
             if not self._refused:
                 super().on_message_complete()
             return
-        self._stop_timer()
         exchange.body_is_whole()
         if self._is_busy():
             # Pipelined: its turn comes when the one before is answered.
@@ -222,7 +223,8 @@ class GatewayProtocol(HttpToolsProtocol):
         is_busy = self._is_busy()
         idle_s = self.loop.time() - self._idle_since_s
         left_s = self.timeout_keep_alive if is_busy else self.timeout_keep_alive - idle_s
-        if left_s <= 0.001 and self._in_head and not self._head_bytes:
+        # A request that has begun has a clock of its own.
+        if left_s <= 0.001 and self._timer is None:
             self.transport.close()
             return
         self.timeout_keep_alive_task = self.loop.call_later(

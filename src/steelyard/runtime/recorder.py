@@ -93,7 +93,7 @@ class Recorder:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_wake, waiting, done)
 
-        self.log.durable(len(waiting)).add_done_callback(committed)
+        self.log.durable().add_done_callback(committed)
 
 
 def _wake(waiting: list[asyncio.Future[None]], done: "Future[None]") -> None:

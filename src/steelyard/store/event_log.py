@@ -19,12 +19,8 @@ class EventLog(Protocol):
         """
         ...
 
-    def durable(self, waiting: int = 1) -> "Future[None]":
-        """When is everything appended so far safe?
-
-        Args:
-            waiting: How many wait for this answer; groups are as large as the crowd.
-        """
+    def durable(self) -> "Future[None]":
+        """When is everything appended so far safe?"""
         ...
 
     def is_lost(self, task_id: str, fence: int) -> bool:
@@ -53,7 +49,7 @@ class MemoryEventLog:
         """Take one more event; there are no leases here, so none is dropped."""
         self.events.append(event)
 
-    def durable(self, waiting: int = 1) -> "Future[None]":
+    def durable(self) -> "Future[None]":
         """Memory is as safe at once as it ever gets."""
         done: Future[None] = Future()
         done.set_result(None)

@@ -53,16 +53,13 @@ class EventStore:
         """
         self._writer.write(event_row(event, fence))
 
-    def durable(self, waiting: int = 1) -> Future[None]:
+    def durable(self) -> Future[None]:
         """When is everything appended so far on disk?
-
-        Args:
-            waiting: How many wait for this answer; groups are as large as the crowd.
 
         Returns:
             A future that is done then; it fails with StoreError when the commit fails.
         """
-        return self._writer.durable(waiting)
+        return self._writer.durable()
 
     def is_lost(self, task_id: str, fence: int) -> bool:
         """Was an event dropped because another worker holds the task?"""

@@ -18,8 +18,8 @@ _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 # Rows that nobody waits for are on disk after this time at the latest.
 _LINGER_S = 0.01
-# Where a group had so many waiters, the next one waits so long for more of them.
-_BUSY_WAITERS = 4
+# Where a group had so many rows (a request has five), the next one waits so long for more.
+_BUSY_ROWS = 20
 _BUSY_LINGER_S = 0.001
 
 _SIGNAL = str(SignalSent.__struct_config__.tag)
@@ -46,8 +46,7 @@ class GroupWriter:
         self._queue: list[EventRow | tuple[Call, Future[Any]]] = []
         self._calls = 0
         self._waiters: list[Future[None]] = []
-        self._asked = 0
-        self._last_waiters = 0
+        self._last_rows = 0
         self._lost: set[tuple[str, int]] = set()
         self._failure: StoreError | None = None
         self._closing = False
@@ -87,12 +86,8 @@ class GroupWriter:
                 self._changed.notify()
         return future
 
-    def durable(self, waiting: int = 1) -> Future[None]:
-        """When is everything queued so far on disk?
-
-        Args:
-            waiting: How many wait for this answer.
-        """
+    def durable(self) -> Future[None]:
+        """When is everything queued so far on disk?"""
         waiter: Future[None] = Future()
         # Whoever waits may give up (asyncio.wrap_future cancels what it wraps); the writer's
         # thread must not trip over that.
@@ -102,7 +97,6 @@ class GroupWriter:
                 waiter.set_exception(self._failure or self._closed())
             else:
                 self._waiters.append(waiter)
-                self._asked += waiting
                 # While it lingers for others, one more is no reason to wake up.
                 if len(self._waiters) == 1:
                     self._changed.notify()
@@ -142,15 +136,14 @@ class GroupWriter:
             self._changed.wait_for(lambda: self._queue or self._urgent())
             # Rows alone linger: whoever needs them on disk will say so, with more rows maybe.
             self._changed.wait_for(self._urgent, timeout=_LINGER_S)
-            if self._last_waiters >= _BUSY_WAITERS and not self._calls and not self._closing:
+            if self._last_rows >= _BUSY_ROWS and not self._calls and not self._closing:
                 # Busy: a commit costs as much CPU for one waiter as for fifty, and others are
                 # about to come. When few come, nobody is kept waiting.
                 self._changed.wait_for(self._hurried, timeout=_BUSY_LINGER_S)
             queue, self._queue = self._queue, []
             self._calls = 0
             waiters, self._waiters = self._waiters, []
-            self._last_waiters = self._asked
-            self._asked = 0
+            self._last_rows = len(queue)
             if not queue and not waiters:
                 return not self._closing
         results: list[Any] = []
