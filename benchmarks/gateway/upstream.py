@@ -95,7 +95,7 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             # Routers ask whether this is HTTP/2; it is not.
             if self._transport is not None:
                 self._transport.close()
