@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format bench docs lock clean
+.PHONY: install demo test check fuzz format bench docs lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -32,6 +32,9 @@ check: $(STAMP)  ## Format, lint, types, import contracts.
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+fuzz: $(STAMP)  ## Send hostile HTTP to a gateway for ten minutes.
+	$(BIN)/python scripts/fuzz_gateway.py --seconds 600
 
 bench: $(STAMP)  ## Run the benchmarks that need no data; each prints machine, date and seed.
 	for program in benchmarks/planner.py benchmarks/simulator.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done

@@ -84,7 +84,7 @@ def pool_spec(name: str, model: str, cap: int = 8, context_tokens: int = 8192) -
 
 
 @asynccontextmanager
-async def _start(
+async def start_gateway(
     pool: LlmBackend | None = None,
     settings: GatewaySettings | None = None,
     cap: int = 8,
@@ -108,4 +108,4 @@ async def _start(
 
 @pytest.fixture
 def start() -> Start:
-    return _start
+    return start_gateway

@@ -272,3 +272,28 @@ def test_slack_for_the_queue_leaves_out_the_predicted_wait(llm_pool: PoolSpec) -
     assert isinstance(queued, Decision)
     assert queued.predicted_wait_s > 0.0
     assert queued.slack_at_start_s == pytest.approx(alone.slack_at_start_s)
+
+
+warm = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=6)
+
+
+@given(fleets, st.lists(st.tuples(steps, st.booleans()), max_size=12), steps, warm)
+def test_few_pools_are_scored_as_arrays_are_to_the_last_bit(
+    fleet: tuple[PoolSpec, ...],
+    work: list[tuple[Step, bool]],
+    step: Step,
+    holders: list[tuple[int, int]],
+) -> None:
+    state = state_of(fleet, work)
+    assert isinstance(step.call, LlmCall)
+    call = msgspec.structs.replace(
+        step.call, prefix_hashes=(7,), prefix_tokens=(step.call.input_tokens // 2 + 1,)
+    )
+    step = msgspec.structs.replace(step, call=call)
+    for pool, replica in holders:
+        if pool < len(fleet) and replica < fleet[pool].replicas:
+            state._prefixes.add(  # pyright: ignore[reportPrivateUsage]
+                (pool, replica), call.prefix_hashes, call.prefix_tokens
+            )
+    view = state.view(step, 20.0)
+    assert OURS(step, view) == OURS.by_arrays(step, view)

@@ -48,7 +48,7 @@ async def pool_of(handler: Handler, **limits: float) -> AsyncGenerator[OpenAiEnd
             [url],
             models=["m"],
             api_key=KEY,
-            limits=EndpointLimits(**limits),
+            limits=msgspec.convert(limits, EndpointLimits),
             headers={"X-Pool": "1"},
         )
         await pool.start()

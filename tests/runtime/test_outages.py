@@ -17,7 +17,7 @@ from tests.store.postgres_server import PostgresServer
 
 from steelyard.domain.events import AttemptFinished, StepPlaced, TaskFinished, TaskResumed
 from steelyard.runtime.context import TaskContext
-from steelyard.runtime.definitions import task, tool
+from steelyard.runtime.definitions import AgentTask, task, tool
 from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.runtime.worker import WorkerSettings
 from steelyard.store.event_store import EventStore, iter_events, read_store
@@ -115,9 +115,26 @@ async def test_another_program_holds_the_sqlite_file_for_longer_than_it_is_waite
     assert held.is_set()
 
 
+def _lingerer(over: asyncio.Event) -> AgentTask[TaskContext, [], int]:
+    """The same, but no task is done before `over`: there is time to take it from its worker."""
+
+    @task(name="spender")
+    async def lingerer(ctx: TaskContext) -> int:
+        total = 0
+        for number in range(STEPS):
+            total += await ctx.tool(pay)
+            total += await ctx.step(lambda: 1)
+            if number == STEPS // 2:
+                await over.wait()
+        return total
+
+    return lingerer
+
+
 async def test_a_clock_that_jumps_makes_work_twice_and_never_two_histories(path: Path) -> None:
     jump_s = 0.0
     over = asyncio.Event()
+    lingerer = _lingerer(over)
 
     async def jump() -> None:
         nonlocal jump_s
@@ -132,12 +149,12 @@ async def test_a_clock_that_jumps_makes_work_twice_and_never_two_histories(path:
 
     with SqliteEventLog(path, clock_s) as one, SqliteEventLog(path, clock_s) as two:
         async with (
-            paid_worker(one, spender, settings=SHORT) as first,
-            paid_worker(two, spender, settings=SHORT),
+            paid_worker(one, lingerer, settings=SHORT) as first,
+            paid_worker(two, lingerer, settings=SHORT),
         ):
             jumping = asyncio.create_task(jump())
             for number in range(TASKS):
-                await first.submit(spender, f"t{number}", FREE, {})
+                await first.submit(lingerer, f"t{number}", FREE, {})
             async with asyncio.timeout(60):
                 while not any(isinstance(event, TaskResumed) for event in read_store(one)):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)

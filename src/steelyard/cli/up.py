@@ -1,6 +1,7 @@
 """`steelyard up`: the gateway as a server."""
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -65,10 +66,21 @@ async def _serve(settings: Settings, where: str) -> None:
             live_fleet(settings, load_catalog(), policy, log, _say) as dispatcher,
             serve(front, dispatcher, listener=listener, store=log) as server,
         ):
+            settle_memory()
             models = ", ".join(dispatcher.models())
             _say(f"serving {models} at {server.base_url} (log {log.where})")
             await stop.wait()
             _say("stopping: open requests get a while to finish")
+
+
+def settle_memory() -> None:
+    """Tell the garbage collector that what is loaded by now stays, and to look less often.
+
+    A request leaves no cycles behind, and the modules are 60 MB to look through for some.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _say(what: str) -> None:

@@ -1,7 +1,10 @@
 """FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from steelyard.domain.events import (
@@ -57,6 +60,7 @@ class FleetState:
 
     def __init__(self) -> None:
         self._pools: list[PoolSpec] = []
+        self._specs: tuple[PoolSpec, ...] = ()
         self._index: dict[str, int] = {}
         self._offsets = np.zeros(1, dtype=np.int64)
         self._running = np.zeros(0, dtype=np.float64)
@@ -75,11 +79,29 @@ class FleetState:
         self._estimates: dict[tuple[str, str], StepEstimate] = {}
         self._tasks: dict[str, TaskAccount] = {}
         self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
+        # By class: a chain of cases would be walked with every event of every request.
+        self._takes: dict[type[Any], Callable[[Any], None]] = {
+            PoolAdded: self._add_pool,
+            BidChanged: self._change_bid,
+            ReplicaChanged: self._change_replica,
+            TaskSubmitted: self._open_task,
+            StepPlaced: self._place,
+            AttemptStarted: self._start,
+            AttemptFinished: self._finish,
+            TaskFinished: self._close_task,
+            StepWaiting: self._reserve_child,
+            StepRecorded: self._charge_child,
+        }
 
     @property
     def pools(self) -> tuple[PoolSpec, ...]:
         """Specifications of all pools, in the order in which they joined."""
-        return tuple(self._pools)
+        return self._specs
+
+    def spec(self, pool: str) -> PoolSpec | None:
+        """Specification of a pool; None when there is no such pool."""
+        index = self._index.get(pool)
+        return None if index is None else self._pools[index]
 
     def apply(self, event: Event) -> None:
         """Take one event into account.
@@ -87,27 +109,10 @@ class FleetState:
         Args:
             event: The next event of the log.
         """
-        match event:
-            case PoolAdded():
-                self._add_pool(event.spec)
-            case BidChanged():
-                self._bid_usd_per_hour[self._index[event.pool]] = event.bid_usd_per_hour
-            case ReplicaChanged():
-                self._change_replica(event)
-            case TaskSubmitted():
-                self._tasks[event.task_id] = TaskAccount(event.agent, submitted_s=event.t_s)
-                if len(self._tasks) > _MAX_OPEN_TASKS:
-                    self._tasks.pop(next(iter(self._tasks)))
-            case StepPlaced():
-                self._place(event)
-            case AttemptStarted():
-                self._start(event)
-            case AttemptFinished():
-                self._finish(event)
-            case TaskFinished():
-                self._close_task(event)
-            case _:  # Nothing else changes the fleet; a child changes its parent's books.
-                self._account_child(event)
+        take = self._takes.get(type(event))
+        # Nothing else changes the fleet.
+        if take is not None:
+            take(event)
 
     def view(self, step: Step, now_s: float) -> FleetView:
         """What does the fleet look like to this step, now?
@@ -119,6 +124,27 @@ class FleetState:
         Returns:
             A snapshot that later events do not change.
         """
+        seen = self.glance(step, now_s)
+        return msgspec.structs.replace(
+            seen,
+            bid_usd_per_hour=seen.bid_usd_per_hour.copy(),
+            correction=seen.correction.copy(),
+            running=seen.running.copy(),
+            waiting=seen.waiting.copy(),
+            service_sum_s=seen.service_sum_s.copy(),
+            up=seen.up.copy(),
+        )
+
+    def glance(self, step: Step, now_s: float) -> FleetView:
+        """The same without copies, for a policy that answers before the next event.
+
+        Args:
+            step: The step to be placed.
+            now_s: Time on the log's clock.
+
+        Returns:
+            A view that shows the fleet as it is, later events included.
+        """
         call = step.call
         model = call.model if isinstance(call, LlmCall) else _MODELLESS
         max_output_tokens = float(call.max_output_tokens) if isinstance(call, LlmCall) else 0.0
@@ -127,17 +153,17 @@ class FleetState:
         account = self._tasks.get(step.task_id)
         return FleetView(
             now_s=now_s,
-            pools=tuple(self._pools),
+            pools=self._specs,
             arrays=self._arrays_for(model),
             rent_usd_per_hour=self._rent_usd_per_hour,
-            bid_usd_per_hour=self._bid_usd_per_hour.copy(),
-            correction=self._correction.copy(),
+            bid_usd_per_hour=self._bid_usd_per_hour,
+            correction=self._correction,
             closed=self._open_until_s <= now_s,
             offsets=self._offsets,
-            running=self._running.copy(),
-            waiting=self._waiting.copy(),
-            service_sum_s=self._service_sum_s.copy(),
-            up=self._up.copy(),
+            running=self._running,
+            waiting=self._waiting,
+            service_sum_s=self._service_sum_s,
+            up=self._up,
             cached_tokens=self._cached_tokens(step),
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=self.committed_usd(step.task_id),
@@ -218,7 +244,16 @@ class FleetState:
                 cached[self._offsets[pool] + replica] = tokens
         return cached
 
-    def _add_pool(self, spec: PoolSpec) -> None:
+    def _change_bid(self, event: BidChanged) -> None:
+        self._bid_usd_per_hour[self._index[event.pool]] = event.bid_usd_per_hour
+
+    def _open_task(self, event: TaskSubmitted) -> None:
+        self._tasks[event.task_id] = TaskAccount(event.agent, submitted_s=event.t_s)
+        if len(self._tasks) > _MAX_OPEN_TASKS:
+            self._tasks.pop(next(iter(self._tasks)))
+
+    def _add_pool(self, event: PoolAdded) -> None:
+        spec = event.spec
         index = self._index.get(spec.name)
         if index is None:
             self._index[spec.name] = len(self._pools)
@@ -232,6 +267,7 @@ class FleetState:
         else:
             self._pools[index] = spec
             self._bid_usd_per_hour[index] = spec.usd_per_hour
+        self._specs = tuple(self._pools)
         # A new array, never a changed one: views share it.
         self._rent_usd_per_hour = np.array([one.usd_per_hour for one in self._pools])
         self._arrays.clear()
@@ -320,21 +356,23 @@ class FleetState:
         elif event.error_code in _POOL_FAULTS:
             self._count_failure(attempt, event.t_s)
 
-    def _account_child(self, event: Event) -> None:
-        """Reserve a child's budget when it begins; charge what it cost when it has ended."""
-        if not isinstance(event, StepWaiting | StepRecorded) or event.kind != "child":
-            return
+    def _reserve_child(self, event: StepWaiting) -> None:
+        """A child begins: its budget is taken out of its parent's."""
         account = self._tasks.get(event.task_id)
-        if account is None:
+        if account is None or event.kind != "child":
             return
-        if isinstance(event, StepWaiting):
-            # A child of a retried task is reserved for anew.
-            account.reserved_usd -= account.children_usd.get(event.step_id, 0.0)
-            account.children_usd[event.step_id] = event.reserved_usd or 0.0
-            account.reserved_usd += account.children_usd[event.step_id]
-        else:
-            account.reserved_usd -= account.children_usd.pop(event.step_id, 0.0)
-            account.spent_usd += event.cost_usd
+        # A child of a retried task is reserved for anew.
+        account.reserved_usd -= account.children_usd.get(event.step_id, 0.0)
+        account.children_usd[event.step_id] = event.reserved_usd or 0.0
+        account.reserved_usd += account.children_usd[event.step_id]
+
+    def _charge_child(self, event: StepRecorded) -> None:
+        """A child has ended: its parent is charged what it cost."""
+        account = self._tasks.get(event.task_id)
+        if account is None or event.kind != "child":
+            return
+        account.reserved_usd -= account.children_usd.pop(event.step_id, 0.0)
+        account.spent_usd += event.cost_usd
 
     def _charge(self, event: AttemptFinished) -> TaskAccount | None:
         account = self._tasks.get(event.task_id)

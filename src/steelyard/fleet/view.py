@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +12,28 @@ from steelyard.perf.predict import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+
+
+class PoolRow(msgspec.Struct, frozen=True):
+    """One pool's column of `LlmArrays` as plain numbers, for fleets of few pools.
+
+    Attributes:
+        name: Name of the pool.
+        serves: Whether it serves the model.
+        curve: As in `LlmArrays`.
+        cap: Steps that run at once on a replica.
+        context_tokens: Longest prompt plus output.
+        by_token: Whether a vendor is paid per token.
+        usd_per_token: For uncached input, cached input and output.
+    """
+
+    name: str
+    serves: bool
+    curve: tuple[float, float, float, float, float]
+    cap: float
+    context_tokens: float
+    by_token: bool
+    usd_per_token: tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +46,7 @@ class LlmArrays:
         context_tokens: Longest prompt plus output.
         by_token: Whether a vendor is paid per token.
         usd_per_token: Rows for uncached input, cached input and output; shape [3, pools].
+        rows: The same, pool by pool.
     """
 
     serves: BoolArray
@@ -30,6 +54,7 @@ class LlmArrays:
     context_tokens: FloatArray
     by_token: BoolArray
     usd_per_token: FloatArray
+    rows: tuple[PoolRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +99,7 @@ NO_HISTORY = TaskHistory(submitted_s=0.0, attained_s=0.0, last_at=-1, last_end_s
 """Of a task that nobody has announced."""
 
 
-@dataclass(frozen=True, slots=True)
-class FleetView:
+class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """The fleet at one moment, as one step sees it.
 
     Attributes:
@@ -150,7 +174,30 @@ def llm_arrays(pools: tuple[PoolSpec, ...], model: str) -> LlmArrays:
             ],
             dtype=np.float64,
         ),
+        rows=tuple(_pool_row(spec, model) for spec in pools),
     )
+
+
+def _pool_row(spec: PoolSpec, model: str) -> PoolRow:
+    curve, price = spec.llm_curves.get(model), spec.token_price
+    by_token = (
+        (0.0, 0.0, 0.0)
+        if price is None
+        else (price.usd_per_input_token, price.usd_per_cached_token, price.usd_per_output_token)
+    )
+    if curve is None:
+        ones = (1.0, 1.0, 1.0, 1.0, 1.0)
+        return PoolRow(spec.name, False, ones, 1.0, 0.0, price is not None, by_token)
+    cap = float(curve.concurrency_cap)
+    numbers = (
+        curve.ttft_floor_s,
+        curve.prefill_s_per_token,
+        curve.itl_base_s,
+        curve.itl_slope_s,
+        cap,
+    )
+    context_tokens = float(curve.context_tokens)
+    return PoolRow(spec.name, True, numbers, cap, context_tokens, price is not None, by_token)
 
 
 def tool_arrays(pools: tuple[PoolSpec, ...]) -> ToolArrays:

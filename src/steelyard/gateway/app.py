@@ -1,4 +1,4 @@
-"""The gateway as one ASGI application: /v1 is ours, every other path is a Starlette app."""
+"""The gateway: /v1 is the data plane, every other path is a Starlette application."""
 
 import asyncio
 import logging
@@ -11,12 +11,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from steelyard.errors import PoolUnavailableError, SteelyardBugError, SteelyardError
+from steelyard.errors import (
+    PoolTimeoutError,
+    PoolUnavailableError,
+    SteelyardBugError,
+    SteelyardError,
+)
 from steelyard.gateway import sse
 from steelyard.gateway.auth import Authenticator
 from steelyard.gateway.data_plane import DataPlane
 from steelyard.gateway.errors_http import RequestError, error_response
-from steelyard.gateway.exchange import Exchange, Message, Receive, Scope, Send
+from steelyard.gateway.exchange import (
+    AsgiExchange,
+    Exchange,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    json_lines,
+)
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.gateway.task_api import TaskApi
@@ -33,7 +46,7 @@ _CLIENT_LEFT = 499
 
 
 class Gateway:
-    """The ASGI application.
+    """Both planes: `serve` answers what is under /v1, as an ASGI application it answers the rest.
 
     Args:
         settings: The gateway's settings.
@@ -55,8 +68,54 @@ class Gateway:
         self._control_plane = control_plane(dispatcher, metrics, store)
         self._metrics = metrics
 
+    def admit(self, exchange: Exchange) -> None:
+        """Refuse a request to the data plane by its head alone.
+
+        Args:
+            exchange: The request, without its body.
+
+        Raises:
+            RequestError: Who asks may not, or nothing like this is served here.
+        """
+        self._authenticator.check(exchange)
+        self._data_plane.admit(exchange)
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer one request to the data plane; ends when its client leaves.
+
+        Args:
+            exchange: The request, whole.
+        """
+        try:
+            await self._data_plane.handle(exchange)
+        except asyncio.CancelledError:
+            if not exchange.left:
+                _send_error(exchange, self._given_up(exchange))
+        except SteelyardError as error:
+            _send_error(exchange, error)
+        except Exception:
+            _LOGGER.exception("%s %s failed", exchange.method, exchange.path)
+            bug = SteelyardBugError("the gateway failed on this request; its log says why")
+            _send_error(exchange, bug)
+        finally:
+            if exchange.timer is not None:
+                exchange.timer.cancel()
+        status = _CLIENT_LEFT if exchange.left else exchange.status
+        self._metrics.http_request(self._data_plane.route(exchange.path), status)
+        if self._settings.access_log:
+            self._log(exchange, status, asyncio.get_running_loop().time() - exchange.started_s)
+
+    def _given_up(self, exchange: Exchange) -> SteelyardError:
+        if exchange.timed_out:
+            limit_s = self._settings.limits.request_timeout_s
+            return PoolTimeoutError(
+                f"the answer was not complete within {limit_s:g} s and was given up"
+            )
+        # The server cancels requests only when the time to finish them is over.
+        return PoolUnavailableError("the gateway is stopping; send the request again")
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request.
+        """Answer one request to the control plane.
 
         Args:
             scope: What is asked.
@@ -64,52 +123,51 @@ class Gateway:
             send: Takes the response.
         """
         started_s = time.monotonic()
-        exchange = Exchange(scope, receive, send)
+        exchange = AsgiExchange(scope, send)
         try:
-            await self._handle(exchange, scope, receive, send)
+            await self._control(exchange, scope, receive, send)
         except asyncio.CancelledError:
-            # The server cancels requests only when the time to finish them is over.
             stopping = PoolUnavailableError("the gateway is stopping; send the request again")
-            await _send_error(exchange, stopping)
+            await _respond_error(exchange, stopping)
         except SteelyardError as error:
-            await _send_error(exchange, error)
+            await _respond_error(exchange, error)
         except Exception:
             _LOGGER.exception("%s %s failed", exchange.method, exchange.path)
             bug = SteelyardBugError("the gateway failed on this request; its log says why")
-            await _send_error(exchange, bug)
-        self._observe(exchange, time.monotonic() - started_s)
+            await _respond_error(exchange, bug)
+        route = exchange.path if exchange.path in _KNOWN_PATHS else "other"
+        self._metrics.http_request(route, exchange.status)
+        if self._settings.access_log:
+            self._log(exchange, exchange.status, time.monotonic() - started_s)
 
-    async def _handle(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _control(
+        self, exchange: AsgiExchange, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if exchange.path not in _OPEN_PATHS:
             self._authenticator.check(exchange)
-        if exchange.path.startswith("/v1/"):
-            await self._data_plane.handle(exchange)
-            return
 
         async def watching_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
+            elif not message.get("more_body", False):
+                exchange.finished = True
             await send(message)
 
         await self._control_plane(scope, receive, watching_send)
 
-    def _observe(self, exchange: Exchange, duration_s: float) -> None:
-        path = exchange.path
-        route = path if path in _KNOWN_PATHS else self._data_plane.route(path)
-        status = _CLIENT_LEFT if exchange.left else exchange.status
-        self._metrics.http_request(route, status)
-        if self._settings.access_log:
-            task_id, step_id = exchange.step_key or (None, None)
-            line = {
-                "method": exchange.method,
-                "path": path,
-                "status": status,
-                "duration_s": round(duration_s, 6),
-                "task_id": task_id,
-                "step_id": step_id,
-                "pool": exchange.pool,
-            }
-            _ACCESS_LOGGER.info("%s", msgspec.json.encode(line).decode())
+    def _log(self, exchange: Exchange | AsgiExchange, status: int, duration_s: float) -> None:
+        step_key = exchange.step_key if isinstance(exchange, Exchange) else None
+        task_id, step_id = step_key or (None, None)
+        line = {
+            "method": exchange.method,
+            "path": exchange.path,
+            "status": status,
+            "duration_s": round(duration_s, 6),
+            "task_id": task_id,
+            "step_id": step_id,
+            "pool": exchange.pool if isinstance(exchange, Exchange) else "",
+        }
+        _ACCESS_LOGGER.info("%s", msgspec.json.encode(line).decode())
 
 
 def control_plane(
@@ -165,12 +223,18 @@ def control_plane(
     )
 
 
-async def _send_error(exchange: Exchange, error: SteelyardError) -> None:
-    response = error_response(error)
-    if exchange.finished:
+def _send_error(exchange: Exchange, error: SteelyardError) -> None:
+    if exchange.finished or exchange.left:
         return
+    response = error_response(error)
     if exchange.status:
         # The status is out already; without [DONE] no client takes the answer for complete.
-        await exchange.end(sse.event(response.body))
+        exchange.end(sse.event(response.body))
     else:
+        exchange.respond(response.status, response.encoded(), json_lines(response.headers))
+
+
+async def _respond_error(exchange: AsgiExchange, error: SteelyardError) -> None:
+    response = error_response(error)
+    if not exchange.status:
         await exchange.respond(response.status, response.encoded(), response.headers)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from steelyard.errors import ConfigError
 from steelyard.gateway.errors_http import RequestError
-from steelyard.gateway.exchange import Exchange
+from steelyard.gateway.exchange import HttpRequest
 from steelyard.gateway.settings import GatewaySettings, is_loopback
 
 _HASH_PREFIX = "sha256:"
@@ -27,7 +27,7 @@ class Authenticator:
         self._digests = tuple(_digest(key) for key in settings.api_keys)
         self._host = settings.host
 
-    def check(self, exchange: Exchange) -> None:
+    def check(self, exchange: HttpRequest) -> None:
         """May this request be served?
 
         Args:
@@ -51,7 +51,7 @@ class Authenticator:
                 headers=[(b"www-authenticate", b"Bearer")],
             )
 
-    def _check_is_local(self, exchange: Exchange) -> None:
+    def _check_is_local(self, exchange: HttpRequest) -> None:
         # A web page in this machine's browser reaches loopback, too: directly (then Origin is
         # foreign) or by DNS rebinding (then Host is).
         for name, value in (

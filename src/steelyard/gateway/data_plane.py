@@ -1,35 +1,29 @@
 """The /v1 endpoints: parse, place, answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
 from steelyard.domain.decision import Decision
-from steelyard.errors import PoolTimeoutError, SteelyardBugError
-from steelyard.gateway import sse
-from steelyard.gateway.chat import ChatRenderer, parse_chat
-from steelyard.gateway.completions import CompletionRenderer, parse_completion
-from steelyard.gateway.connection import while_connected
+from steelyard.domain.task import Step
+from steelyard.gateway.answer import Answer
+from steelyard.gateway.chat import parse_chat
+from steelyard.gateway.completions import parse_completion
 from steelyard.gateway.embeddings import embeddings_object, input_texts, parse_embeddings
 from steelyard.gateway.errors_http import RequestError
-from steelyard.gateway.exchange import Exchange
-from steelyard.gateway.generation import (
-    AnswerHead,
-    AnswerParts,
-    Generation,
-    Renderer,
-    collect,
-)
-from steelyard.gateway.headers import TaskHeaders, cost_header, decision_headers, task_headers
+from steelyard.gateway.exchange import Exchange, json_lines
+from steelyard.gateway.generation import Generation
+from steelyard.gateway.headers import cost_line, decision_lines, task_headers
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
+from steelyard.gateway.protocol import too_large
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.gateway.tasks import RequestTask, context_tokens, surely_too_long
-from steelyard.gateway.wire import EmbeddingsRequest, parse_json
-from steelyard.pools.backend import LlmChunk
-from steelyard.runtime.dispatcher import Dispatcher, Settlement
+from steelyard.gateway.wire import parse_json
+from steelyard.pools.backend import LlmChunk, LlmRequest, RelayRequest
+from steelyard.runtime.dispatcher import Dispatcher
 
 _MODELS_PATH = "/v1/models"
 _OTHER_PATH = "other"
@@ -60,86 +54,92 @@ class DataPlane:
             return path
         return f"{_MODELS_PATH}/{{model}}" if path.startswith(_MODELS_PATH + "/") else _OTHER_PATH
 
-    async def handle(self, exchange: Exchange) -> None:
-        """Answer one request.
+    def admit(self, exchange: Exchange) -> None:
+        """Refuse a request by its head alone.
 
         Args:
-            exchange: The request.
+            exchange: The request, without its body.
 
         Raises:
-            SteelyardError: What went wrong; nothing was sent then, or a stream has begun.
+            RequestError: Nothing like this is served here, or its body cannot be read.
         """
         path = exchange.path
-        post = self._posts.get(path)
-        if post is not None:
+        if path in self._posts:
             _check_method(exchange, "POST")
-            await post(exchange)
+            _check_body(exchange, self._limits.body_bytes)
         elif path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/"):
             _check_method(exchange, "GET")
-            await self._models(exchange)
         else:
             known = ", ".join([*self._posts, _MODELS_PATH])
             msg = f"{exchange.method} {path[:80]!r} is not served here; there are {known}"
             raise RequestError(msg, status=404, code="unknown_path")
 
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request.
+
+        Args:
+            exchange: The request, whole.
+
+        Raises:
+            SteelyardError: What went wrong; nothing was sent then, or a stream has begun.
+        """
+        if exchange.refusal is not None:
+            raise exchange.refusal
+        post = self._posts.get(exchange.path)
+        if post is None:
+            self._models(exchange)
+            return
+        limit_s = self._limits.request_timeout_s
+        exchange.timer = asyncio.get_running_loop().call_later(limit_s, exchange.time_out)
+        await post(exchange)
+
     # ------------------------------------------------------------- generation
 
     async def _chat(self, exchange: Exchange) -> None:
-        generation = parse_chat(await self._document(exchange))
-        await self._generate(exchange, generation, "chat", "chatcmpl")
+        await self._generate(exchange, parse_chat(self._document(exchange)))
 
     async def _completion(self, exchange: Exchange) -> None:
-        generation = parse_completion(await self._document(exchange))
-        await self._generate(exchange, generation, "completion", "cmpl")
+        await self._generate(exchange, parse_completion(self._document(exchange)))
 
-    async def _generate(
-        self, exchange: Exchange, generation: Generation, name: str, id_prefix: str
-    ) -> None:
-        self._check_model(generation.request.model)
+    async def _generate(self, exchange: Exchange, generation: Generation) -> None:
+        request = generation.request
+        self._check_model(request.model)
         self._check_length(generation)
         headers = task_headers(exchange)
-        work = self._answer(exchange, generation, headers, (name, id_prefix))
-        await self._while_connected(exchange, work)
-
-    async def _answer(
-        self,
-        exchange: Exchange,
-        generation: Generation,
-        headers: TaskHeaders,
-        names: tuple[str, str],
-    ) -> None:
-        name, id_prefix = names
-        request = generation.request
         limit = request.max_output_tokens
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
             all_answers = None if limit is None else limit * request.n
+            name = request.kind
             step = task.step(name, request.model, generation.prefixes, all_answers)
             exchange.step_key = step.key
-            request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
-            head = AnswerHead(
-                id=f"{id_prefix}-{step.task_id}-{step.step_id}",
-                created=int(self._dispatcher.now_s()),
-                model=request.model,
-            )
-            renderer = _renderer(generation, head)
-            items = self._dispatcher.serve_llm_once(step, request, journal=task.journal)
-            answer = _Answer(exchange, generation, renderer, step.task_id)
-            async with aclosing(items):
-                async for item in items:
-                    await answer.take(item)
-        await answer.finish()
+            if task.remaining_s is not None:
+                request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
+            answer = Answer(exchange, generation, step, int(self._dispatcher.now_s()))
+            if task.journal:
+                await self._journalled(step, request, answer)
+            else:
+                asked = RelayRequest(request=request, body=exchange.body, stream=generation.stream)
+                answer.settled(await self._dispatcher.relay_llm(step, asked, answer))
+        answer.finish()
+
+    async def _journalled(self, step: Step, request: LlmRequest, answer: Answer) -> None:
+        """A step that has an answer in the log gets that one; otherwise it is put there."""
+        items = self._dispatcher.serve_llm_once(step, request, journal=True)
+        async with aclosing(items):
+            async for item in items:
+                if isinstance(item, LlmChunk):
+                    await answer.chunk(item)
+                elif isinstance(item, Decision):
+                    answer.placed(item)
+                else:
+                    answer.settled(item)
 
     # ------------------------------------------------------------- embeddings
 
     async def _embeddings(self, exchange: Exchange) -> None:
-        asked = parse_embeddings(await self._document(exchange))
+        asked = parse_embeddings(self._document(exchange))
         self._check_model(asked.model)
         headers = task_headers(exchange)
-        await self._while_connected(exchange, self._embed(exchange, asked, headers))
-
-    async def _embed(
-        self, exchange: Exchange, asked: EmbeddingsRequest, headers: TaskHeaders
-    ) -> None:
         texts = input_texts(asked)
         messages: list[dict[str, Any]] = [{"content": text} for text in texts]
         length = chat_prefixes(asked.model, messages, []).input_tokens
@@ -152,12 +152,12 @@ class DataPlane:
                 step, texts, asked.model, journal=task.journal
             )
         body = msgspec.json.encode(embeddings_object(asked, vectors, settlement))
-        sent = [*decision_headers(step.task_id, decision), cost_header(settlement.cost_usd)]
-        await exchange.respond(200, body, sent)
+        lines = decision_lines(step.task_id, decision) + cost_line(settlement.cost_usd)
+        exchange.respond(200, body, json_lines([]) + lines)
 
     # ----------------------------------------------------------------- models
 
-    async def _models(self, exchange: Exchange) -> None:
+    def _models(self, exchange: Exchange) -> None:
         name = exchange.path.removeprefix(_MODELS_PATH).removeprefix("/")
         if name:
             self._check_model(name)
@@ -165,7 +165,7 @@ class DataPlane:
         else:
             models = [self._model(model) for model in self._dispatcher.models()]
             body = {"object": "list", "data": models}
-        await exchange.respond(200, msgspec.json.encode(body), [])
+        exchange.respond(200, msgspec.json.encode(body))
 
     def _model(self, name: str) -> dict[str, Any]:
         return {
@@ -178,18 +178,8 @@ class DataPlane:
 
     # ----------------------------------------------------------------- shared
 
-    async def _document(self, exchange: Exchange) -> dict[str, Any]:
-        body = await exchange.body(self._limits.body_bytes, self._limits.body_timeout_s)
-        return parse_json(body, self._limits.json_depth)
-
-    async def _while_connected(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
-        limit_s = self._limits.request_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                exchange.left = not await while_connected(exchange, work)
-        except TimeoutError as error:
-            msg = f"the answer was not complete within {limit_s:g} s and was given up"
-            raise PoolTimeoutError(msg) from error
+    def _document(self, exchange: Exchange) -> dict[str, Any]:
+        return parse_json(exchange.body, self._limits.json_depth)
 
     def _check_model(self, model: str) -> None:
         models = self._dispatcher.models()
@@ -208,71 +198,18 @@ class DataPlane:
             )
 
 
-class _Answer:
-    """Sends the answer of one generation, streamed or whole."""
-
-    def __init__(
-        self, exchange: Exchange, generation: Generation, renderer: Renderer, task_id: str
-    ) -> None:
-        self._exchange = exchange
-        self._generation = generation
-        self._renderer = renderer
-        self._task_id = task_id
-        self._decision: Decision | None = None
-        self._settlement: Settlement | None = None
-        self._parts: list[AnswerParts] = []
-
-    async def take(self, item: Decision | LlmChunk | Settlement) -> None:
-        """Take the next thing that the dispatcher says."""
-        if isinstance(item, LlmChunk):
-            if self._generation.stream:
-                await self._send(item)
-            else:
-                collect(self._parts, item)
-        elif isinstance(item, Decision):
-            # Another decision is a retry: what the failed attempt said does not count.
-            self._decision = item
-            self._exchange.pool = item.pool
-            self._parts.clear()
-        else:
-            self._settlement = item
-
-    async def finish(self) -> None:
-        """Send the end of the answer."""
-        if self._settlement is None or self._decision is None:
-            raise SteelyardBugError(f"a step of task {self._task_id} ended without a settlement")
-        if self._generation.stream:
-            await self._begin()
-            last = b""
-            if self._generation.include_usage:
-                last = sse.event(self._renderer.usage_chunk(self._settlement))
-            await self._exchange.end(last + sse.DONE)
-            return
-        body = msgspec.json.encode(self._renderer.answer(self._parts, self._settlement))
-        headers = decision_headers(self._task_id, self._decision)
-        headers.append(cost_header(self._settlement.cost_usd))
-        await self._exchange.respond(200, body, headers)
-
-    async def _send(self, chunk: LlmChunk) -> None:
-        payload = self._renderer.chunk(chunk)
-        if payload is not None:
-            # Only now: until the first piece an error can still have its own HTTP status.
-            await self._begin()
-            await self._exchange.write(sse.event(payload))
-
-    async def _begin(self) -> None:
-        if not self._exchange.status and self._decision is not None:
-            await self._exchange.begin_stream(decision_headers(self._task_id, self._decision))
-
-
-def _renderer(generation: Generation, head: AnswerHead) -> Renderer:
-    with_usage = generation.stream and generation.include_usage
-    kind = ChatRenderer if generation.request.kind == "chat" else CompletionRenderer
-    return kind(head, include_usage=with_usage)
-
-
 def _check_method(exchange: Exchange, method: str) -> None:
     if exchange.method != method:
         msg = f"{exchange.path} takes {method}, not {exchange.method[:20]!r}"
         allow = [(b"allow", method.encode())]
         raise RequestError(msg, status=405, code="method_not_allowed", headers=allow)
+
+
+def _check_body(exchange: Exchange, max_bytes: int) -> None:
+    encoding = exchange.header(b"content-encoding") or "identity"
+    if encoding.lower() != "identity":
+        told = f"content-encoding {encoding[:80]!r} is not read; send plain"
+        raise RequestError(told, status=415, param="content-encoding")
+    declared = exchange.header(b"content-length") or "0"
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large(int(declared), max_bytes)

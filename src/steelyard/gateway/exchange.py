@@ -1,56 +1,67 @@
-"""One HTTP request and its response, as the data plane sees them.
-
-This is the only file of the data plane that knows ASGI: a protocol class that parses HTTP itself
-can offer the same few methods.
-"""
+"""One HTTP request and its response, as the data plane and the control plane see them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Protocol
 
 from steelyard.gateway.errors_http import Headers, RequestError
+from steelyard.pools.backend import ReadFlow
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-JSON_TYPE = (b"content-type", b"application/json")
 # x-accel-buffering keeps a proxy in front of us from holding tokens back.
-_STREAM_HEADERS: Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
+)
+_JSON_LINE = b"content-type: application/json\r\n"
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
 
 
-class Exchange:
-    """One request and its response.
+class HttpRequest(Protocol):
+    """What a check needs to know of a request."""
 
-    Attributes:
-        method: HTTP method.
-        path: Path of the URL, percent signs decoded.
-        status: Status that was sent, 0 before.
-        finished: Whether the response is complete, or its last part is being sent.
-        left: Whether the client left before that.
-        step_key: Task and number of the step that the request became, for the access log.
-        pool: Where the step was placed, for the access log.
-    """
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.status = 0
-        self.finished = False
-        self.left = False
-        self.step_key: tuple[str, int] | None = None
-        self.pool = ""
-        self._headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self._receive = receive
-        self._send = send
+    @property
+    def path(self) -> str:
+        """Path of the URL."""
+        ...
 
     def header(self, name: bytes) -> str | None:
-        """What is the value of a request header?
+        """The value of a request header, by its name in lower case."""
+        ...
+
+
+class RequestHeaders:
+    """Headers of a request, found by name.
+
+    Args:
+        pairs: Names in lower case, and values.
+    """
+
+    __slots__ = ("_ambiguous", "_values")
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self._values: dict[bytes, bytes] = {}
+        self._ambiguous: frozenset[bytes] = frozenset()
+        for name, value in pairs:
+            before = self._values.setdefault(name, value)
+            if before is not value and before != value:
+                self._ambiguous |= {name}
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterable[bytes]:
+        return iter(self._values)
+
+    def get(self, name: bytes) -> str | None:
+        """What is the value of a header?
 
         Args:
             name: In lower case.
@@ -61,102 +72,243 @@ class Exchange:
         Raises:
             RequestError: The header comes twice with different values.
         """
-        values = {value for key, value in self._headers if key == name}
-        if len(values) > 1:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if name in self._ambiguous:
             told = name.decode("latin-1")
-            msg = f"header {told} was sent {len(values)} times with different values; send one"
+            msg = f"header {told} was sent more than once with different values; send one"
             raise RequestError(msg, param=told)
-        return values.pop().decode("latin-1").strip() if values else None
+        return value.decode("latin-1").strip()
 
-    async def body(self, max_bytes: int, timeout_s: float) -> bytes:
-        """Read the request body.
 
-        Args:
-            max_bytes: Longest body taken.
-            timeout_s: Seconds in which all of it must arrive.
+class Connection(Protocol):
+    """What an exchange asks of the connection that it is on."""
 
-        Returns:
-            The whole body.
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        ...
 
-        Raises:
-            RequestError: The body is too long, too slow or encoded, or the client left.
-        """
-        if (self.header(b"content-encoding") or "identity").lower() != "identity":
-            told = f"content-encoding {self.header(b'content-encoding')!r} is not read; send plain"
-            raise RequestError(told, status=415, param="content-encoding")
-        declared = self.header(b"content-length") or "0"
-        if declared.isdigit() and int(declared) > max_bytes:
-            raise _too_large(int(declared), max_bytes)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._read(max_bytes)
-        except TimeoutError as error:
-            msg = f"the request body did not arrive within {timeout_s:g} s"
-            raise RequestError(msg, status=408, headers=[(b"connection", b"close")]) from error
+    def answered(self, *, keep: bool) -> None:
+        """The response is complete; the next request may come, or the connection ends."""
+        ...
 
-    async def _read(self, max_bytes: int) -> bytes:
-        parts: list[bytes] = []
-        size_bytes = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise RequestError("the client left before its request was complete", status=499)
-            part: bytes = message.get("body", b"")
-            size_bytes += len(part)
-            if size_bytes > max_bytes:
-                raise _too_large(size_bytes, max_bytes)
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+    async def drain(self) -> None:
+        """Wait while the client reads too slowly."""
+        ...
 
-    async def gone(self) -> None:
-        """Wait until the client has left, or the response is complete."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
-    async def respond(
-        self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]
+class Exchange:
+    """One request to the data plane and its response.
+
+    uvicorn's protocol keeps it where it keeps its own request cycles, so it has the few names
+    that are asked for there: `response_complete`, `disconnected`, `keep_alive`, `message_event`.
+
+    Attributes:
+        method: HTTP method.
+        path: Path of the URL, without the query.
+        body: The request body, once it is whole.
+        status: Status that was sent, 0 before.
+        finished: Whether the response is complete.
+        left: Whether the client left before that.
+        timed_out: Whether the answer was given up because it took too long.
+        refusal: Why the request will be refused, known before its body.
+        task: What answers it.
+        flow: Holds the upstream back while the client reads too slowly.
+        step_key: Task and number of the step that the request became, for the access log.
+        pool: Where the step was placed, for the access log.
+        started_s: When its head was whole, on the loop's clock.
+    """
+
+    __slots__ = (
+        *("_chunked", "_connection", "_parts", "body", "disconnected", "finished", "flow"),
+        *("headers", "keep_alive", "left", "method", "path", "pool", "refusal", "size_bytes"),
+        *("started_s", "status", "step_key", "task", "timed_out", "timer"),
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        request_line: tuple[str, str, str],
+        headers: RequestHeaders,
+        *,
+        keep_alive: bool,
     ) -> None:
+        self.method, self.path, version = request_line
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.body = b""
+        self.size_bytes = 0
+        self.status = 0
+        self.finished = False
+        self.left = False
+        self.timed_out = False
+        self.disconnected = False
+        self.refusal: RequestError | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.flow: ReadFlow | None = None
+        self.step_key: tuple[str, int] | None = None
+        self.pool = ""
+        self.started_s = 0.0
+        self._connection = connection
+        self._chunked = version != "1.0"
+        self._parts: list[bytes] = []
+
+    # ------------------------------------------------------- request
+
+    def header(self, name: bytes) -> str | None:
+        """The value of a request header; see `RequestHeaders.get`."""
+        return self.headers.get(name)
+
+    def add_body(self, part: bytes) -> None:
+        """The next bytes of the body are here."""
+        self._parts.append(part)
+
+    def body_is_whole(self) -> None:
+        """The body is complete."""
+        parts = self._parts
+        self.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._parts = []
+
+    # ------------------------------------------------ uvicorn's cycle
+
+    @property
+    def response_complete(self) -> bool:
+        """Whether the response is complete."""
+        return self.finished
+
+    @property
+    def message_event(self) -> "Exchange":
+        """Something with a `set`, by which uvicorn tells of a client that left."""
+        return self
+
+    def set(self) -> None:
+        """The connection has ended: whatever works on the answer ends with it."""
+        if not self.finished:
+            self.left = True
+            self.stop()
+
+    def stop(self) -> None:
+        """Cancel the work."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def time_out(self) -> None:
+        """The answer takes too long."""
+        self.timed_out = True
+        self.stop()
+
+    # ------------------------------------------------------ response
+
+    def respond(self, status: int, body: bytes, lines: bytes = _JSON_LINE) -> None:
         """Send a whole response.
 
         Args:
             status: HTTP status.
-            body: JSON unless `headers` hold another content-type.
+            body: The body.
+            lines: Header lines, each with its end.
+        """
+        self.status = status
+        self.finished = True
+        head = _STATUS_LINES[status] + lines
+        if not self.keep_alive or b"connection: close\r\n" in lines:
+            self.keep_alive = False
+            if b"connection: close\r\n" not in lines:
+                head += b"connection: close\r\n"
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        if self.method == "HEAD":
+            body = b""
+        self._connection.write(b"".join((head, length, body)))
+        self._connection.answered(keep=self.keep_alive)
+
+    def begin_stream(self, lines: bytes, first: bytes = b"") -> None:
+        """Start a response of server-sent events, with its first bytes in the same packet.
+
+        Args:
+            lines: Further header lines.
+            first: Events.
+        """
+        self.status = 200
+        end = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
+        if not self._chunked or not self.keep_alive:
+            self.keep_alive = False
+            end = b"connection: close\r\n" + end
+        self._connection.write(b"".join((_STREAM_HEAD, lines, end, self._framed(first))))
+
+    def write(self, data: bytes) -> None:
+        """Send a part of a streamed response."""
+        if not self.left:
+            self._connection.write(self._framed(data))
+
+    async def drain(self) -> None:
+        """Wait while the client reads too slowly."""
+        await self._connection.drain()
+
+    def end(self, data: bytes) -> None:
+        """Send the last part of a streamed response."""
+        self.finished = True
+        if self.left:
+            return
+        last = b"0\r\n\r\n" if self._chunked else b""
+        self._connection.write(self._framed(data) + last)
+        self._connection.answered(keep=self.keep_alive)
+
+    def _framed(self, data: bytes) -> bytes:
+        if not self._chunked or not data:
+            return data
+        return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class AsgiExchange:
+    """One request to the control plane and its response.
+
+    Attributes:
+        method: HTTP method.
+        path: Path of the URL, percent signs decoded.
+        status: Status that was sent, 0 before.
+        finished: Whether the response is complete, or its last part is being sent.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.status = 0
+        self.finished = False
+        self._headers = RequestHeaders(scope["headers"])
+        self._send = send
+
+    def header(self, name: bytes) -> str | None:
+        """The value of a request header; see `RequestHeaders.get`."""
+        return self._headers.get(name)
+
+    async def respond(self, status: int, body: bytes, headers: Headers) -> None:
+        """Send a whole response of JSON.
+
+        Args:
+            status: HTTP status.
+            body: The body.
             headers: Further headers, names in lower case.
         """
-        sent = [*headers, (b"content-length", str(len(body)).encode())]
-        if not any(name == b"content-type" for name, _ in sent):
-            sent.append(JSON_TYPE)
+        sent = [
+            *headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
         self.status = status
         self.finished = True
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def begin_stream(self, headers: Headers) -> None:
-        """Start a response of server-sent events.
 
-        Args:
-            headers: Further headers, names in lower case.
-        """
-        self.status = 200
-        sent = [*_STREAM_HEADERS, *headers]
-        await self._send({"type": "http.response.start", "status": 200, "headers": sent})
+def json_lines(headers: Headers) -> bytes:
+    """Header lines of a JSON response.
 
-    async def write(self, data: bytes) -> None:
-        """Send a part of a streamed response; waits while the client reads too slowly."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    Args:
+        headers: Further headers, names in lower case.
 
-    async def end(self, data: bytes) -> None:
-        """Send the last part of a streamed response."""
-        self.finished = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
-
-
-def _too_large(size_bytes: int, max_bytes: int) -> RequestError:
-    # The unread rest of the body would be taken for the next request.
-    return RequestError(
-        f"the request body has {size_bytes} bytes or more, the limit is {max_bytes}",
-        status=413,
-        code="request_too_large",
-        headers=[(b"connection", b"close")],
-    )
+    Returns:
+        The lines, each with its end.
+    """
+    more = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+    return _JSON_LINE + more

@@ -22,13 +22,14 @@ Request headers:
 import datetime as dt
 import math
 import re
+from functools import lru_cache
 from typing import get_args
 
 import msgspec
 
 from steelyard.domain.decision import Decision
 from steelyard.domain.task import OnMiss
-from steelyard.gateway.errors_http import Headers, RequestError
+from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange
 
 _TASK_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
@@ -78,6 +79,14 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
     fence: int | None = None
 
 
+_NOTHING = TaskHeaders()
+_NAMES = (
+    *(b"steelyard-task", b"traceparent", b"steelyard-agent", b"steelyard-step"),
+    *(b"steelyard-deadline", b"steelyard-budget-usd", b"steelyard-on-miss"),
+    *(b"steelyard-priority", b"idempotency-key", b"steelyard-journal"),
+)
+
+
 def task_headers(exchange: Exchange) -> TaskHeaders:
     """What do the headers of a request say about its task?
 
@@ -90,6 +99,9 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
     Raises:
         RequestError: A header is malformed; the message names it and its value.
     """
+    sent = exchange.headers
+    if not any(name in sent for name in _NAMES):
+        return _NOTHING
     task_id = _matching(exchange, "Steelyard-Task", _TASK_ID, "1-128 letters, digits and ._:-")
     trace = _TRACEPARENT.fullmatch(exchange.header(b"traceparent") or "")
     on_miss = exchange.header(b"steelyard-on-miss")
@@ -117,7 +129,7 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
     )
 
 
-def decision_headers(task_id: str, decision: Decision) -> Headers:
+def decision_lines(task_id: str, decision: Decision) -> bytes:
     """What do the response headers say about a placement?
 
     Args:
@@ -125,20 +137,22 @@ def decision_headers(task_id: str, decision: Decision) -> Headers:
         decision: The placement.
 
     Returns:
-        Names and values, safe to send.
+        Header lines, each with its end, safe to send.
     """
-    return [
-        (b"steelyard-task", header_value(task_id)),
-        (b"steelyard-pool", header_value(decision.pool)),
-        (b"steelyard-replica", str(decision.replica).encode()),
-        (b"steelyard-predicted-s", f"{decision.predicted_finish_s:.3f}".encode()),
-        (b"steelyard-reason", header_value(decision.reason)),
-    ]
+    return b"".join(
+        (
+            *(b"steelyard-task: ", header_value(task_id)),
+            *(b"\r\nsteelyard-pool: ", _kept_value(decision.pool)),
+            f"\r\nsteelyard-replica: {decision.replica}\r\nsteelyard-predicted-s: "
+            f"{decision.predicted_finish_s:.3f}\r\nsteelyard-reason: ".encode(),
+            *(_kept_value(decision.reason), b"\r\n"),
+        )
+    )
 
 
-def cost_header(cost_usd: float) -> tuple[bytes, bytes]:
-    """The header that says what an answer cost; not rounded."""
-    return (b"steelyard-cost-usd", repr(cost_usd).encode())
+def cost_line(cost_usd: float) -> bytes:
+    """The header line that says what an answer cost; not rounded."""
+    return f"steelyard-cost-usd: {cost_usd!r}\r\n".encode()
 
 
 def header_value(text: str) -> bytes:
@@ -148,6 +162,12 @@ def header_value(text: str) -> bytes:
     b'cheapest Set-Cookie: a=b'
     """
     return _CONTROL.sub(" ", text)[:_MAX_HEADER_CHARS].strip().encode("latin-1", "replace")
+
+
+@lru_cache(maxsize=1024)
+def _kept_value(text: str) -> bytes:
+    """As `header_value`, for texts that come again and again: names of pools, reasons."""
+    return header_value(text)
 
 
 def _matching(exchange: Exchange, name: str, pattern: re.Pattern[str], allowed: str) -> str | None:

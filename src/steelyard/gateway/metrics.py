@@ -5,6 +5,9 @@ dashboards need little change; seconds, tokens and USD are in the names. Everyth
 tasks and HTTP requests.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from steelyard.domain.events import (
@@ -18,7 +21,7 @@ from steelyard.domain.events import (
     TaskFinished,
     TaskSubmitted,
 )
-from steelyard.gateway.prometheus import Family
+from steelyard.gateway.prometheus import Family, Histogram
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -39,17 +42,45 @@ class _OpenAttempt(msgspec.Struct):
     started_s: float | None = None
 
 
+class _PoolCells:
+    """The values of one pool that change with every request, looked up once.
+
+    Those that count what may never happen are looked up when it does, so that no series of zeros
+    are shown.
+    """
+
+    def __init__(self, families: "Metrics", pool: str) -> None:
+        self.running = families.running.cell(pool=pool)
+        self.waiting = families.waiting.cell(pool=pool)
+        self.ended: dict[str, list[float]] = {}
+        self.tokens: tuple[list[float], list[float], list[float], list[float]] | None = None
+        self.ttft_s: Histogram | None = None
+        self.e2e_s: Histogram | None = None
+
+
 class Metrics:
     """Folds events; subscribe `apply` to the dispatcher before the pools join."""
 
     def __init__(self) -> None:
         self._attempts: dict[tuple[str, int, int], _OpenAttempt] = {}
+        self._takes: dict[type[Any], Callable[[Any], None]] = {
+            PoolAdded: self._add_pool,
+            ReplicaChanged: self._change_replica,
+            TaskSubmitted: self._open_task,
+            TaskFinished: self._close_task,
+            StepPlaced: self._place,
+            StepRefused: self._refuse,
+            AttemptStarted: self._start,
+            AttemptFinished: self._finish,
+        }
+        self._pools: dict[str, _PoolCells] = {}
+        self._http_cells: dict[tuple[str, int], list[float]] = {}
         self._replicas_down: dict[str, set[int]] = {}
         self._replicas: dict[str, int] = {}
-        self._running = Family(
+        self.running = Family(
             "steelyard_num_requests_running", "gauge", "Attempts that run now, by pool."
         )
-        self._waiting = Family(
+        self.waiting = Family(
             "steelyard_num_requests_waiting", "gauge", "Placed steps that wait to start, by pool."
         )
         self._replicas_up = Family("steelyard_replicas_up", "gauge", "Replicas that are up.")
@@ -84,6 +115,7 @@ class Metrics:
             _E2E_BOUNDS_S,
         )
         self._tasks_open = Family("steelyard_tasks_open", "gauge", "Tasks that have not ended.")
+        self._open_cell = self._tasks_open.cell()
         self._tasks_done = Family(
             "steelyard_tasks_total", "counter", "Tasks that ended, by status."
         )
@@ -97,28 +129,25 @@ class Metrics:
         Args:
             event: The next event of the log.
         """
-        match event:
-            case PoolAdded():
-                self._add_pool(event)
-            case ReplicaChanged():
-                self._change_replica(event)
-            case TaskSubmitted():
-                self._tasks_open.add(1.0)
-            case TaskFinished():
-                self._tasks_open.add(-1.0)
-                self._tasks_done.add(1.0, status=event.status)
-            case StepPlaced():
-                key = (event.step.task_id, event.step.step_id, event.step.attempt)
-                self._attempts[key] = _OpenAttempt(event.decision.pool, event.t_s)
-                self._waiting.add(1.0, pool=event.decision.pool)
-            case StepRefused():
-                self._refused.add(1.0, cause=event.refusal.cause)
-            case AttemptStarted():
-                self._start(event)
-            case AttemptFinished():
-                self._finish(event)
-            case _:
-                pass
+        take = self._takes.get(type(event))
+        if take is not None:
+            take(event)
+
+    def _open_task(self, _: TaskSubmitted) -> None:
+        self._open_cell[0] += 1.0
+
+    def _close_task(self, event: TaskFinished) -> None:
+        self._open_cell[0] -= 1.0
+        self._tasks_done.add(1.0, status=event.status)
+
+    def _place(self, event: StepPlaced) -> None:
+        step, pool = event.step, event.decision.pool
+        key = (step.task_id, step.step_id, step.attempt)
+        self._attempts[key] = _OpenAttempt(pool, event.t_s)
+        self._pool(pool).waiting[0] += 1.0
+
+    def _refuse(self, event: StepRefused) -> None:
+        self._refused.add(1.0, cause=event.refusal.cause)
 
     def http_request(self, path: str, status: int) -> None:
         """Count one HTTP request.
@@ -127,12 +156,16 @@ class Metrics:
             path: A known path, not what the client made up.
             status: HTTP status; 499 when the client left.
         """
-        self._http.add(1.0, path=path, status=str(status))
+        cell = self._http_cells.get((path, status))
+        if cell is None:
+            cell = self._http.cell(path=path, status=str(status))
+            self._http_cells[(path, status)] = cell
+        cell[0] += 1.0
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         families = [
-            *(self._running, self._waiting, self._replicas_up, self._attempts_done),
+            *(self.running, self.waiting, self._replicas_up, self._attempts_done),
             *(self._refused, self._input_tokens, self._cached_tokens, self._output_tokens),
             *(self._cost_usd, self._ttft_s, self._e2e_s, self._tasks_open, self._tasks_done),
             self._http,
@@ -144,8 +177,7 @@ class Metrics:
         self._replicas[pool] = event.spec.replicas
         self._replicas_down.setdefault(pool, set())
         self._show_replicas(pool)
-        for family in (self._running, self._waiting):
-            family.add(0.0, pool=pool)
+        self._pool(pool)
 
     def _change_replica(self, event: ReplicaChanged) -> None:
         down = self._replicas_down.setdefault(event.pool, set())
@@ -164,23 +196,45 @@ class Metrics:
         attempt = self._attempts.get((event.task_id, event.step_id, event.attempt))
         if attempt is not None:
             attempt.started_s = event.t_s
-            self._waiting.add(-1.0, pool=attempt.pool)
-            self._running.add(1.0, pool=attempt.pool)
+            cells = self._pool(attempt.pool)
+            cells.waiting[0] -= 1.0
+            cells.running[0] += 1.0
 
     def _finish(self, event: AttemptFinished) -> None:
         attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt), None)
         if attempt is None:
             return
         pool, usage = attempt.pool, event.usage
-        gauge = self._waiting if attempt.started_s is None else self._running
-        gauge.add(-1.0, pool=pool)
-        self._attempts_done.add(1.0, pool=pool, outcome=event.outcome)
-        self._input_tokens.add(float(usage.input_tokens), pool=pool)
-        self._cached_tokens.add(float(usage.cached_tokens), pool=pool)
-        self._output_tokens.add(float(usage.output_tokens), pool=pool)
-        self._cost_usd.add(event.cost_usd, pool=pool)
+        cells = self._pool(pool)
+        gauge = cells.waiting if attempt.started_s is None else cells.running
+        gauge[0] -= 1.0
+        ended = cells.ended.get(event.outcome)
+        if ended is None:
+            ended = self._attempts_done.cell(pool=pool, outcome=event.outcome)
+            cells.ended[event.outcome] = ended
+        ended[0] += 1.0
+        if cells.tokens is None:
+            cells.tokens = (
+                self._input_tokens.cell(pool=pool),
+                self._cached_tokens.cell(pool=pool),
+                self._output_tokens.cell(pool=pool),
+                self._cost_usd.cell(pool=pool),
+            )
+        counts = (usage.input_tokens, usage.cached_tokens, usage.output_tokens, event.cost_usd)
+        for cell, count in zip(cells.tokens, counts, strict=True):
+            cell[0] += count
         if event.outcome == "ok":
-            self._e2e_s.observe(event.t_s - attempt.placed_s, pool=pool)
+            if cells.e2e_s is None:
+                cells.e2e_s = self._e2e_s.histogram(pool=pool)
+            cells.e2e_s.observe(event.t_s - attempt.placed_s)
         if usage.start_to_first_token_s is not None and attempt.started_s is not None:
+            if cells.ttft_s is None:
+                cells.ttft_s = self._ttft_s.histogram(pool=pool)
             waited_s = attempt.started_s - attempt.placed_s
-            self._ttft_s.observe(waited_s + usage.start_to_first_token_s, pool=pool)
+            cells.ttft_s.observe(waited_s + usage.start_to_first_token_s)
+
+    def _pool(self, pool: str) -> _PoolCells:
+        cells = self._pools.get(pool)
+        if cells is None:
+            cells = self._pools[pool] = _PoolCells(self, pool)
+        return cells

@@ -51,32 +51,40 @@ class Family:
         self._kind = kind
         self._told = told
         self._bounds = bounds
-        self._values: dict[Labels, float] = {}
+        self._values: dict[Labels, list[float]] = {}
         self._histograms: dict[Labels, Histogram] = {}
 
     def add(self, amount: float, **labels: str) -> None:
         """Change a counter or gauge by an amount."""
+        self.cell(**labels)[0] += amount
+
+    def cell(self, **labels: str) -> list[float]:
+        """The place of one counter's or gauge's value, for callers that change it often."""
         key = tuple(labels.items())
-        self._values[key] = self._values.get(key, 0.0) + amount
+        return self._values.setdefault(key, [0.0])
+
+    def histogram(self, **labels: str) -> Histogram:
+        """One histogram, for callers that observe often."""
+        key = tuple(labels.items())
+        found = self._histograms.get(key)
+        if found is None:
+            found = self._histograms[key] = Histogram.empty(self._bounds)
+        return found
 
     def set(self, value: float, **labels: str) -> None:
         """Set a gauge."""
-        self._values[tuple(labels.items())] = value
+        self.cell(**labels)[0] = value
 
     def observe(self, value: float, **labels: str) -> None:
         """Count one observation of a histogram."""
-        key = tuple(labels.items())
-        histogram = self._histograms.get(key)
-        if histogram is None:
-            histogram = self._histograms[key] = Histogram.empty(self._bounds)
-        histogram.observe(value)
+        self.histogram(**labels).observe(value)
 
     def lines(self) -> Iterator[str]:
         """The metric in Prometheus' text format, labels in order."""
         yield f"# HELP {self._name} {self._told}"
         yield f"# TYPE {self._name} {self._kind}"
         for labels in sorted(self._values):
-            yield f"{self._name}{_label_text(labels)} {_number(self._values[labels])}"
+            yield f"{self._name}{_label_text(labels)} {_number(self._values[labels][0])}"
         for labels in sorted(self._histograms):
             yield from self._histogram_lines(labels, self._histograms[labels])
 

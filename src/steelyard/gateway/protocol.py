@@ -1,79 +1,337 @@
-"""uvicorn's HTTP protocol with bounds on the head of a request, which it lacks."""
+"""HTTP on the wire: requests under /v1 without ASGI, every other path as uvicorn serves it.
+
+One protocol class serves both, on one port: uvicorn's, extended. What is under /v1 becomes an
+`Exchange` when its head is whole and a task when its body is; the rest goes to the ASGI
+application of the control plane, so that ordinary code stays ordinary. Here, too, are the bounds
+that uvicorn lacks: size and time of the head, size and time of the body.
+"""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from steelyard.errors import SteelyardError
+from steelyard.gateway.errors_http import RequestError, error_response
+from steelyard.gateway.exchange import Exchange, RequestHeaders, json_lines
 from steelyard.gateway.settings import GatewayLimits
 
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-length: 0\r\nconnection: close\r\n\r\n"
-)
+DATA_PLANE = b"/v1/"
+# So much of a body is read on to answer a refused request properly; then the connection ends.
+_REFUSED_BODY_BYTES = 256 * 1024
+
+Admit = Callable[[Exchange], None]
+Serve = Callable[[Exchange], Coroutine[Any, Any, None]]
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """Closes connections whose request line and headers are too long, or come too slowly.
+class GatewayProtocol(HttpToolsProtocol):
+    """One connection of a client.
 
-    `limits` is set by `bounded_protocol`, because uvicorn makes the instances.
+    `limits`, `admit` and `serve` are set by `gateway_protocol`, because uvicorn makes the
+    instances: `admit` refuses by the head alone, `serve` answers.
     """
 
+    parser: httptools.HttpRequestParser
     limits = GatewayLimits()
+    admit: Admit
+    serve: Serve
     _head_bytes = 0
     _in_head = True
-    _head_timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _idle_since_s = 0.0
+    # The one whose body is being read, and the one that is being answered.
+    _reading: Exchange | None = None
+    _running: Exchange | None = None
+    _refused = False
+
+    # ------------------------------------------------------- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first request."""
         super().connection_made(transport)
-        self._start_head_timer()
+        self._start_timer(self.limits.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._stop_head_timer()
+        """Stop the clock, and the work on the answer."""
+        self._stop_timer()
+        self.pipeline.clear()
         super().connection_lost(exc)
+        if self._running is not None:
+            self._running.set()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, and refuse a head that grows without end."""
+        """Take bytes; refuse a head that grows without end."""
+        if self._refused:
+            return
         if self._in_head:
-            self._start_head_timer()
             self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > self.limits.head_bytes:
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._break_off(400, "the request is not valid HTTP/1.1")
+        except httptools.HttpParserUpgrade:
+            self._break_off(400, "protocol upgrades are not served; send plain HTTP/1.1")
+        self._watch_progress()
+
+    def _watch_progress(self) -> None:
+        """Start the clock of what has not come whole, and bound the head."""
+        if self._refused or self.transport.is_closing():
+            return
+        if not self._in_head:
+            if self._timer is None:
+                self._start_timer(self.limits.body_timeout_s)
+        elif self._head_bytes > self.limits.head_bytes:
+            self._break_off(431, "the head of the request is too long")
+        elif self._head_bytes and self._timer is None:
+            self._start_timer(self.limits.head_timeout_s)
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: hold back what is behind it."""
+        super().pause_writing()
+        if self._running is not None and self._running.flow is not None:
+            self._running.flow.pause()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        if self._running is not None and self._running.flow is not None:
+            self._running.flow.resume()
+
+    # ------------------------------------------------------ httptools' events
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is whole: is this for the data plane?"""
         self._in_head = False
-        self._stop_head_timer()
-        super().on_headers_complete()
+        self._stop_timer()
+        if not self.url.startswith(DATA_PLANE):
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expects
+            self.headers.extend(headers)
+            super().on_headers_complete()
+            return
+        parser = self.parser
+        version = parser.get_http_version()
+        path = self.url.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
+        exchange = Exchange(
+            self,
+            (parser.get_method().decode("latin-1"), path, version),
+            RequestHeaders(self.headers),
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+        )
+        exchange.started_s = self.loop.time()
+        self._reading = exchange
+        try:
+            self._check_room()
+            type(self).admit(exchange)
+        except RequestError as error:
+            exchange.refusal = error
+        if self.expect_100_continue:
+            if exchange.refusal is not None:
+                # Its body has not been sent, and now never will be.
+                self._give_up(exchange, exchange.refusal)
+            elif not self._is_busy():
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body is here."""
+        exchange = self._reading
+        if exchange is None:
+            if not self._refused:
+                super().on_body(body)
+            return
+        exchange.size_bytes += len(body)
+        if exchange.refusal is not None:
+            if exchange.size_bytes > _REFUSED_BODY_BYTES:
+                self._give_up(exchange, exchange.refusal)
+        elif exchange.size_bytes > self.limits.body_bytes:
+            self._give_up(exchange, too_large(exchange.size_bytes, self.limits.body_bytes))
+        else:
+            exchange.add_body(body)
 
     def on_message_complete(self) -> None:
-        """The next bytes are the head of the next request."""
-        super().on_message_complete()
+        """The request is whole; the next bytes are the head of the next one."""
         self._in_head = True
         self._head_bytes = 0
+        self._stop_timer()
+        exchange, self._reading = self._reading, None
+        if exchange is None:
+            if not self._refused:
+                super().on_message_complete()
+            return
+        exchange.body_is_whole()
+        if self._is_busy():
+            # Pipelined: its turn comes when the one before is answered.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            return
+        self._start(exchange)
 
-    def _start_head_timer(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(
-                self.limits.head_timeout_s, self.timeout_keep_alive_handler
+    # ------------------------------------------------- exchange.Connection
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait while the client reads too slowly."""
+        if self.flow.write_paused:
+            await self.flow.drain()
+
+    def answered(self, *, keep: bool) -> None:
+        """A response of the data plane is complete."""
+        if not keep or self._refused:
+            self.transport.close()
+            return
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """A response is complete: the next request's turn, or the clock of an idle connection."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self._refused:
+            self.transport.close()
+            return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    # ---------------------------------------------------------------- private
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it was idle for long; one timer is enough for that."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing():
+            return
+        is_busy = self._is_busy()
+        idle_s = self.loop.time() - self._idle_since_s
+        left_s = self.timeout_keep_alive if is_busy else self.timeout_keep_alive - idle_s
+        # A request that has begun has a clock of its own.
+        if left_s <= 0.001 and self._timer is None:
+            self.transport.close()
+            return
+        self.timeout_keep_alive_task = self.loop.call_later(
+            max(left_s, 0.1), self.timeout_keep_alive_handler
+        )
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
+        """Start the next one in line, whoever serves it."""
+        waiting: object = cycle
+        if isinstance(waiting, Exchange):
+            self._start(waiting)
+        else:
+            self.cycle = cycle
+            super()._start_asgi_task(cycle, app)
+
+    def _start(self, exchange: Exchange) -> None:
+        self._running = exchange
+        self.cycle = exchange  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        task = self.loop.create_task(type(self).serve(exchange))
+        exchange.task = task
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _is_busy(self) -> bool:
+        """Is a response under way?"""
+        cycle: Any = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _check_room(self) -> None:
+        limit = self.limits.max_connections
+        if len(self.connections) > limit or len(self.tasks) >= limit:
+            raise RequestError(
+                f"the gateway has {limit} connections already; try again in a second",
+                status=503,
+                code="too_many_connections",
+                headers=[(b"retry-after", b"1"), (b"connection", b"close")],
+            )
+
+    def _give_up(self, exchange: Exchange, error: RequestError) -> None:
+        """Refuse a request whose rest will not be read: the connection ends with it."""
+        self._reading = None
+        self._refuse(exchange, error)
+
+    def _break_off(self, status: int, why: str) -> None:
+        exchange, self._reading = self._reading, None
+        error = RequestError(f"{why}; the connection is closed", status=status, code="bad_http")
+        if exchange is None:
+            line = ("GET", "", "1.1")
+            exchange = Exchange(self, line, RequestHeaders(()), keep_alive=False)
+        self._refuse(exchange, error)
+
+    def _refuse(self, exchange: Exchange, error: SteelyardError) -> None:
+        self._stop_timer()
+        self._refused = True
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # An answer is on its way: it goes out, and nothing behind it.
+            self.pipeline.clear()
+            cycle.keep_alive = False
+            return
+        if self.transport.is_closing():
+            return
+        told = error_response(error)
+        exchange.keep_alive = False
+        lines = json_lines([pair for pair in told.headers if pair[0] != b"connection"])
+        exchange.respond(told.status, told.encoded(), lines)
+
+    def _too_slow(self) -> None:
+        """Head or body did not come in time."""
+        self._timer = None
+        exchange, self._reading = self._reading, None
+        if exchange is None:
+            self.transport.close()
+            return
+        msg = f"the request body did not arrive within {self.limits.body_timeout_s:g} s"
+        self._give_up(exchange, RequestError(msg, status=408))
+
+    def _start_timer(self, after_s: float) -> None:
+        self._timer = self.loop.call_later(after_s, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
-def bounded_protocol(limits: GatewayLimits) -> type[BoundedHttpProtocol]:
-    """The protocol class with these limits.
+def too_large(size_bytes: int, max_bytes: int) -> RequestError:
+    """The refusal of a body that is too long."""
+    # The unread rest of the body would be taken for the next request.
+    return RequestError(
+        f"the request body has {size_bytes} bytes or more, the limit is {max_bytes}",
+        status=413,
+        code="request_too_large",
+        headers=[(b"connection", b"close")],
+    )
+
+
+def gateway_protocol(limits: GatewayLimits, admit: Admit, serve: Serve) -> type[GatewayProtocol]:
+    """The protocol class for one gateway.
 
     Args:
-        limits: Bounds of the head.
+        limits: Bounds of requests.
+        admit: Raises RequestError for what is refused by its head alone.
+        serve: Answers a request of the data plane.
 
     Returns:
         A class to hand to uvicorn.
     """
-    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits})
+    held = {"limits": limits, "admit": staticmethod(admit), "serve": staticmethod(serve)}
+    return type("GatewayProtocol", (GatewayProtocol,), held)

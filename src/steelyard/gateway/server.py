@@ -13,7 +13,7 @@ from steelyard.domain.events import PoolAdded
 from steelyard.errors import ConfigError
 from steelyard.gateway.app import Gateway
 from steelyard.gateway.metrics import Metrics
-from steelyard.gateway.protocol import bounded_protocol
+from steelyard.gateway.protocol import gateway_protocol
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.store.event_store import EventStore
@@ -114,7 +114,7 @@ def _uvicorn_config(settings: GatewaySettings, gateway: Gateway) -> uvicorn.Conf
     limits = settings.limits
     return uvicorn.Config(
         gateway,
-        http=bounded_protocol(limits),
+        http=gateway_protocol(limits, gateway.admit, gateway.serve),
         loop="none",
         ws="none",
         lifespan="off",

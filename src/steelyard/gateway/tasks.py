@@ -1,7 +1,6 @@
 """Which task and step is a request? Tasks without a name are opened and closed around it."""
 
 import asyncio
-import uuid
 from types import TracebackType
 
 from steelyard.domain.events import TaskStatus
@@ -30,7 +29,7 @@ class RequestTask:
         self._dispatcher = dispatcher
         self._headers = headers
         self._on_miss: OnMiss = headers.on_miss or on_miss
-        self.task_id = headers.task_id or uuid.uuid4().hex
+        self.task_id = headers.task_id or dispatcher.new_task_id()
 
     @property
     def journal(self) -> bool:
@@ -122,8 +121,7 @@ class RequestTask:
 
 def context_tokens(dispatcher: Dispatcher, model: str) -> int:
     """How long may prompt and answer be in the roomiest pool that serves the model?"""
-    curves = (spec.llm_curves.get(model) for spec in dispatcher.state.pools)
-    return max((curve.context_tokens for curve in curves if curve is not None), default=0)
+    return dispatcher.context_tokens(model)
 
 
 def surely_too_long(dispatcher: Dispatcher, model: str, input_tokens: int) -> bool:

@@ -82,26 +82,53 @@ def warm_or_cold(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
         order = np.lexsort((mine, load[mine], -view.cached_tokens[mine]))
         warm = int(mine[order[0]])
         other = int(view.offsets[pool] + cold[pool])
-        if _queued_use_s(step, view, pool, warm) <= _queued_use_s(step, view, pool, other):
+        if _use_s(step, view, pool, warm) <= _use_s(step, view, pool, other):
             chosen[pool] = warm - int(view.offsets[pool])
     return chosen
 
 
-def _queued_use_s(step: Step, view: FleetView, pool: int, at: int) -> float:
-    """Replica time that an LLM step takes on one replica, dearer in proportion to its wait."""
+def _use_s(step: Step, view: FleetView, pool: int, at: int) -> float:
+    """`queued_use_s` of a step on one replica."""
     arrays, call = view.arrays, step.call
     if not isinstance(arrays, LlmArrays) or not isinstance(call, LlmCall):
         raise SteelyardBugError(f"step {step.key} is a tool call and was given cached prompts")
     floor_s, per_token_s, base_s, slope_s, cap = (float(one[pool]) for one in arrays.curve)
     uncached = max(0.0, call.input_tokens - float(view.cached_tokens[at]))
-    output = view.expected.output_tokens
-    used_s = llm_used_s((floor_s, per_token_s, base_s, slope_s, cap), uncached, output)
-    running, waiting = float(view.running[at]), float(view.waiting[at])
+    load = (float(view.running[at]), float(view.waiting[at]), float(view.service_sum_s[at]))
+    return queued_use_s(
+        (floor_s, per_token_s, base_s, slope_s, cap),
+        (uncached, view.expected.output_tokens),
+        load,
+        float(view.correction[pool]),
+    )
+
+
+def queued_use_s(
+    curve: tuple[float, float, float, float, float],
+    tokens: tuple[float, float],
+    load: tuple[float, float, float],
+    correction: float,
+) -> float:
+    """How much replica time does an LLM step take, dearer in proportion to its wait?
+
+    Args:
+        curve: The pool's, as in `LlmArrays`.
+        tokens: Uncached input and output.
+        load: Steps that run and wait on the replica, and their service times together, in s.
+        correction: Measured over predicted service time.
+
+    Returns:
+        Seconds.
+    """
+    floor_s, per_token_s, base_s, slope_s, cap = curve
+    uncached, output = tokens
+    running, waiting, service_sum_s = load
+    used_s = llm_used_s(curve, uncached, output)
     if running < cap:
         return used_s
-    wait_s = (waiting + 1.0) * float(view.service_sum_s[at]) / (running + waiting) / cap
+    wait_s = (waiting + 1.0) * service_sum_s / (running + waiting) / cap
     gap_s = itl_s(base_s, slope_s, cap)
-    service_s = (floor_s + per_token_s * uncached + output * gap_s) * float(view.correction[pool])
+    service_s = (floor_s + per_token_s * uncached + output * gap_s) * correction
     return used_s * (1.0 + wait_s / max(service_s, 1e-9))
 
 

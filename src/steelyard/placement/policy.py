@@ -6,7 +6,8 @@ import numpy as np
 
 from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.task import Step
-from steelyard.fleet.view import FleetView
+from steelyard.fleet.view import FleetView, LlmArrays
+from steelyard.placement import few_pools
 from steelyard.placement.candidates import warm_or_cold
 from steelyard.placement.predictions import Predictions, decide, predict, refuse
 
@@ -58,6 +59,17 @@ class CheapestFeasible:
             deadline, the least late one if the step says `run_late`, else a refusal. When the
             budget allows none, a refusal.
         """
+        arrays = view.arrays
+        if isinstance(arrays, LlmArrays) and few_pools.is_small(view):
+            scores = few_pools.score(step, view, arrays)
+            chosen = few_pools.choose(scores, step, _TIE_FRAC)
+            if chosen is None:
+                return few_pools.refusal(scores, view, self.name)
+            return few_pools.decision(scores, chosen, step, view, self.name)
+        return self.by_arrays(step, view)
+
+    def by_arrays(self, step: Step, view: FleetView) -> Decision | Refusal:
+        """The same answer, for fleets of any size."""
         seen = predict(step, view, warm_or_cold)
         allowed = [int(pool) for pool in np.flatnonzero(seen.runs & seen.affordable)]
         if not allowed:

@@ -1,5 +1,6 @@
 """What would the step be like in each pool? Arrays of shape [pools], one row per pool."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,13 +98,13 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         cost_usd=cost_usd,
         bid_cost_usd=bid_cost_usd * (1.0 + wait_s / np.maximum(service_s, _SHORTEST_S)),
         slack_s=slack_s,
-        patient=finish_s <= _allowed_s(step, view, service_s, runs),
+        patient=finish_s <= allowed_s(step, view, float(service_s[runs].min(initial=math.inf))),
         affordable=cost_usd <= left_usd,
         obstacle=obstacle,
     )
 
 
-def _allowed_s(step: Step, view: FleetView, service_s: FloatArray, runs: BoolArray) -> float:
+def allowed_s(step: Step, view: FleetView, least_s: float) -> float:
     """How long may this step take, and leave the later steps of its task their part of the slack?
 
     Equal flexibility (Kao and Garcia-Molina, IEEE TPDS 8(12), 1997): slack is shared among the
@@ -114,16 +115,14 @@ def _allowed_s(step: Step, view: FleetView, service_s: FloatArray, runs: BoolArr
     Args:
         step: The step to be placed.
         view: The fleet as the step sees it.
-        service_s: Seconds from start to end, shape [pools].
-        runs: Pools that can run it, shape [pools].
+        least_s: From start to end in the fastest pool that can run it; infinite where none can.
 
     Returns:
         Seconds from now to its end; infinite without a deadline.
     """
-    if step.deadline_s is None or not bool(runs.any()):
-        return np.inf
+    if step.deadline_s is None or math.isinf(least_s):
+        return math.inf
     expected = view.expected
-    least_s = float(service_s[runs].min())
     slack_s = step.deadline_s - view.now_s - expected.remaining_s - least_s
     share = 1.0 / _USUAL_STEPS
     if expected.remaining_known:

@@ -5,7 +5,7 @@ OpenAI wire, so that an OpenAI-compatible endpoint gets what the caller wrote.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -183,6 +183,84 @@ class LlmBackend(Protocol):
 
     async def embed(self, texts: list[str], model: str, replica: int) -> Embeddings:
         """Turn texts into vectors; PoolRejectedError where `supports_embeddings` is False."""
+        ...
+
+
+class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request whose answer is handed on as the upstream writes it.
+
+    Attributes:
+        request: What is asked.
+        body: The caller's whole body as it came, JSON.
+        stream: Whether the answer is wanted piece by piece.
+    """
+
+    request: LlmRequest
+    body: bytes
+    stream: bool
+
+
+class ReadFlow(Protocol):
+    """Holds an upstream back."""
+
+    def pause(self) -> None:
+        """Read nothing more until `resume`."""
+        ...
+
+    def resume(self) -> None:
+        """Go on reading."""
+        ...
+
+
+class RelayTarget(Protocol):
+    """Takes the events of a streamed answer; called while bytes are read, so it must not raise."""
+
+    def flows(self, flow: ReadFlow | None) -> None:
+        """Hold the upstream back by this from now on; None: there is nothing to hold back."""
+        ...
+
+    def events(self, data: bytes, texts: int) -> None:
+        """Send whole events, as the upstream wrote them.
+
+        Args:
+            data: One event or more.
+            texts: How many of them hold text or a tool call.
+        """
+        ...
+
+
+class RelayedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left to do when an answer was handed on.
+
+    Attributes:
+        usage: Tokens used.
+        body: The whole answer, where none was streamed; not sent yet.
+        usage_event: The stream's event with the usage, where it had one; held back.
+    """
+
+    usage: LlmUsage
+    body: bytes = b""
+    usage_event: JsonObject | None = None
+
+
+@runtime_checkable
+class RelayBackend(Protocol):
+    """A pool whose answers can be handed on byte for byte."""
+
+    async def relay(self, asked: RelayRequest, replica: int, target: RelayTarget) -> RelayedAnswer:
+        """Answer a request; all but the usage event and `[DONE]` of a stream goes to `target`.
+
+        Args:
+            asked: What is asked.
+            replica: Number of the replica.
+            target: Takes events as they come.
+
+        Returns:
+            What is left to be sent.
+
+        Raises:
+            PoolError: As in `LlmBackend.complete`.
+        """
         ...
 
 

@@ -11,12 +11,18 @@ from steelyard.pools.backend import (
     LlmChunk,
     LlmRequest,
     LlmUsage,
+    RelayRequest,
     TokenLogprob,
     ToolCallDelta,
 )
 
 _FINISH_REASONS: frozenset[str] = frozenset(("stop", "length", "tool_calls", "content_filter"))
 _BYTES_PER_TOKEN = 4
+# Fields that Steelyard reads itself and an upstream must read alike.
+_READ_FIELDS = (
+    *(b'"model"', b'"stream"', b'"stream_options"', b'"max_tokens"', b'"max_completion_tokens"'),
+    *(b'"n"', b'"messages"', b'"prompt"', b'"tools"'),
+)
 
 
 def request_body(request: LlmRequest) -> bytes:
@@ -40,6 +46,31 @@ def request_body(request: LlmRequest) -> bytes:
         return msgspec.json.encode(body)
     except (TypeError, RecursionError, msgspec.EncodeError) as error:
         raise PoolRejectedError(f"The request is not JSON: {error}.") from error
+
+
+def relayed_body(asked: RelayRequest) -> bytes:
+    """Which body asks for the same as the caller's, with usage at the end of a stream?
+
+    The caller's bytes wherever they say one thing only: a stream without `stream_options` gets
+    some in front, and a body that names a field twice is written anew, since two readers may
+    take different ones of the two.
+    """
+    body = asked.body
+    plain = all(body.count(name) <= 1 for name in _READ_FIELDS)
+    if plain and not asked.stream:
+        return body
+    options = asked.request.raw_body.get("stream_options")
+    if plain and isinstance(options, dict) and options.get("include_usage") is True:  # pyright: ignore[reportUnknownMemberType]
+        return body
+    if plain and options is None and b'"stream_options"' not in body:
+        return b'{"stream_options":{"include_usage":true},' + body.lstrip()[1:]
+    document = dict(asked.request.raw_body)
+    if asked.stream:
+        document["stream_options"] = {
+            **(options if isinstance(options, dict) else {}),
+            "include_usage": True,
+        }
+    return msgspec.json.encode(document)
 
 
 def _body_of_fields(request: LlmRequest) -> JsonObject:
@@ -187,12 +218,16 @@ def estimated_usage(request: LlmRequest, output_texts: list[str]) -> LlmUsage:
         request: What was asked.
         output_texts: The streamed pieces of text.
     """
+    return counted_usage(request, len(output_texts), len("".join(output_texts).encode()))
+
+
+def counted_usage(request: LlmRequest, pieces: int, output_bytes: int) -> LlmUsage:
+    """As `estimated_usage`, from the number of pieces and their bytes."""
     prompt = request.prompt.encode() + msgspec.json.encode([request.messages, request.tools])
-    output_bytes = len("".join(output_texts).encode())
     return LlmUsage(
         input_tokens=-(-len(prompt) // _BYTES_PER_TOKEN),
         cached_tokens=0,
-        output_tokens=max(len(output_texts), -(-output_bytes // _BYTES_PER_TOKEN)),
+        output_tokens=max(pieces, -(-output_bytes // _BYTES_PER_TOKEN)),
         cached_tokens_measured=False,
         measured=False,
     )

@@ -1,4 +1,4 @@
-"""One attempt at a step: placed, admitted, run in its pool, metered and recorded."""
+"""Attempts at steps: each is placed, run in its pool, metered and recorded."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -6,27 +6,29 @@ from contextlib import aclosing, asynccontextmanager
 import msgspec
 
 from steelyard.domain.decision import Decision
-from steelyard.domain.events import AttemptFinished, AttemptOutcome, Usage
-from steelyard.domain.pool import PoolSpec
+from steelyard.domain.events import AttemptFinished, Usage
 from steelyard.domain.task import Step
-from steelyard.errors import PoolError, PoolUnavailableError
+from steelyard.errors import PoolError
 from steelyard.pools.backend import (
     Embeddings,
     LlmBackend,
     LlmChunk,
     LlmRequest,
     LlmUsage,
+    RelayBackend,
+    RelayRequest,
     ToolBackend,
     ToolOutcome,
     ToolRequest,
 )
-from steelyard.runtime.admission import Admission, step_cap
+from steelyard.runtime.attempt import Attempt, AttemptGate
 from steelyard.runtime.embedding import to_journal
 from steelyard.runtime.meter import AttemptMeter
 from steelyard.runtime.open_tasks import OpenTasks
 from steelyard.runtime.placing import Placing
 from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorder import Recorder
+from steelyard.runtime.relaying import AnswerTarget, MeteredTarget
 from steelyard.runtime.transcript import Transcript
 
 # `error_code` of attempts that were running when their worker died.
@@ -68,12 +70,12 @@ class Attempts:
     ) -> None:
         llm_pools, tool_pools = pools
         self._recorder = recorder
-        self._placing = placing
-        self._tasks = tasks
         self._llm_pools = dict(llm_pools)
         self._tool_pools = dict(tool_pools)
-        self._admission = Admission(recorder)
-        self._limits = limits
+        self._relays = {
+            name: pool for name, pool in self._llm_pools.items() if isinstance(pool, RelayBackend)
+        }
+        self._gate = AttemptGate(recorder, placing, tasks, limits)
 
     async def embed(
         self, step: Step, texts: list[str], model: str, journal: bool
@@ -136,52 +138,60 @@ class Attempts:
             meter.result = outcome.result
         return decision, outcome, await self._settle(meter)
 
+    async def relay(self, step: Step, asked: RelayRequest, target: AnswerTarget) -> Settlement:
+        """One attempt at an LLM step, handed on; see `Dispatcher.relay_llm`."""
+        attempt = await self._gate.place(step)
+        try:
+            await self._gate.start(attempt)
+            decision = attempt.decision
+            target.placed(decision)
+            relay = self._relays.get(decision.pool)
+            if relay is None:
+                await self._hand_on_chunks(attempt, asked.request, target)
+            else:
+                metered = MeteredTarget(target, attempt.meter, self._recorder.now_s)
+                answer = await relay.relay(asked, decision.replica, metered)
+                metered.used(answer.usage)
+                target.relayed(answer)
+            attempt.outcome = "ok"
+        except PoolError as error:
+            attempt.failed(error)
+            raise
+        finally:
+            self._gate.end(attempt)
+        return await self._settle(attempt.meter)
+
+    async def _hand_on_chunks(
+        self, attempt: Attempt, request: LlmRequest, target: AnswerTarget
+    ) -> None:
+        backend, meter = self._llm_pools[attempt.decision.pool], attempt.meter
+        async with aclosing(backend.complete(request, attempt.decision.replica)) as chunks:
+            async for chunk in chunks:
+                has_text = bool(chunk.text or chunk.tool_calls)
+                meter.piece(self._recorder.now_s(), chunk.usage, has_text=has_text)
+                await target.chunk(chunk)
+
     @asynccontextmanager
     async def _attempt(self, step: Step) -> AsyncGenerator[tuple[Decision, AttemptMeter], None]:
         """Place the step and hold a place on its replica while the block runs.
 
-        Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
-        shows the policy the fleet it saw. Whatever way the block is left, its end is recorded.
+        Whatever way the block is left, its end is recorded.
         """
-        decision, now_s = await self._placing.decide(step)
-        self._admission.check_new(step)
-        self._admission.check_room(decision)
-        self._admission.place(step, decision, now_s)
-        spec = self._spec(decision.pool)
-        cap = step_cap(spec, step)
-        meter = AttemptMeter(step, spec)
-        self._tasks.step_submitted(step.task_id, step.step_id, step.parents)
-        outcome: AttemptOutcome = "cancelled"
-        failure: PoolError | None = None
+        attempt = await self._gate.place(step)
         try:
-            if step.fence is not None:
-                # The lease is checked, and the attempt known to a later worker, before it runs.
-                await self._recorder.durable(step.task_id, step.fence)
-            await self._limits.enter(step, decision, self._recorder.now_s())
-            await self._admission.enter(step, decision, cap)
-            meter.start(self._recorder.now_s())
-            yield decision, meter
-            outcome = "ok"
+            await self._gate.start(attempt)
+            yield attempt.decision, attempt.meter
+            attempt.outcome = "ok"
         except PoolError as error:
-            outcome, failure = "failed", error
+            attempt.failed(error)
             raise
         finally:
-            ended = meter.finish(self._recorder.now_s(), outcome, failure)
-            self._admission.leave(ended, decision, cap, step.fence)
-            self._limits.leave(step, decision)
-            if outcome == "ok":
-                self._tasks.step_done(step.task_id, step.step_id)
+            self._gate.end(attempt)
 
     async def _settle(self, meter: AttemptMeter) -> Settlement:
         event = meter.finished
         await self._recorder.durable(event.task_id, meter.fence)
         return Settlement(usage=event.usage, cost_usd=event.cost_usd, attempt=event.attempt)
-
-    def _spec(self, pool: str) -> PoolSpec:
-        for spec in self._recorder.state.pools:
-            if spec.name == pool:
-                return spec
-        raise PoolUnavailableError(f"pool {pool} left the fleet; the step can be placed again")
 
 
 def lost_attempt(t_s: float, task_id: str, step_id: int, attempt: int) -> AttemptFinished:

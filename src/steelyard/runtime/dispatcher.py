@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
-import msgspec
-
 from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
     Event,
@@ -27,6 +25,7 @@ from steelyard.pools.backend import (
     LlmBackend,
     LlmChunk,
     LlmRequest,
+    RelayRequest,
     ToolBackend,
     ToolOutcome,
     ToolRequest,
@@ -39,7 +38,10 @@ from steelyard.runtime.placing import Placing
 from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorded_answer import recorded_end, recorded_llm
 from steelyard.runtime.recorder import Recorder
-from steelyard.runtime.retry import pause_before_retry_s
+from steelyard.runtime.relaying import AnswerTarget
+from steelyard.runtime.retry_budget import Retries
+from steelyard.runtime.served_models import ServedModels
+from steelyard.runtime.task_ids import TaskIds
 
 __all__ = ["Dispatcher", "Settlement"]
 
@@ -78,6 +80,9 @@ class Dispatcher:
             (llm_pools, tool_pools),
             limits or PoolLimits.none(),
         )
+        self._retries = Retries(recorder.now_s)
+        self._ids = TaskIds()
+        self._served = ServedModels()
 
     @property
     def state(self) -> FleetState:
@@ -94,8 +99,11 @@ class Dispatcher:
 
     def models(self) -> tuple[str, ...]:
         """Which models can be asked for?"""
-        served = {model for spec in self.state.pools for model in spec.llm_curves}
-        return tuple(sorted(served))
+        return tuple(self._served.context_tokens(self.state.pools))
+
+    def context_tokens(self, model: str) -> int:
+        """How long may prompt and answer be in the roomiest pool that serves the model?"""
+        return self._served.context_tokens(self.state.pools).get(model, 0)
 
     def ready(self) -> dict[str, int]:
         """How many replicas of each pool are up?"""
@@ -109,6 +117,10 @@ class Dispatcher:
             self._placing.pool_came_back()
 
     # ------------------------------------------------------------------ tasks
+
+    def new_task_id(self) -> str:
+        """An id for a task that nobody has named."""
+        return self._ids.new()
 
     def open_task(
         self, task_id: str, agent: str, deadline_s: float | None, budget_usd: float | None
@@ -254,6 +266,7 @@ class Dispatcher:
             PoolError: The last attempt's failure.
         """
         done, first = False, step.attempt
+        self._retries.earn()
         while not done:
             given = False
             try:
@@ -265,7 +278,36 @@ class Dispatcher:
             except PoolError as error:
                 if given:
                     raise
-                step = await self._next_attempt(step, error, first)
+                step = await self._retries.next_attempt(step, error, first)
+
+    async def relay_llm(self, step: Step, asked: RelayRequest, target: AnswerTarget) -> Settlement:
+        """Place and run an LLM step; pools that can hand their answer on byte for byte.
+
+        An attempt that fails before anything was sent is retried, placed anew. Cancelling this
+        cancels the work in the pool at once.
+
+        Args:
+            step: The step.
+            asked: What to ask the model.
+            target: Takes decisions, and events or chunks, and in the end what is left to be sent.
+
+        Returns:
+            What it used and cost.
+
+        Raises:
+            NoFeasiblePoolError: The policy refused the step.
+            BudgetExceededError: The policy refused it for its cost.
+            PoolError: The last attempt's failure.
+        """
+        first = step.attempt
+        self._retries.earn()
+        while True:
+            try:
+                return await self._attempts.relay(step, asked, target)
+            except PoolError as error:
+                if target.begun:
+                    raise
+                step = await self._retries.next_attempt(step, error, first)
 
     async def serve_llm_once(
         self, step: Step, request: LlmRequest, *, journal: bool = False
@@ -305,19 +347,12 @@ class Dispatcher:
             PoolError: The last attempt's failure.
         """
         first = step.attempt
+        self._retries.earn()
         while True:
             try:
                 return await self._attempts.tool(step, request)
             except PoolError as error:
-                step = await self._next_attempt(step, error, first)
-
-    async def _next_attempt(self, step: Step, error: PoolError, first: int) -> Step:
-        """Wait for the step's next attempt; raises the error when there is none."""
-        pause_s = pause_before_retry_s(error, step.attempt - first, self.now_s(), step.deadline_s)
-        if pause_s is None:
-            raise error
-        await asyncio.sleep(pause_s)
-        return msgspec.structs.replace(step, attempt=step.attempt + 1)
+                step = await self._retries.next_attempt(step, error, first)
 
     async def embed(
         self, step: Step, texts: list[str], model: str, *, journal: bool = False
@@ -343,11 +378,12 @@ class Dispatcher:
             told = Settlement(usage=ended.usage, cost_usd=ended.cost_usd, attempt=ended.attempt)
             return placed.decision, from_journal(ended.result), told
         first = step.attempt
+        self._retries.earn()
         while True:
             try:
                 return await self._attempts.embed(step, texts, model, journal)
             except PoolError as error:
-                step = await self._next_attempt(step, error, first)
+                step = await self._retries.next_attempt(step, error, first)
 
 
 def _says_something(chunk: LlmChunk) -> bool:

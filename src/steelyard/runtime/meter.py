@@ -58,6 +58,12 @@ class AttemptMeter:
         if usage is not None:
             self._llm_usage = usage
 
+    def pieces(self, now_s: float, count: int) -> None:
+        """So many pieces with text or a tool call have come."""
+        self._pieces += count
+        if self._first_token_s is None:
+            self._first_token_s = now_s
+
     def tool_done(self, outcome: ToolOutcome) -> None:
         """The tool has returned."""
         self._tool_outcome = outcome

@@ -55,7 +55,7 @@ class Placing:
         while True:
             self._came_back.clear()
             now_s = self._recorder.now_s()
-            answer = self._policy(step, self._recorder.state.view(step, now_s))
+            answer = self._policy(step, self._recorder.state.glance(step, now_s))
             if isinstance(answer, Decision):
                 return answer, now_s
             if now_s >= give_up_s or not _may_pass(answer):

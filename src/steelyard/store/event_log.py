@@ -3,7 +3,7 @@
 from concurrent.futures import Future
 from typing import Protocol
 
-from steelyard.domain.events import Event
+from steelyard.domain.events import Event, StepPlaced, StepRefused
 
 
 class EventLog(Protocol):
@@ -34,9 +34,9 @@ class EventLog(Protocol):
 
 def task_of(event: Event) -> str | None:
     """Which task is an event about? None when it is about the fleet."""
-    step = getattr(event, "step", None)
-    found = getattr(event, "task_id", None) if step is None else step.task_id
-    return None if found is None else str(found)
+    if isinstance(event, StepPlaced | StepRefused):
+        return event.step.task_id
+    return getattr(event, "task_id", None)
 
 
 class MemoryEventLog:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, get_args
 
 import msgspec
 
@@ -29,6 +29,7 @@ B = TypeVar("B")
 
 _PAGE = 10_000
 
+_TAGS = {kind: str(kind.__struct_config__.tag) for kind in get_args(Event)}
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
@@ -243,7 +244,7 @@ def event_row(event: Event, fence: int | None) -> EventRow:
     """An event as it is stored."""
     return EventRow(
         event.t_s,
-        str(event.__struct_config__.tag),
+        _TAGS[type(event)],
         task_of(event),
         _encoder.encode(event),
         fence,

@@ -20,6 +20,9 @@ _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 # Rows that nobody waits for are on disk after this time at the latest.
 _LINGER_S = 0.01
+# Where a group had so many rows (a request has five), the next one waits so long for more.
+_BUSY_ROWS = 20
+_BUSY_LINGER_S = 0.001
 
 
 class _Call(NamedTuple):
@@ -58,6 +61,7 @@ class GroupWriter:
         self._queue: list[_Item] = []
         self._calls = 0
         self._waiters: list[Future[None]] = []
+        self._last_rows = 0
         self._lost: set[tuple[str, int]] = set()
         self._failure: StoreError | None = None
         self._closing = False
@@ -138,7 +142,9 @@ class GroupWriter:
                 waiter.set_exception(self._failure or self._closed())
             else:
                 self._waiters.append(waiter)
-                self._changed.notify()
+                # While it lingers for others, one more is no reason to wake up.
+                if len(self._waiters) == 1:
+                    self._changed.notify()
         return waiter
 
     def is_lost(self, task_id: str, fence: int) -> bool:
@@ -175,9 +181,14 @@ class GroupWriter:
             self._changed.wait_for(lambda: self._queue or self._urgent())
             # Rows alone linger: whoever needs them on disk will say so, with more rows maybe.
             self._changed.wait_for(self._urgent, timeout=_LINGER_S)
+            if self._last_rows >= _BUSY_ROWS and not self._calls and not self._closing:
+                # Busy: a commit costs as much CPU for one waiter as for fifty, and others are
+                # about to come. When few come, nobody is kept waiting.
+                self._changed.wait_for(self._hurried, timeout=_BUSY_LINGER_S)
             queue, self._queue = self._queue, []
             self._calls = 0
             waiters, self._waiters = self._waiters, []
+            self._last_rows = len(queue)
             if not queue and not waiters:
                 return not self._closing
         group = _Group(queue)
@@ -199,6 +210,9 @@ class GroupWriter:
 
     def _urgent(self) -> bool:
         return bool(self._waiters or self._calls or self._closing)
+
+    def _hurried(self) -> bool:
+        return bool(self._calls or self._closing)
 
     def _surely(self, work: Callable[[], R]) -> R:
         """Do work at the database, and wait for one that is away."""

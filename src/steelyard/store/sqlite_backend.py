@@ -61,7 +61,11 @@ _ADD = (
     " fence, lease_until_s, started_s) VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT DO NOTHING"
 )
-_INSERT = "INSERT INTO events (t_s, kind, task_id, body) VALUES (?, ?, ?, ?)"
+_INSERT = "INSERT INTO events (t_s, kind, task_id, body) VALUES "
+# Rows per statement. Each statement lets go of the interpreter's lock once: inserted one by one,
+# rows would queue for it behind the event loop, each anew.
+_ROWS_AT_ONCE = (256, 64, 16, 4, 1)
+_INSERTS = {rows: _INSERT + ", ".join(["(?, ?, ?, ?)"] * rows) for rows in _ROWS_AT_ONCE}
 
 
 class SqliteBackend:
@@ -151,7 +155,15 @@ class SqliteBackend:
 
     def insert_events(self, rows: list[EventRow]) -> None:
         """Append rows; the file numbers them."""
-        self._do_many(_INSERT, [row[:4] for row in rows])
+        try:
+            start = 0
+            while start < len(rows):
+                size = next(one for one in _ROWS_AT_ONCE if one <= len(rows) - start)
+                values = [value for row in rows[start : start + size] for value in row[:4]]
+                self._connection.execute(_INSERTS[size], values)
+                start += size
+        except sqlite3.Error as error:
+            raise store_error(self._path, error) from error
 
     def lock_agents(self) -> None:
         """The write lock is one already."""

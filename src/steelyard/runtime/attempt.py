@@ -1,0 +1,110 @@
+"""One attempt at a step: placed, admitted, started, and ended whatever happens."""
+
+from steelyard.domain.decision import Decision
+from steelyard.domain.events import AttemptOutcome
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import Step
+from steelyard.errors import PoolError, PoolUnavailableError
+from steelyard.runtime.admission import Admission, step_cap
+from steelyard.runtime.meter import AttemptMeter
+from steelyard.runtime.open_tasks import OpenTasks
+from steelyard.runtime.placing import Placing
+from steelyard.runtime.pool_limits import PoolLimits
+from steelyard.runtime.recorder import Recorder
+
+
+class Attempt:
+    """An attempt that has been placed.
+
+    Attributes:
+        step: The step.
+        decision: Where it runs.
+        meter: What it uses.
+        cap: Steps that run at once on its replica.
+        outcome: How it ends, unless something says otherwise: as if it were cancelled now.
+        failure: Why it failed.
+    """
+
+    __slots__ = ("cap", "decision", "failure", "meter", "outcome", "step")
+
+    def __init__(self, step: Step, decision: Decision, meter: AttemptMeter, cap: int) -> None:
+        self.step = step
+        self.decision = decision
+        self.meter = meter
+        self.cap = cap
+        self.outcome: AttemptOutcome = "cancelled"
+        self.failure: PoolError | None = None
+
+    def failed(self, error: PoolError) -> None:
+        """It ends with this error."""
+        self.outcome, self.failure = "failed", error
+
+
+class AttemptGate:
+    """Begins and ends attempts.
+
+    Args:
+        recorder: State and log.
+        placing: Decides where steps go.
+        tasks: Told which steps were submitted and done.
+        limits: Places in pools with limits over all processes of the store.
+    """
+
+    def __init__(
+        self, recorder: Recorder, placing: Placing, tasks: OpenTasks, limits: PoolLimits
+    ) -> None:
+        self._recorder = recorder
+        self._placing = placing
+        self._admission = Admission(recorder)
+        self._tasks = tasks
+        self._limits = limits
+
+    async def place(self, step: Step) -> Attempt:
+        """Place a step.
+
+        Policy and `StepPlaced` share one moment, with nothing between them, so that a replay
+        shows the policy the fleet it saw. `end` must be called, whatever comes after this.
+
+        Raises:
+            NoFeasiblePoolError: The policy refused the step.
+            BudgetExceededError: The policy refused it for its cost.
+            PoolError: The replica's queue is full, or the step is being served already.
+        """
+        decision, now_s = await self._placing.decide(step)
+        self._admission.check_new(step)
+        self._admission.check_room(decision)
+        spec = self._spec(decision.pool)
+        attempt = Attempt(step, decision, AttemptMeter(step, spec), step_cap(spec, step))
+        self._admission.place(step, decision, now_s)
+        self._tasks.step_submitted(step.task_id, step.step_id, step.parents)
+        return attempt
+
+    async def start(self, attempt: Attempt) -> None:
+        """Wait for the attempt's turn.
+
+        Raises:
+            LeaseLostError: Another worker has the task.
+            StoreError: Its pool has a limit, and the store that counts is broken.
+        """
+        step = attempt.step
+        if step.fence is not None:
+            # The lease is checked, and the attempt known to a later worker, before it runs.
+            await self._recorder.durable(step.task_id, step.fence)
+        await self._limits.enter(step, attempt.decision, self._recorder.now_s())
+        await self._admission.enter(step, attempt.decision, attempt.cap)
+        attempt.meter.start(self._recorder.now_s())
+
+    def end(self, attempt: Attempt) -> None:
+        """Record the end of an attempt and let the next ones start."""
+        ended = attempt.meter.finish(self._recorder.now_s(), attempt.outcome, attempt.failure)
+        step = attempt.step
+        self._admission.leave(ended, attempt.decision, attempt.cap, step.fence)
+        self._limits.leave(step, attempt.decision)
+        if attempt.outcome == "ok":
+            self._tasks.step_done(step.task_id, step.step_id)
+
+    def _spec(self, pool: str) -> PoolSpec:
+        spec = self._recorder.state.spec(pool)
+        if spec is None:
+            raise PoolUnavailableError(f"pool {pool} left the fleet; the step can be placed again")
+        return spec
