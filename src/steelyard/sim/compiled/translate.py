@@ -1,0 +1,123 @@
+"""Numba, found only when it is wanted: kernels and all that they call, translated together.
+
+A kernel is an ordinary function. Here it is copied with the functions that it calls replaced by
+their translations, so that no module of the project imports Numba, and the functions that placement
+and cost share with kernels need no mark. Without Numba the same copies run in Python, slowly, and
+give the same answer.
+"""
+
+import functools
+import hashlib
+import importlib
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from steelyard.errors import ConfigError
+from steelyard.perf.predict import pick
+
+Function = Callable[..., Any]
+
+
+def _pick_one(condition: bool, yes: float, no: float) -> float:  # noqa: FBT001
+    return yes if condition else no
+
+
+# What works on arrays alone, and its counterpart for floats.
+_SCALAR: dict[Function, Function] = {pick: _pick_one}
+
+
+def has_numba() -> bool:
+    """Is the extra `fast` installed?"""
+    return importlib.util.find_spec("numba") is not None
+
+
+@functools.cache
+def translated(kernel: types.FunctionType, *, compiled: bool = True) -> Function:
+    """A kernel, ready to be called.
+
+    Args:
+        kernel: The function.
+        compiled: Whether Numba compiles it; otherwise Python runs it.
+
+    Returns:
+        A function of the same arguments with the same answer.
+
+    Raises:
+        ConfigError: Numba is wanted and not installed.
+    """
+    if not compiled:
+        return _copied(kernel, {}, lambda function, _is_root: function)
+    if not has_numba():
+        raise ConfigError(
+            "the compiled simulator needs Numba, which is not installed: "
+            "install steelyard[fast], or run the same functions in Python with compiled=False"
+        )
+    numba = importlib.import_module("numba")
+    names = _digest(kernel)
+
+    def compile_one(function: types.FunctionType, is_root: bool) -> Function:  # noqa: FBT001
+        # Numba's cache looks at one file's date only; a name made of all sources tells changes.
+        function.__qualname__ = f"{function.__qualname__}_{names}"
+        options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True}
+        if is_root:
+            options["cache"] = True
+        else:
+            options["forceinline"] = function.__name__ in _INLINED
+        jitted: Function = numba.njit(**options)(function)
+        return jitted
+
+    return _copied(kernel, {}, compile_one)
+
+
+# Called at many places with all arrays; a call would copy them all.
+_INLINED = frozenset({""})
+
+
+def _copied(
+    function: types.FunctionType,
+    known: dict[types.FunctionType, Function],
+    finish: Callable[[types.FunctionType, bool], Function],
+    *,
+    is_root: bool = True,
+) -> Function:
+    if function in known:
+        return known[function]
+    scope = dict(function.__globals__)
+    for name in function.__code__.co_names:
+        called = scope.get(name)
+        called = _SCALAR.get(called, called) if isinstance(called, types.FunctionType) else called
+        if isinstance(called, types.FunctionType) and called.__module__.startswith("steelyard."):
+            scope[name] = _copied(called, known, finish, is_root=False)
+    copy = types.FunctionType(
+        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__module__ = function.__module__
+    copy.__qualname__ = function.__qualname__
+    copy.__kwdefaults__ = function.__kwdefaults__
+    known[function] = finish(copy, is_root)
+    return known[function]
+
+
+def _called_by(function: types.FunctionType, seen: set[types.FunctionType]) -> None:
+    if function in seen:
+        return
+    seen.add(function)
+    for name in function.__code__.co_names:
+        called = function.__globals__.get(name)
+        if isinstance(called, types.FunctionType) and called.__module__.startswith("steelyard."):
+            _called_by(called, seen)
+
+
+def _digest(kernel: types.FunctionType) -> str:
+    """A short hash of all files that the kernel and what it calls are written in."""
+    seen: set[types.FunctionType] = set()
+    _called_by(kernel, seen)
+    files = sorted({function.__code__.co_filename for function in seen})
+    # Constants live beside them.
+    files.append(str(Path(__file__).with_name("layout.py")))
+    hashed = hashlib.sha256()
+    for file in files:
+        hashed.update(Path(file).read_bytes())
+    return hashed.hexdigest()[:12]
