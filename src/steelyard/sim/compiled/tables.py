@@ -31,6 +31,7 @@ _SUPPORTED = frozenset(
         "on_miss",
     }
 )
+_BLOCKERS, _PROMPT = layout.STEP.names.index("blockers"), layout.STEP.names.index("prompt")
 _KINDS = {"llm": layout.LLM, "tool": layout.TOOL, "human": layout.HUMAN}
 
 
@@ -43,12 +44,16 @@ class Sample:
         arrival_s: When tasks arrive, ascending, shape [arrivals].
         drawn: Which of the tasks each is, shape [arrivals].
         keys: Hash of each, below 2^31, by which replicas are drawn; shape [arrivals].
+        resumed: Steps of each of the tasks that are done when it arrives, as of a task that is
+            under way when the simulation begins; empty when all begin at their first step. Of the
+            first call of each model only the new part of the prompt is computed.
     """
 
     tasks: tuple[WorkloadTask, ...]
     arrival_s: npt.NDArray[np.float64]
     drawn: npt.NDArray[np.int64]
     keys: npt.NDArray[np.int64]
+    resumed: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, workload: Workload) -> "Sample":
@@ -139,11 +144,11 @@ def check_supported(
                 )
 
 
-def task_tables(tasks: Sequence[WorkloadTask], conditions: Conditions) -> TaskTables:
+def task_tables(sample: Sample, conditions: Conditions) -> TaskTables:
     """Lay the different tasks out as arrays.
 
     Args:
-        tasks: The different tasks.
+        sample: The workload.
         conditions: The world, for what the workload does not say.
 
     Returns:
@@ -154,6 +159,7 @@ def task_tables(tasks: Sequence[WorkloadTask], conditions: Conditions) -> TaskTa
     """
     estimates: dict[tuple[str, str], int] = {}
     models: dict[str, int] = {}
+    tasks = sample.tasks
     templates = np.zeros(len(tasks), layout.TEMPLATE)
     rows: list[tuple[float, ...]] = []
     children: list[int] = []
@@ -162,20 +168,27 @@ def task_tables(tasks: Sequence[WorkloadTask], conditions: Conditions) -> TaskTa
     for number, task in enumerate(tasks):
         seen = to_steps(task, conditions)
         table = _sources(task, seen)
+        done = sample.resumed[number] if sample.resumed else 0
         templates[number] = (
             len(rows),
-            len(task.steps),
+            len(task.steps) - done,
             0,
             _merges(task, table),
             math.inf if task.deadline_after_s is None else task.deadline_after_s,
             math.inf if task.budget_usd is None else task.budget_usd,
         )
-        for at, step in enumerate(task.steps):
-            ours = _children(task, step)
+        warm = _first_calls(task, done) if done else frozenset[int]()
+        for at, step in enumerate(task.steps[done:], start=done):
+            ours = [child - done for child in _children(task, step)]
             place = estimates.setdefault((task.agent, step.name), len(estimates))
             model = models.setdefault(step.model, len(models)) if step.kind == "llm" else 0
+            sources_at = held + at * len(task.steps) + done
             span = (len(children), len(children) + len(ours))
-            rows.append(_row(step, seen[at], (model, place, held + at * len(task.steps)), span))
+            row = _row(step, seen[at], (model, place, sources_at), span)
+            row[_BLOCKERS] = sum(_place_of(task, one) >= done for one in set(step.parents))
+            if at in warm:
+                row[_PROMPT] = step.prompt_tokens - step.shared_prefix_tokens
+            rows.append(tuple(row))
             children.extend(ours)
         sources.append(table)
         held += table.size
@@ -197,9 +210,9 @@ def task_tables(tasks: Sequence[WorkloadTask], conditions: Conditions) -> TaskTa
 
 def _row(
     step: WorkloadStep, seen: Step | None, at: tuple[int, int, int], span: tuple[int, int]
-) -> tuple[float, ...]:
+) -> list[float]:
     call = None if seen is None else seen.call
-    return (
+    return [
         _KINDS[step.kind],
         at[0],
         step.step_id,
@@ -215,7 +228,20 @@ def _row(
         step.cpu_s,
         step.think_or_tool_s,
         step.memory_bytes,
-    )
+    ]
+
+
+def _place_of(task: WorkloadTask, step_id: int) -> int:
+    return next((at for at, step in enumerate(task.steps) if step.step_id == step_id), -1)
+
+
+def _first_calls(task: WorkloadTask, done: int) -> frozenset[int]:
+    """Places of the first call of each model among the steps that are not done."""
+    first: dict[str, int] = {}
+    for at, step in enumerate(task.steps):
+        if at >= done and step.kind == "llm":
+            first.setdefault(step.model, at)
+    return frozenset(first.values())
 
 
 def _children(task: WorkloadTask, parent: WorkloadStep) -> list[int]:

@@ -47,7 +47,7 @@ def make_world(
     Returns:
         The world.
     """
-    tables = task_tables(sample.tasks, conditions)
+    tables = task_tables(sample, conditions)
     table = pool_table(pools, tables.models, conditions)
     arrivals, slowness = arrival_table(sample, seed, conditions)
     outages, hits = outage_tables(pools, conditions)
