@@ -70,9 +70,7 @@ def queue_sample(replicas: int, jobs: int, seed: int) -> tuple[Sample, tuple[Poo
         predicted=True,
         source="benchmark",
     )
-    pool = msgspec.structs.replace(
-        fleet(1)[3], tool_curve=curve, replicas=replicas, name="servers"
-    )
+    pool = msgspec.structs.replace(fleet(1)[3], tool_curve=curve, replicas=replicas, name="servers")
     times_s = np.cumsum(random.exponential(1.0 / (0.8 * replicas), jobs))
     drawn = random.integers(len(tasks), size=jobs)
     return Sample.drawn_from(tasks, times_s, drawn, seed), (pool,)

@@ -48,9 +48,7 @@ def test_refuses_tools_of_a_pool_of_their_own(workload: Workload, llm_pool: Pool
     assert "mcp:files/read" in told
 
 
-def test_refuses_a_parent_that_does_not_come_before(
-    workload: Workload, llm_pool: PoolSpec
-) -> None:
+def test_refuses_a_parent_that_does_not_come_before(workload: Workload, llm_pool: PoolSpec) -> None:
     task = workload.tasks[0]
     bad = msgspec.structs.replace(task, steps=(task.steps[2], task.steps[0]))
     told = refusal(msgspec.structs.replace(workload, tasks=(bad,)), (llm_pool,))

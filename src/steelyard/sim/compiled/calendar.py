@@ -99,6 +99,25 @@ def _open_next(world: World) -> None:
     clock["pending"] -= count
     world.bucket_head[at] = NONE
     world.bucket_n[at] = 0
+    _touch(world)
+
+
+def _touch(world: World) -> None:
+    """Read what the alarms of the moment will need; these reads do not wait for one another."""
+    touched = 0
+    for at in range(world.clock[0]["near_n"]):
+        code = world.near[at]["code"]
+        if code & 3 == ALARM:
+            machine = world.machines[code >> 2]
+            touched += world.book[code >> 2]["running"]
+            if machine["shared_n"] > 0:
+                one = world.attempts[world.shared[machine["places"]]["attempt"]]
+                touched += world.tasks[one["task"]]["open"]
+            if machine["delays_n"] > 0:
+                one = world.attempts[world.delays[machine["places"]]["attempt"]]
+                touched += world.tasks[one["task"]]["open"]
+    # Kept, so that no compiler leaves the reads out.
+    world.clock[0]["touched"] = touched
 
 
 def _drop_overtaken(world: World, last: int, count: int) -> None:

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from steelyard.sim.compiled.books import (
     count_latency,
     held_tokens,
@@ -143,7 +145,8 @@ def _release(world: World, attempt: int) -> tuple[int, int, int]:
     one["next"] = clock["free_attempt"]
     clock["free_attempt"] = attempt
     clock["free_attempts"] += 1
-    return int(one["task"]), int(one["step"]), int(one["number"])
+    # One kind of number for all, or Numba would compile what follows once for each.
+    return np.int64(one["task"]), np.int64(one["step"]), np.int64(one["number"])  # type: ignore[return-value]
 
 
 def _submit(world: World) -> None:

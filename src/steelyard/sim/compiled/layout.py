@@ -89,6 +89,7 @@ CLOCK = np.dtype(
         ("refuses", "i8"),
         ("window_s", "f8"),
         ("window", "i8"),
+        ("touched", "i8"),
     ]
 )
 POOL = np.dtype(

@@ -145,9 +145,7 @@ def _begin_prefill(world: World, replica: int) -> None:
     uncached = max(0, world.steps[one["step"]]["prompt"] - one["cached"])
     per_token_s = world.pools[machine["pool"]]["per_token_s"]
     machine["prefilling"] = attempt
-    machine["prefill_end_s"] = (
-        world.clock[0]["now_s"] + uncached * per_token_s * one["slowness"]
-    )
+    machine["prefill_end_s"] = world.clock[0]["now_s"] + uncached * per_token_s * one["slowness"]
     world.counts[PREFILLING] += 1
 
 

@@ -151,11 +151,7 @@ def _look_for_prefix(world: World, task: int, step: int, least: bool) -> None:  
         replica = held["replica"]
         pool = world.machines[replica]["pool"]
         tokens = float(world.sources[sources + held["step"]])
-        if (
-            tokens <= 0.0
-            or world.replica[pool] < 0
-            or held["epoch"] != world.pools[pool]["epoch"]
-        ):
+        if tokens <= 0.0 or world.replica[pool] < 0 or held["epoch"] != world.pools[pool]["epoch"]:
             continue
         if least or _load(world, replica) >= world.pools[pool]["cap"]:
             if world.replica[pool] == replica:

@@ -47,6 +47,8 @@ class Sample:
         resumed: Steps of each of the tasks that are done when it arrives, as of a task that is
             under way when the simulation begins; empty when all begin at their first step. Of the
             first call of each model only the new part of the prompt is computed.
+        tables: The tasks laid out by `task_tables`, so that several samples of the same tasks share
+            them; laid out anew when left out.
     """
 
     tasks: tuple[WorkloadTask, ...]
@@ -54,6 +56,7 @@ class Sample:
     drawn: npt.NDArray[np.int64]
     keys: npt.NDArray[np.int64]
     resumed: tuple[int, ...] = ()
+    tables: "TaskTables | None" = None
 
     @classmethod
     def of(cls, workload: Workload) -> "Sample":
@@ -346,9 +349,9 @@ def _fill_speed(row: np.void, spec: PoolSpec, models: dict[str, int]) -> None:
         row["cap"] = spec.tool_curve.slots
 
 
-def arrival_table(sample: Sample, seed: int, conditions: Conditions) -> tuple[
-    layout.Records, npt.NDArray[np.float64]
-]:
+def arrival_table(
+    sample: Sample, seed: int, conditions: Conditions
+) -> tuple[layout.Records, npt.NDArray[np.float64]]:
     """Arrivals, and the factor on the service time of each of their steps.
 
     Args:

@@ -47,7 +47,7 @@ def make_world(
     Returns:
         The world.
     """
-    tables = task_tables(sample, conditions)
+    tables = task_tables(sample, conditions) if sample.tables is None else sample.tables
     table = pool_table(pools, tables.models, conditions)
     arrivals, slowness = arrival_table(sample, seed, conditions)
     outages, hits = outage_tables(pools, conditions)
