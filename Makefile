@@ -34,7 +34,7 @@ check: $(STAMP)  ## Format, lint, types, import contracts.
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## Run the benchmarks that need no data; each prints machine, date and seed.
-	for program in benchmarks/planner.py benchmarks/simulator.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+	for program in benchmarks/planner.py benchmarks/simulator.py benchmarks/simulator_at_scale.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
 
 docs: $(STAMP)  ## Write docs/cli.md anew from the commands; a test fails when it is stale.
 	$(BIN)/typer steelyard.cli.app utils docs --name steelyard --output docs/cli.md

@@ -4,14 +4,15 @@ python benchmarks/the_deal.py [--virtual-s 60] [--scale 1.0] [--out the-deal]
 
 260,000 Arm machines of 192 cores (49.9 million cores) and 120,000 GPUs at three providers run
 coding agents. Most Arm machines serve a small model, some run tools; the GPUs serve a larger model
-that only they can serve in time. The lost provider holds 30 % of everything. Curves and prices are the catalogue's (`m9g.metal-48xl` for every Arm machine,
-`g6e.2xlarge` for every GPU, on demand), so the bill is at list price.
+that only they can serve in time. The lost provider holds 30 % of everything. Curves and prices are
+the catalogue's (`m9g.metal-48xl` for every Arm machine, `g6e.2xlarge` for every GPU, on demand), so
+the bill is at list price.
 
 Agents: 100 different tasks drawn from the statistics of recorded coding agents (docs/glossary.md
 names the traces): 20 to 60 steps, prompts that grow to some 20,000 tokens and repeat 93-97 % of the
 last one, 40-220 output tokens, tools that use 0.1-0.7 cores and 250-330 MB. A task's deadline is
-1.5 times its time on idle hardware, and 20 s. Tasks under way at the start are begun in mid-life during
-the first quarter, their prefixes found in the cache they arrive at.
+1.5 times its time on idle hardware, and 20 s. Tasks under way at the start are begun in mid-life
+during the first quarter, their prefixes found in the cache they arrive at.
 
 The fleet is run as cells of 4,000 Arm machines that share nothing, on two threads.
 """
@@ -46,7 +47,7 @@ from steelyard.sim.compiled.simulate import CompiledRun, Span, simulate_compiled
 from steelyard.sim.compiled.tables import Sample, task_tables
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 ARM, GPU = "aws/us-east-1/m9g.metal-48xl/on_demand", "aws/us-east-1/g6e.2xlarge/on_demand"
 SMALL, LARGE = "qwen2.5-0.5b", "llama-3.1-8b"
@@ -76,7 +77,7 @@ def fleet(catalog: Catalog, scale: float) -> tuple[PoolSpec, ...]:
 
     def add(name: str, kind: str, count: float, curves: dict[str, LlmCurve]) -> None:
         offering = gpu if kind == "gpu" else arm
-        provider = name.split("-")[0]
+        provider = name.split("-", maxsplit=1)[0]
         pools.append(
             PoolSpec(
                 name=name,
@@ -361,7 +362,7 @@ def main() -> None:
         "after": slice(end_s, int(given.virtual_s)),
     }
     result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "date": str(dt.datetime.now(tz=dt.UTC).date()),
         "seed": given.seed,
         "policy": given.policy,
@@ -386,24 +387,24 @@ def main() -> None:
 
 def print_report(result: dict[str, object], out: Path) -> None:
     """The main figures as text."""
-    print(
-        f"{result['machine']}; {result['date']}; seed {result['seed']}; {result['policy']}\n"
-        f"{result['arm_cores']:,} Arm cores and {result['gpus']:,} GPUs in {result['cells']} cells, "
-        f"rent {result['rent_usd_per_hour']:,.0f} USD/h\n"
-        f"{result['virtual_s']:.0f} s simulated in {result['wall_s']:.0f} s ({result['cpu_s']:.0f} s "
-        f"of CPU time), {result['events']:,} events, {result['events_per_cpu_s']:,.0f} per CPU "
-        f"second; at most {result['peak_memory_gb']:.1f} GB"
-    )
+    print(f"{result['machine']}; {result['date']}; seed {result['seed']}; {result['policy']}")
+    print(f"{result['arm_cores']:,} Arm cores and {result['gpus']:,} GPUs", end=" ")
+    print(f"in {result['cells']} cells, rent {result['rent_usd_per_hour']:,.0f} USD/h")
+    print(f"{result['virtual_s']:.0f} s simulated in {result['wall_s']:.0f} s", end=" ")
+    print(f"({result['cpu_s']:.0f} s of CPU time), {result['events']:,} events,", end=" ")
+    print(f"{result['events_per_cpu_s']:,.0f} per CPU second;", end=" ")
+    print(f"at most {result['peak_memory_gb']:.1f} GB")
     phases = result["phases"]
     assert isinstance(phases, dict)
     for phase, told in phases.items():
         times = told["latencies"]
-        print(
-            f"{phase:7} {told['steps_per_s']:12,.0f} steps/s, {told['steps_placed_in_time']:.1%} "
-            f"placed in time; {told['tasks_ended']:,} tasks ended, SLO attainment "
-            f"{told['slo_attainment']:.1%}, goodput {told['goodput_tasks_per_s']:,.0f}/s; steps cost "
-            f"{told['step_cost_usd_per_s'] * 3600.0:,.0f} USD/h; {told['attempts_failed']:,} lost"
-        )
+        print(f"{phase:7} {told['steps_per_s']:12,.0f} steps/s,", end=" ")
+        print(f"{told['steps_placed_in_time']:.1%} placed in time;", end=" ")
+        print(f"{told['tasks_ended']:,} tasks ended,", end=" ")
+        print(f"SLO attainment {told['slo_attainment']:.1%},", end=" ")
+        print(f"goodput {told['goodput_tasks_per_s']:,.0f}/s;", end=" ")
+        print(f"steps cost {told['step_cost_usd_per_s'] * 3600.0:,.0f} USD/h;", end=" ")
+        print(f"{told['attempts_failed']:,} attempts lost")
         for kind, one in times.items():
             if one["count"]:
                 print(f"        {kind:12} p50 {one['p50_s']:8.2f} s  p95 {one['p95_s']:8.2f} s")

@@ -87,7 +87,7 @@ def note_started(world: World, attempt: int) -> None:
     _count_load(world, one["replica"], 1, -1)
 
 
-def note_finished(world: World, attempt: int, ok: bool) -> float:  # noqa: FBT001
+def note_finished(world: World, attempt: int, ok: bool) -> float:
     """An attempt has ended; returns what it cost, in USD."""
     one = world.attempts[attempt]
     book = world.book[one["replica"]]

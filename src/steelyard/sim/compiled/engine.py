@@ -263,7 +263,7 @@ def _start(world: World, replica: int, attempt: int) -> None:
     begin(world, replica, attempt)
 
 
-def _end_attempt(world: World, attempt: int, ok: bool) -> None:  # noqa: FBT001
+def _end_attempt(world: World, attempt: int, ok: bool) -> None:
     cost_usd = note_finished(world, attempt, ok)
     clock = world.clock[0]
     pool = world.machines[world.attempts[attempt]["replica"]]["pool"]

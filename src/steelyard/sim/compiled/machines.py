@@ -240,7 +240,7 @@ def drain(world: World, replica: int, lost_n: int) -> int:
     return lost_n
 
 
-def _drain_heap(world: World, replica: int, lost_n: int, shared: bool) -> int:  # noqa: FBT001
+def _drain_heap(world: World, replica: int, lost_n: int, shared: bool) -> int:
     """Move a heap to `world.batch`, in the order of entering."""
     machine = world.machines[replica]
     heap = world.shared if shared else world.delays

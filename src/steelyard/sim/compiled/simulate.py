@@ -126,10 +126,8 @@ def _result(world: World, span: Span) -> CompiledRun:
     full = int(np.count_nonzero(world.machines["boundaries"] > _REFERENCE_BOUNDARIES))
     notes: tuple[str, ...] = ()
     if full:
-        notes = (
-            f"{full} replicas took up more than {_REFERENCE_BOUNDARIES} prompt boundaries; the "
-            "reference path would have forgotten the oldest",
-        )
+        told = f"{full} replicas took up more than {_REFERENCE_BOUNDARIES} prompt boundaries"
+        notes = (f"{told}; the reference path would have forgotten the oldest",)
     return CompiledRun(
         end_s=float(world.clock["now_s"][0]),
         changes=dict(zip(layout.CHANGES, world.counts.tolist(), strict=True)),

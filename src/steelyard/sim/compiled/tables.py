@@ -1,5 +1,6 @@
 """Workload, fleet and conditions as arrays; what the compiled path cannot do is refused here."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -285,7 +286,7 @@ def _sources(task: WorkloadTask, seen: tuple[Step | None, ...]) -> npt.NDArray[n
 def _merges(task: WorkloadTask, table: npt.NDArray[np.int32]) -> bool:
     """Does the last step that ran on a replica tell all that the replica holds of the task?"""
     steps = task.steps
-    for before, step in zip(steps, steps[1:], strict=False):
+    for before, step in itertools.pairwise(steps):
         if step.parents != (before.step_id,):
             return False
     calls = [at for at, step in enumerate(steps) if step.kind == "llm"]

@@ -20,7 +20,7 @@ from steelyard.perf.predict import pick
 Function = Callable[..., Any]
 
 
-def _pick_one(condition: bool, yes: float, no: float) -> float:  # noqa: FBT001
+def _pick_one(condition: bool, yes: float, no: float) -> float:
     return yes if condition else no
 
 
