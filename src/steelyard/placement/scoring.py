@@ -5,12 +5,11 @@ element by element. The gateway calls them on arrays; the compiled simulator cal
 floats, translated by Numba. What differs between policies is how `Traits` are ranked.
 """
 
-from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple
 
 import numpy as np
 
-from steelyard.perf.predict import BoolArray, FloatArray, Number, itl_s, pick, prefill_s
+from steelyard.perf.predict import Number, itl_s, pick, prefill_s
 from steelyard.perf.predict import queue_wait_s as _queue_wait_s
 
 # Agents take 20-100 steps (public traces, 2026-11-22): so much of the slack is a step's own before
@@ -24,7 +23,7 @@ _TIE_FRAC = 0.05
 _MASK_31 = 0x7FFFFFFF
 
 # Anything that is read by the number of the pool: a list here, an array in a kernel.
-Column = Sequence[Any] | FloatArray | BoolArray
+Column = Any
 
 
 class Traits(NamedTuple, Generic[Number]):
@@ -106,7 +105,7 @@ def llm_times_s(
     """
     floor_s, per_token_s, itl_base_s, itl_slope_s, cap = curve
     ttft_s = prefill_s(floor_s, per_token_s, uncached) * correction
-    concurrency = np.minimum(running + 1.0, cap)
+    concurrency: Any = np.minimum(running + 1.0, cap)
     return ttft_s, ttft_s + output * itl_s(itl_base_s, itl_slope_s, concurrency) * correction
 
 
@@ -123,7 +122,8 @@ def wait_s(book: tuple[Number, Number, Number], service_s: Number, cap: Number) 
     """
     running, waiting, service_sum_s = book
     load = running + waiting
-    mean_service_s = pick(load > 0.0, service_sum_s / np.maximum(load, 1.0), service_s)
+    usual_s: Any = service_sum_s / np.maximum(load, 1.0)
+    mean_service_s: Any = pick(load > 0.0, usual_s, service_s)
     waits_s: Number = _queue_wait_s(running, waiting, mean_service_s, cap)
     return waits_s
 
@@ -134,8 +134,9 @@ def queued_usd(bid_usd: Number, waits_s: Number, service_s: Number) -> Number:
     A queue says that the pool is scarcer than the plan's bid price knows: a wait as long as the
     step itself doubles the price.
     """
-    surcharged: Number = bid_usd * (1.0 + waits_s / np.maximum(service_s, _SHORTEST_S))
-    return surcharged
+    surcharged: Any = bid_usd * (1.0 + waits_s / np.maximum(service_s, _SHORTEST_S))
+    bid: Number = surcharged
+    return bid
 
 
 def patience_s(
@@ -156,9 +157,10 @@ def patience_s(
     Returns:
         Seconds; infinite without a deadline.
     """
-    share = service_s / np.maximum(service_s + remaining_s, _SHORTEST_S)
-    usable_s: Number = np.maximum(unused_s, 0.0)
-    return usable_s * (share if remaining_known else 1.0 / _USUAL_STEPS)
+    share: Any = service_s / np.maximum(service_s + remaining_s, _SHORTEST_S)
+    usable_s: Any = np.maximum(unused_s, 0.0)
+    patience: Number = usable_s * (share if remaining_known else 1.0 / _USUAL_STEPS)
+    return patience
 
 
 def cheapest_in_time(

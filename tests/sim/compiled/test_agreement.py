@@ -41,7 +41,7 @@ HARSH = Conditions(
     noise_sigma=0.2,
     bids_usd_per_hour={"gpu": 0.5},
     outages=(
-        Outage(pool="arm", start_s=4.0, duration_s=5.0),
+        Outage(provider="aws", start_s=4.0, duration_s=5.0),
         Outage(provider="gcp", start_s=6.0, duration_s=9.0),
     ),
 )
@@ -66,7 +66,7 @@ def told_by_reference(events: tuple[Event, ...], pools: tuple[PoolSpec, ...]) ->
                 yield (event.t_s, "attempt_started", *who, *where[who], 0.0)
             case AttemptFinished():
                 who = (event.task_id, event.step_id, event.attempt)
-                kind = "attempt_finished" if event.outcome == "ok" else "attempt_failed"
+                kind: str = "attempt_finished" if event.outcome == "ok" else "attempt_failed"
                 yield (event.t_s, kind, *who, *where[who], event.cost_usd)
             case TaskSubmitted():
                 yield (event.t_s, "task_submitted", event.task_id, -1, 0, *NOWHERE, 0.0)
@@ -84,7 +84,7 @@ def told_by_reference(events: tuple[Event, ...], pools: tuple[PoolSpec, ...]) ->
 def told_by_compiled(log: layout.Records, workload: Workload) -> Iterator[Told]:
     ids = [task.task_id for task in sorted(workload.tasks, key=lambda one: one.arrival_s)]
     for entry in log:
-        kind = layout.CHANGES[entry["kind"]]
+        kind: str = layout.CHANGES[int(entry["kind"])]
         task = int(entry["task"])
         yield (
             float(entry["t_s"]),
@@ -153,18 +153,22 @@ needs_numba = pytest.mark.skipif(not has_numba(), reason="needs the extra fast")
 def test_every_policy_tells_the_same_story_on_both_paths(
     name: str, workload: Workload, chains: Workload, fleet: tuple[PoolSpec, ...]
 ) -> None:
+    lost = 0
     for work in (workload, chains):
         assert_same(work, fleet, name)
         assert_same(work, fleet, name, STRICT)
-        changes = assert_same(work, fleet, name, HARSH)
-        assert changes["attempt_failed"] > 0
+        lost += assert_same(work, fleet, name, HARSH)["attempt_failed"]
+    assert lost > 0
 
 
 @needs_numba
 def test_budgets_refuse_the_same_steps_on_both_paths(
     workload: Workload, fleet: tuple[PoolSpec, ...]
 ) -> None:
-    tasks = tuple(msgspec.structs.replace(one, budget_usd=0.0002) for one in workload.tasks)
+    tasks = tuple(
+        msgspec.structs.replace(one, budget_usd=5e-5 * (at % 10))
+        for at, one in enumerate(workload.tasks)
+    )
     poor = msgspec.structs.replace(workload, tasks=tasks)
     changes = assert_same(poor, fleet, "cheapest_feasible")
     assert changes["step_refused"] > 0

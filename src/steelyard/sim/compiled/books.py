@@ -192,7 +192,7 @@ def _llm_usd(world: World, attempt: int) -> float:
         flow["output_tokens"] += output
     if pool["by_token"]:
         prices = (pool["usd_per_input"], pool["usd_per_cached"], pool["usd_per_output"])
-        return priced_tokens_usd(prices, prompt - cached, cached, output)
+        return float(priced_tokens_usd(prices, prompt - cached, cached, output))
     curve = (
         pool["floor_s"],
         pool["per_token_s"],
@@ -208,11 +208,11 @@ def _tool_usd(world: World, attempt: int) -> float:
     pool = world.pools[world.machines[one["replica"]]["pool"]]
     room = (pool["speed"], pool["cores"], pool["memory_bytes"])
     if math.isnan(one["started_s"]):
-        return rental_usd(pool["rent"], tool_used_s(room, 0.0, 0.0, 0.0))
+        return rental_usd(pool["rent"], float(tool_used_s(room, 0.0, 0.0, 0.0)))
     memory_bytes = world.steps[one["step"]]["memory_bytes"]
     wall_s = world.clock[0]["now_s"] - one["started_s"]
     cpu_s = _used_cpu_s(world, attempt) * pool["speed"]
-    return rental_usd(pool["rent"], tool_used_s(room, cpu_s, wall_s, memory_bytes))
+    return rental_usd(pool["rent"], float(tool_used_s(room, cpu_s, wall_s, memory_bytes)))
 
 
 def _used_cpu_s(world: World, attempt: int) -> float:

@@ -1,3 +1,6 @@
+# Numba and llvmlite have no types.
+# mypy: disable-error-code="import-untyped, no-untyped-call, untyped-decorator, override"
+# pyright: basic
 """Hands a tuple of arrays from kernel to kernel as one pointer. Imported with Numba, never before.
 
 Numba passes every word of every array of a tuple as an argument of its own; with fifty arrays that
@@ -7,7 +10,7 @@ kernel, and the others read what they need from there.
 
 from typing import Any
 
-from llvmlite import ir  # pyright: ignore[reportMissingTypeStubs]
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.imputils import impl_ret_borrowed

@@ -228,4 +228,4 @@ def pop_near(world: World) -> int:
 
 def _is_before(near: Records, one: int, other: int) -> bool:
     a, b = near[one], near[other]
-    return a["t_s"] < b["t_s"] or (a["t_s"] == b["t_s"] and a["sequence"] < b["sequence"])
+    return bool(a["t_s"] < b["t_s"] or (a["t_s"] == b["t_s"] and a["sequence"] < b["sequence"]))

@@ -59,7 +59,7 @@ def pop(heap: Records, base: int, count: int) -> int:
 
 def _is_before(heap: Records, one: int, other: int) -> bool:
     a, b = heap[one], heap[other]
-    return a["key"] < b["key"] or (a["key"] == b["key"] and a["sequence"] < b["sequence"])
+    return bool(a["key"] < b["key"] or (a["key"] == b["key"] and a["sequence"] < b["sequence"]))
 
 
 def shared_next_s(world: World, replica: int) -> float:

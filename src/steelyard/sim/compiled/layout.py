@@ -4,14 +4,15 @@ A replica's state fills two cache lines and a step's attempt one and a half; one
 would cost a cache miss per quantity, which is what limits a simulation of a million replicas.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Records = npt.NDArray[np.void]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+# Arrays of records: their fields have names and types below, which type checkers cannot see.
+Records = Any
+# Arrays of numbers, whose elements are plain numbers in a kernel.
+Ints = Any
+Floats = Any
 
 NONE = -1
 # Kinds of steps.
@@ -304,18 +305,18 @@ class World(NamedTuple):
     templates: Records
     steps: Records
     children: Ints
-    sources: npt.NDArray[np.int32]
+    sources: Ints
     arrivals: Records
     slowness: Floats
     estimates: Records
     remaining: Records
     outages: Records
-    hits: npt.NDArray[np.bool_]
+    hits: Ints
     # The calendar.
     entries: Records
-    chunk_next: npt.NDArray[np.int32]
-    bucket_head: npt.NDArray[np.int32]
-    bucket_n: npt.NDArray[np.int32]
+    chunk_next: Ints
+    bucket_head: Ints
+    bucket_n: Ints
     near: Records
     far: Records
     fifo: Records
@@ -324,8 +325,8 @@ class World(NamedTuple):
     ready: Ints
     replica: Ints
     cached: Floats
-    allowed: npt.NDArray[np.bool_]
-    patient: npt.NDArray[np.bool_]
+    allowed: Ints
+    patient: Ints
     slack_s: Floats
     wait_s: Floats
     finish_s: Floats

@@ -32,7 +32,10 @@ _SUPPORTED = frozenset(
         "on_miss",
     }
 )
-_BLOCKERS, _PROMPT = layout.STEP.names.index("blockers"), layout.STEP.names.index("prompt")
+_BLOCKERS, _PROMPT = (
+    list(layout.STEP.fields or ()).index("blockers"),
+    list(layout.STEP.fields or ()).index("prompt"),
+)
 _KINDS = {"llm": layout.LLM, "tool": layout.TOOL, "human": layout.HUMAN}
 
 
@@ -272,7 +275,9 @@ def _sources(task: WorkloadTask, seen: tuple[Step | None, ...]) -> npt.NDArray[n
     calls = [
         step.call if step is not None and isinstance(step.call, LlmCall) else None for step in seen
     ]
-    held = [frozenset() if call is None else frozenset(call.prefix_hashes) for call in calls]
+    held: list[frozenset[int]] = [
+        frozenset() if call is None else frozenset(call.prefix_hashes) for call in calls
+    ]
     for at, call in enumerate(calls):
         if call is None or task.steps[at].shared_prefix_tokens <= 0:
             continue

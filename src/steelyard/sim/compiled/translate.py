@@ -9,6 +9,7 @@ give the same answer.
 import functools
 import hashlib
 import importlib
+import importlib.util
 import types
 from collections.abc import Callable
 from pathlib import Path
