@@ -154,6 +154,21 @@ def count_latency(world: World, what: int, seconds: float) -> None:
     world.latencies[(window * 4 + what) * BINS + place] += 1
 
 
+def integrate_load(world: World, at: int) -> None:
+    """Add what ran and waited in a pool since its last change to the windows in which it did."""
+    pool, clock = world.pools[at], world.clock[0]
+    window = min(len(world.windows) - 1, int(pool["since_s"] / clock["window_s"]))
+    while window <= clock["window"]:
+        end_s = clock["now_s"]
+        if window < clock["window"]:
+            end_s = (window + 1) * clock["window_s"]
+        flow = world.flow[window * len(world.pools) + at]
+        flow["running_s"] += pool["running"] * (end_s - pool["since_s"])
+        flow["waiting_s"] += pool["waiting"] * (end_s - pool["since_s"])
+        pool["since_s"] = end_s
+        window += 1
+
+
 def _add_remaining(world: World, row: int, sample_s: float) -> None:
     spread = world.remaining[row]
     spread["count"] += 1
@@ -163,17 +178,12 @@ def _add_remaining(world: World, row: int, sample_s: float) -> None:
 
 
 def _count_load(world: World, replica: int, started: int, queued: int) -> None:
-    """Integrate what runs and waits in the replica's pool over time."""
+    """Integrate what runs and waits in the replica's pool over time, then change it."""
     at = world.machines[replica]["pool"]
+    integrate_load(world, at)
     pool = world.pools[at]
-    now_s = world.clock[0]["now_s"]
-    flow = world.flow[world.clock[0]["window"] * len(world.pools) + at]
-    elapsed_s = now_s - pool["since_s"]
-    flow["running_s"] += pool["running"] * elapsed_s
-    flow["waiting_s"] += pool["waiting"] * elapsed_s
     pool["running"] += started
     pool["waiting"] += queued
-    pool["since_s"] = now_s
 
 
 def _llm_usd(world: World, attempt: int) -> float:

@@ -13,6 +13,7 @@ from steelyard.domain.pool import PoolSpec
 from steelyard.domain.workload import Workload
 from steelyard.placement.baselines import policy_named
 from steelyard.sim.compiled import layout
+from steelyard.sim.compiled.books import integrate_load
 from steelyard.sim.compiled.engine import DONE, FULL, run
 from steelyard.sim.compiled.layout import World
 from steelyard.sim.compiled.tables import Sample, check_supported
@@ -122,6 +123,8 @@ def simulate_compiled(
 
 def _result(world: World, span: Span) -> CompiledRun:
     pools = len(world.pools)
+    for at in range(pools):
+        integrate_load(world, at)
     shape = (span.windows, len(layout.LATENCIES), layout.BINS)
     full = int(np.count_nonzero(world.machines["boundaries"] > _REFERENCE_BOUNDARIES))
     notes: tuple[str, ...] = ()
