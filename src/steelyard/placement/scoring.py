@@ -75,7 +75,7 @@ def two_of(key: int, salt: int, count: Any) -> Any:  # noqa: ANN401 - a number o
     Returns:
         The two, in the order in which they were drawn.
 
-    >>> sorted(two_of(7, 0, 2))
+    >>> sorted(int(one) for one in two_of(7, 0, 2))
     [0, 1]
     """
     first = mixed(key, 2 * salt) % count
