@@ -294,7 +294,9 @@ def plot(run: CompiledRun, pools: tuple[PoolSpec, ...], outage: Outage, path: Pa
         axes[2].plot(times_s, 100.0 * busy, style, label=spec.name)
     axes[2].set_ylabel("places in use, %")
     placed = np.maximum(run.windows["placed"][:used], 1)
-    ended = np.maximum(run.windows["succeeded"][:used] + run.windows["failed"][:used], 1)
+    ended = (run.windows["succeeded"] + run.windows["failed"])[:used].astype(np.float64)
+    # No line where nothing has ended yet.
+    ended[ended == 0.0] = np.nan
     axes[3].plot(
         times_s,
         100.0 * run.windows["placed_in_time"][:used] / placed,

@@ -163,6 +163,36 @@ def test_every_policy_tells_the_same_story_on_both_paths(
     assert lost > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "deadline_after_s"),
+    [("cheapest_feasible", 4.0), *((name, 12.0) for name in POLICIES)],
+)
+def test_queues_and_caches_are_weighed_the_same_on_both_paths(
+    chains: Workload, fleet: tuple[PoolSpec, ...], name: str, deadline_after_s: float
+) -> None:
+    """Places are scarce: warm replicas have queues, and slow pools take a share of the slack."""
+    crowded = tuple(
+        msgspec.structs.replace(
+            spec,
+            replicas=3,
+            llm_curves={
+                model: msgspec.structs.replace(curve, concurrency_cap=2)
+                for model, curve in spec.llm_curves.items()
+            },
+        )
+        for spec in fleet
+    )
+    tasks = tuple(
+        msgspec.structs.replace(
+            one, arrival_s=one.arrival_s / 2.0, deadline_after_s=deadline_after_s * (1 + at % 3)
+        )
+        for at, one in enumerate(chains.tasks)
+    )
+    busy = msgspec.structs.replace(chains, tasks=tasks)
+    assert_same(busy, crowded, name, compiled=False)
+    assert_same(busy, crowded, name, HARSH, compiled=False)
+
+
 @pytest.mark.parametrize("name", sorted(set(policy_names()) - set(POLICIES)))
 def test_policies_that_order_queues_by_a_key_of_their_own_are_refused(
     name: str, workload: Workload, fleet: tuple[PoolSpec, ...]
