@@ -134,9 +134,14 @@ def _less_loaded(world: World, one: int, other: int) -> int:
 def _least_loaded(world: World, pool: int) -> int:
     one = world.pools[pool]
     best = int(one["first"])
+    best_load = _load(world, best)
     for replica in range(best + 1, one["first"] + one["replicas"]):
-        if _load(world, replica) < _load(world, best):
-            best = replica
+        # Nothing beats the first idle one, so that a large pool is seldom read to its end.
+        if best_load == 0:
+            break
+        load = _load(world, replica)
+        if load < best_load:
+            best, best_load = replica, load
     return best
 
 
