@@ -62,7 +62,7 @@ def nearby_fleet(master: Master, below_usd: float, where: Neighbourhood) -> Floa
     offers = len(master.usd_per_hour)
     solver = quiet_solver(max(where.time_limit_s, 0.1))
     solver.passModel(master.program())
-    cuts = np.arange(master.first_cut_row, solver.getNumRow(), dtype=np.int32)
+    cuts = master.spare_rows.astype(np.int32)
     if len(cuts):
         # The solver separates its own cuts; ours are too dense for its taste.
         solver.deleteRows(len(cuts), cuts)
