@@ -272,6 +272,16 @@ class Master:
         """Price in every column of these offers, so that the program is complete for them."""
         self._add_columns(self._open & offers.reshape(1, -1, 1))
 
+    def add_cells(self, cells: BoolArray) -> None:
+        """Price in these shares, shape (blocks, offers, buckets)."""
+        self._add_columns(self._open & cells)
+
+    def columns_outside(self, cells: BoolArray) -> IntArray:
+        """Columns of the program with shares that are not among these."""
+        block, offer, bucket = self.columns
+        columns: IntArray = np.flatnonzero(~cells[block, offer, bucket]) + self._first_share
+        return columns
+
     def program(self) -> highspy.HighsLp:
         """A copy of the linear program with all cuts; its first columns are the machines."""
         return self._solver.getLp()

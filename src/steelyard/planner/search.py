@@ -21,6 +21,7 @@ from steelyard.planner.cuts import violated_cuts
 from steelyard.planner.deadline import Deadline, TimeUp
 from steelyard.planner.demand import Demand, FloatArray
 from steelyard.planner.exact import Budgets, solve_in_budgets
+from steelyard.planner.few_machines import Few
 from steelyard.planner.gomory import gomory_cuts
 from steelyard.planner.master import INFINITY, Master
 from steelyard.planner.nearby import Neighbourhood, nearby_fleet, rounded
@@ -37,6 +38,7 @@ BUDGET_NODES = 60
 CHEAPEST = 12
 NEAR_FRAC = 0.01
 FEW_MACHINES = 0.03
+FEW = 200.0
 DIVE_SHARE = 3
 DIVE_EVERY = 40
 DIVE_STEPS = 40
@@ -302,6 +304,26 @@ class _Search:
                 break
         self.look_in_budgets(relaxation, self.limits.gap_frac, MEDIUM_CELLS, 1.0)
 
+    def few(self) -> bool:
+        """Are machines so few that prices beat linear programs, and nothing couples offers?"""
+        if len(self.master.loads) > 1 or self.master.caps:
+            return False
+        return float(self.master.machines.sum()) <= FEW
+
+    def look_at_few(self) -> tuple[int, StopReason]:
+        """The whole search where machines are few."""
+        few = Few(self.master, self.stock, self.deadline)
+        few.know(self.best)
+        self.proven_usd = max(self.proven_usd, few.proven_usd)
+        gap_frac = self.limits.gap_frac
+        for part in (few.look, few.prove):
+            part(gap_frac)
+            self.proven_usd = max(self.proven_usd, min(few.proven_usd, few.best_usd))
+            if few.best is not None:
+                self.offer_incumbent(few.best)
+        stopped: StopReason = "time" if self.late() else "nodes"
+        return few.nodes, "gap" if self.closed(self.proven_usd) else stopped
+
     def look_nearby(self, bound_usd: float, width: int, nodes: int) -> bool:
         """Look at fleets near the last solution; is the best known one as good as hoped now?"""
         cost = self.master.objective_usd_per_hour
@@ -392,6 +414,8 @@ def _exact(run: _Search) -> StopReason:
 
 def _explore(run: _Search) -> tuple[int, StopReason]:
     """Best bound first. Returns the nodes used and why it stopped."""
+    if run.few():
+        return run.look_at_few()
     run.look_in_ranges(run.relax())
     tree = Tree(run.relaxed_usd)
     current: Bounds = ()
