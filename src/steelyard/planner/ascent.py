@@ -39,11 +39,18 @@ class Offers:
         self.loads = np.where(able, loads, 0.0)
         self.per_load = np.where(able, 1.0 / np.where(able, loads, 1.0), 0.0)
 
-    def respond(self, worth_usd: FloatArray, box: "Box") -> "Response":
+    def respond(
+        self, worth_usd: FloatArray, box: "Box", *, margins: bool = False
+    ) -> "Response":
         """How many machines of each offer pay at these prices, between least and most?
 
         v_o is convex, so that its best whole number is beside the number of machines that the
         buckets worth their rent keep busy.
+
+        Args:
+            worth_usd: USD/h per whole bucket, shape (buckets,).
+            box: Numbers of machines that are looked at.
+            margins: Whether to say what one machine more or less adds, too.
         """
         order = np.argsort(-worth_usd * self.per_load, axis=1)
         loads = np.take_along_axis(self.loads, order, axis=1)
@@ -68,8 +75,8 @@ class Offers:
             bound_usd=float(worth_usd.sum() + usd.sum()),
             unserved=1.0 - served,
             machines=machines,
-            one_more_usd=value(np.minimum(machines + 1.0, box.most))[0] - usd,
-            one_less_usd=value(np.maximum(machines - 1.0, box.least))[0] - usd,
+            one_more_usd=value(machines + 1.0)[0] - usd if margins else None,
+            one_less_usd=value(np.maximum(machines - 1.0, 0.0))[0] - usd if margins else None,
         )
 
 
@@ -108,15 +115,15 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
         bound_usd: No fleet in the box costs less.
         unserved: 1 - what all offers together take of each bucket, shape (buckets,).
         machines: The whole numbers that pay most, shape (offers,).
-        one_more_usd: What one more machine of each offer adds to the bound.
-        one_less_usd: What one less adds.
+        one_more_usd: What one more machine of each offer adds to the bound, if asked for.
+        one_less_usd: What one less adds, if asked for.
     """
 
     bound_usd: float
     unserved: FloatArray
     machines: FloatArray
-    one_more_usd: FloatArray
-    one_less_usd: FloatArray
+    one_more_usd: FloatArray | None
+    one_less_usd: FloatArray | None
 
 
 class Climb(msgspec.Struct, frozen=True, kw_only=True):

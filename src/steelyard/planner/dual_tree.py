@@ -18,6 +18,10 @@ from steelyard.planner.routing import serves
 
 NODE = Climb(steps=20, step=0.01, patience=5)
 UNDECIDED = 0.02
+PLUNGE = 200
+PLUNGE_EVERY = 50
+
+Node = tuple[float, int, Peak, Box]
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,19 +75,21 @@ def cheapest_in_box(asked: Question, late: Callable[[], bool]) -> Answer:
         The best fleet met and a bound for all.
     """
     tree = _Tree(asked, late)
-    tree.open(asked.worth_usd, asked.box, 0.0)
-    nodes = 0
+    root = tree.opened(asked.worth_usd, asked.box, 0.0)
+    if root is not None:
+        tree.heap.append(root)
+    nodes = pops = 0
     while tree.heap:
-        bound_usd, _, peak, box = heapq.heappop(tree.heap)
+        node = heapq.heappop(tree.heap)
+        bound_usd = node[0]
         if bound_usd >= tree.enough_usd():
             break
         if nodes >= asked.nodes or late():
             return Answer(
                 machines=tree.best, lower_bound_usd=bound_usd, finished=False, nodes=nodes
             )
-        nodes += 1
-        for half in _halves(peak, box, asked.usd_per_hour):
-            tree.open(peak.worth_usd, half, bound_usd)
+        nodes += tree.plunge(node, 1 if pops % PLUNGE_EVERY else PLUNGE)
+        pops += 1
     return Answer(
         machines=tree.best, lower_bound_usd=tree.enough_usd(), finished=True, nodes=nodes
     )
@@ -95,7 +101,7 @@ class _Tree:
         self._offers = Offers(asked.loads, asked.usd_per_hour)
         self._late = late
         self._opened = 0
-        self.heap: list[tuple[float, int, Peak, Box]] = []
+        self.heap: list[Node] = []
         self.best: FloatArray | None = None
         self._best_usd = asked.below_usd
 
@@ -105,29 +111,48 @@ class _Tree:
             return self._best_usd
         return self._best_usd / (1.0 + self._asked.gap_frac)
 
-    def open(self, worth_usd: FloatArray, box: Box, parent_usd: float) -> None:
-        """Climb the bound of a box, shrink it, and keep it if a cheaper fleet may be in it."""
+    def plunge(self, node: Node, most: int) -> int:
+        """Split a box, then its better half, and so on; how many were split?"""
+        for depth in range(1, most + 1):
+            bound_usd, _, peak, box = node
+            halves = [
+                self.opened(peak.worth_usd, half, bound_usd)
+                for half in _halves(peak, box, self._asked.usd_per_hour)
+            ]
+            new = sorted(half for half in halves if half is not None)
+            last = depth == most or self._late()
+            for half in new if last else new[1:]:
+                heapq.heappush(self.heap, half)
+            if last or not new:
+                return depth
+            node = new[0]
+        return most
+
+    def opened(self, worth_usd: FloatArray, box: Box, parent_usd: float) -> Node | None:
+        """Climb the bound of a box and shrink it; None if no cheaper fleet can still be in it."""
         enough_usd = self.enough_usd()
         how = msgspec.structs.replace(NODE, enough_usd=enough_usd)
         peak = ascend(self._offers, worth_usd, box, how, self._late)
         bound_usd = max(peak.bound_usd, parent_usd)
         if bound_usd >= enough_usd:
-            return
+            return None
         box = self._shrunk(peak.worth_usd, box, enough_usd)
         if bool((box.least < box.most).any()):
             self._opened += 1
-            heapq.heappush(self.heap, (bound_usd, self._opened, peak, box))
-            return
+            return bound_usd, self._opened, peak, box
         usd = math.fsum((box.least * self._asked.usd_per_hour).tolist())
         if usd < self._best_usd and serves(
             self._asked.loads[None], box.least, self._asked.usd_per_hour
         ):
             self.best, self._best_usd = box.least, usd
+        return None
 
     def _shrunk(self, worth_usd: FloatArray, box: Box, below_usd: float) -> Box:
         """Without the numbers that cost too much at these prices; v_o is convex."""
         while True:
-            found = self._offers.respond(worth_usd, box)
+            found = self._offers.respond(worth_usd, box, margins=True)
+            assert found.one_more_usd is not None
+            assert found.one_less_usd is not None
             spare_usd, n = below_usd - found.bound_usd, found.machines
             most = np.where((n < box.most) & (found.one_more_usd >= spare_usd), n, box.most)
             least = np.where((n > box.least) & (found.one_less_usd >= spare_usd), n, box.least)

@@ -21,7 +21,7 @@ from steelyard.planner.ranges import Relaxation
 FIRST = Climb(steps=600, step=1.0, patience=10)
 MOST_PER_OFFER = 1e6
 FIRST_BUDGET = 0.005
-LOOK_BUDGETS = (0.005, 0.01, 0.02, 0.04)
+LOOK_BUDGETS = (0.02, 0.08)
 LOOK_NODES = 40
 LOOK_SHARE = 0.25
 NEAR = 0.002
