@@ -17,11 +17,14 @@ from steelyard.planner.dual_tree import Question, cheapest_in_box
 from steelyard.planner.master import Master
 from steelyard.planner.nearby import Neighbourhood, nearby_fleet
 from steelyard.planner.ranges import Relaxation
+from steelyard.planner.routing import serves
 
 FIRST = Climb(steps=600, step=1.0, patience=10)
 MOST_PER_OFFER = 1e6
 FIRST_BUDGET = 0.005
 LOOK_BUDGETS = (0.02, 0.08)
+LEAST_WANTED = 1e-4
+CLIMB_SHARE = 0.4
 LOOK_NODES = 40
 LOOK_SHARE = 0.25
 NEAR = 0.002
@@ -49,9 +52,13 @@ class Few:
         self.best: FloatArray | None = None
         self.best_usd = math.inf
         self.nodes = 0
+        left_s = deadline.left_s()
         start_usd = master.lagrangian_prices()[0][0]
+        def enough() -> bool:
+            return deadline.left_s() < (1.0 - CLIMB_SHARE) * left_s
+
         everything = Box(np.zeros_like(stock), np.minimum(stock, MOST_PER_OFFER))
-        self._peak: Peak = ascend(self._offers, start_usd, everything, FIRST, deadline.late)
+        self._peak: Peak = ascend(self._offers, start_usd, everything, FIRST, enough)
         self._relaxation = Relaxation(master, stock, self._peak.worth_usd[None])
         self.proven_usd = max(self._relaxed_usd, self._relaxation.bound_usd_per_hour)
 
@@ -65,6 +72,37 @@ class Few:
 
     def _closed(self, gap_frac: float) -> bool:
         return self.best_usd <= self.proven_usd * (1.0 + gap_frac)
+
+    def build(self, gap_frac: float) -> None:
+        """Build a first fleet: machines in the order in which the climb wanted them, then drop."""
+        del gap_frac  # nothing is proven here
+        wanted = self._peak.machines
+        units = [
+            (float(wanted[o]) - k, -int(o))
+            for o in np.flatnonzero(wanted > LEAST_WANTED)
+            for k in range(min(math.ceil(wanted[o]), int(min(self._stock[o], MOST_PER_OFFER))))
+        ]
+        order = [-o for _, o in sorted(units, reverse=True)]
+        too_few, enough = 0, len(order)
+        if not self._serve(order):
+            return
+        while enough - too_few > 1:
+            half = (too_few + enough) // 2
+            too_few, enough = (too_few, half) if self._serve(order[:half]) else (half, enough)
+        kept = order[:enough]
+        for o in sorted(kept, key=lambda o: (-self._usd[o], o)):
+            fewer = kept.copy()
+            fewer.remove(o)
+            if self._deadline.late():
+                break
+            kept = fewer if self._serve(fewer) else kept
+        self.know(self._counted(kept))
+
+    def _counted(self, units: list[int]) -> FloatArray:
+        return np.bincount(np.array(units, dtype=np.int64), minlength=len(self._usd)).astype(float)
+
+    def _serve(self, units: list[int]) -> bool:
+        return serves(self._master.loads, self._counted(units), self._usd)
 
     def look(self, gap_frac: float) -> None:
         """Find fleets near the prices, in budgets that grow until one holds a fleet."""
@@ -98,25 +136,29 @@ class Few:
         )
         while not self._closed(gap_frac) and not self._deadline.late():
             below_usd = min(self._relaxation.bound_usd_per_hour + spare_usd, self.best_usd)
-            least, most = self._relaxation.ranges(below_usd)
-            alive = most > 0.5
-            asked = Question(
-                loads=self._master.loads[0][alive],
-                usd_per_hour=self._usd[alive],
-                box=Box(least[alive], np.minimum(most, MOST_PER_OFFER)[alive]),
-                worth_usd=self._peak.worth_usd,
-                below_usd=below_usd,
-                gap_frac=gap_frac,
-                known=below_usd >= self.best_usd,
-                nodes=TREE_NODES,
-            )
-            found = cheapest_in_box(asked, self._deadline.late)
-            self.nodes += found.nodes
-            self.proven_usd = max(self.proven_usd, min(found.lower_bound_usd, self.best_usd))
-            if found.machines is not None:
-                machines = np.zeros_like(self._usd)
-                machines[alive] = found.machines
-                self.know(machines)
-            if not found.finished:
+            if not self._search(below_usd, gap_frac, TREE_NODES):
                 return
             spare_usd *= 2.0
+
+    def _search(self, below_usd: float, gap_frac: float, nodes: int) -> bool:
+        """Look at the fleets inside this budget; was all of it looked at?"""
+        least, most = self._relaxation.ranges(below_usd)
+        alive = most > 0.5
+        asked = Question(
+            loads=self._master.loads[0][alive],
+            usd_per_hour=self._usd[alive],
+            box=Box(least[alive], np.minimum(most, MOST_PER_OFFER)[alive]),
+            worth_usd=self._peak.worth_usd,
+            below_usd=below_usd,
+            gap_frac=gap_frac,
+            known=below_usd >= self.best_usd,
+            nodes=nodes,
+        )
+        found = cheapest_in_box(asked, self._deadline.late)
+        self.nodes += found.nodes
+        self.proven_usd = max(self.proven_usd, min(found.lower_bound_usd, self.best_usd))
+        if found.machines is not None:
+            machines = np.zeros_like(self._usd)
+            machines[alive] = found.machines
+            self.know(machines)
+        return found.finished

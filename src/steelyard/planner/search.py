@@ -38,7 +38,7 @@ BUDGET_NODES = 60
 CHEAPEST = 12
 NEAR_FRAC = 0.01
 FEW_MACHINES = 0.03
-FEW = 200.0
+FEW = 70.0
 DIVE_SHARE = 3
 DIVE_EVERY = 40
 DIVE_STEPS = 40
@@ -105,6 +105,7 @@ class _Search:
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.demand = demand
+        self.deadline = Deadline(limits.time_limit_s, now)
         self.master = Master(demand, overspend=overspend)
         self.limits = limits
         self.stock = np.array(
@@ -115,7 +116,6 @@ class _Search:
         self.relaxed_usd = 0.0
         self.proven_usd = 0.0
         self.gains = PseudoCosts(self.master.usd_per_hour)
-        self.deadline = Deadline(limits.time_limit_s, now)
         self.dived = False
         self.offer_incumbent(cheapest_apart(self.master.loads, self.master.usd_per_hour))
 
@@ -316,7 +316,7 @@ class _Search:
         few.know(self.best)
         self.proven_usd = max(self.proven_usd, few.proven_usd)
         gap_frac = self.limits.gap_frac
-        for part in (few.look, few.prove):
+        for part in (few.build, few.look, few.prove):
             part(gap_frac)
             self.proven_usd = max(self.proven_usd, min(few.proven_usd, few.best_usd))
             if few.best is not None:
