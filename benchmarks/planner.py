@@ -145,7 +145,7 @@ def peer(python: str, solver: str, demand: Demand, limit_s: float) -> str:
 
 
 def over_time(args: argparse.Namespace) -> None:
-    """One line per number of machines and seed: the gap under every limit, CPU seconds in brackets."""
+    """One line per number of machines and seed: the gap under every limit (CPU seconds)."""
     limits_s = [float(part) for part in args.over_time.split(",")]
     for case in OVER_TIME:
         for seed in range(args.seeds):
@@ -164,8 +164,9 @@ def over_time(args: argparse.Namespace) -> None:
                     _, gap_frac, cpu_s = asked_peer(args.peers, "highs", demand, limit_s)
                     theirs.append(f"{limit_s:g} s {gap_frac:.4%} ({cpu_s:.1f})")
             print(
-                f"{case[0]:4d} x {case[1]:4d} scale {case[2]:6.0f} seed {seed}, {machines:5d} machines:"
-                f" steelyard {' '.join(ours)}" + (f" | highs {' '.join(theirs)}" if theirs else ""),
+                f"{case[0]:4d} x {case[1]:4d} scale {case[2]:6.0f} seed {seed},"
+                f" {machines:5d} machines: steelyard {' '.join(ours)}"
+                + (f" | highs {' '.join(theirs)}" if theirs else ""),
                 flush=True,
             )
 

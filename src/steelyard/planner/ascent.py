@@ -39,9 +39,7 @@ class Offers:
         self.loads = np.where(able, loads, 0.0)
         self.per_load = np.where(able, 1.0 / np.where(able, loads, 1.0), 0.0)
 
-    def respond(
-        self, worth_usd: FloatArray, box: "Box", *, margins: bool = False
-    ) -> "Response":
+    def respond(self, worth_usd: FloatArray, box: "Box", *, margins: bool = False) -> "Response":
         """How many machines of each offer pay at these prices, between least and most?
 
         v_o is convex, so that its best whole number is beside the number of machines that the
@@ -64,21 +62,24 @@ class Offers:
             shares = np.clip((machines[:, None] - before) * per_load, 0.0, 1.0)
             return self.usd_per_hour * machines - (worth * shares).sum(axis=1), shares
 
-        few, many = (np.clip(busy + more, box.least, box.most) for more in (0.0, 1.0))
+        few: FloatArray = np.clip(busy, box.least, box.most)
+        many: FloatArray = np.clip(busy + 1.0, box.least, box.most)
         (few_usd, few_shares), (many_usd, many_shares) = value(few), value(many)
         more_pay = many_usd < few_usd
         usd = np.where(more_pay, many_usd, few_usd)
         machines = np.where(more_pay, many, few)
         shares = np.where(more_pay[:, None], many_shares, few_shares)
-        served = np.bincount(order.ravel(), shares.ravel(), len(worth_usd))
+        served: FloatArray = np.bincount(order.ravel(), shares.ravel(), len(worth_usd)).astype(
+            np.float64
+        )
+        nothing = np.zeros(0)
         return Response(
             bound_usd=float(worth_usd.sum() + usd.sum()),
             unserved=1.0 - served,
             machines=machines,
-            one_more_usd=value(machines + 1.0)[0] - usd if margins else None,
-            one_less_usd=value(np.maximum(machines - 1.0, 0.0))[0] - usd if margins else None,
+            one_more_usd=value(machines + 1.0)[0] - usd if margins else nothing,
+            one_less_usd=value(np.maximum(machines - 1.0, 0.0))[0] - usd if margins else nothing,
         )
-
 
     def rents(self, worth_usd: FloatArray, machines: FloatArray) -> FloatArray:
         """What is the last part of so many machines of each offer worth at these prices?
@@ -115,15 +116,15 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
         bound_usd: No fleet in the box costs less.
         unserved: 1 - what all offers together take of each bucket, shape (buckets,).
         machines: The whole numbers that pay most, shape (offers,).
-        one_more_usd: What one more machine of each offer adds to the bound, if asked for.
-        one_less_usd: What one less adds, if asked for.
+        one_more_usd: What one more machine of each offer adds to the bound; empty if not asked.
+        one_less_usd: What one less adds; empty if not asked.
     """
 
     bound_usd: float
     unserved: FloatArray
     machines: FloatArray
-    one_more_usd: FloatArray | None
-    one_less_usd: FloatArray | None
+    one_more_usd: FloatArray
+    one_less_usd: FloatArray
 
 
 class Climb(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,12 +135,14 @@ class Climb(msgspec.Struct, frozen=True, kw_only=True):
         step: Length of the first, 1 for far away.
         patience: Steps without success before they become shorter.
         enough_usd: Stop at a bound this high.
+        surely: So many steps are taken however late it is.
     """
 
     steps: int
     step: float
     patience: int
     enough_usd: float = np.inf
+    surely: int = 0
 
 
 class Peak(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,8 +182,8 @@ def ascend(
     found = offers.respond(worth, box)
     best_usd, best = found.bound_usd, worth
     machines, direction = found.machines.copy(), found.unserved
-    for _ in range(how.steps):
-        if best_usd >= how.enough_usd or step < LEAST_STEP or stop():
+    for taken in range(how.steps):
+        if best_usd >= how.enough_usd or step < LEAST_STEP or (taken >= how.surely and stop()):
             break
         hope_usd = best_usd * (1.0 + max(HOPE_FRAC * step, LEAST_HOPE_FRAC))
         slope = float(direction @ found.unserved)

@@ -90,9 +90,7 @@ def cheapest_in_box(asked: Question, late: Callable[[], bool]) -> Answer:
             )
         nodes += tree.plunge(node, 1 if pops % PLUNGE_EVERY else PLUNGE)
         pops += 1
-    return Answer(
-        machines=tree.best, lower_bound_usd=tree.enough_usd(), finished=True, nodes=nodes
-    )
+    return Answer(machines=tree.best, lower_bound_usd=tree.enough_usd(), finished=True, nodes=nodes)
 
 
 class _Tree:
@@ -151,8 +149,6 @@ class _Tree:
         """Without the numbers that cost too much at these prices; v_o is convex."""
         while True:
             found = self._offers.respond(worth_usd, box, margins=True)
-            assert found.one_more_usd is not None
-            assert found.one_less_usd is not None
             spare_usd, n = below_usd - found.bound_usd, found.machines
             most = np.where((n < box.most) & (found.one_more_usd >= spare_usd), n, box.most)
             least = np.where((n > box.least) & (found.one_less_usd >= spare_usd), n, box.least)

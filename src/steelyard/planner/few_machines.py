@@ -7,7 +7,6 @@ fleets in them over the shares that are nearly worth their rent, and `planner.du
 
 import math
 
-import msgspec
 import numpy as np
 
 from steelyard.planner.ascent import Box, Climb, Offers, Peak, ascend
@@ -19,7 +18,7 @@ from steelyard.planner.nearby import Neighbourhood, nearby_fleet
 from steelyard.planner.ranges import Relaxation
 from steelyard.planner.routing import serves
 
-FIRST = Climb(steps=600, step=1.0, patience=10)
+FIRST = Climb(steps=600, step=1.0, patience=10, surely=40)
 MOST_PER_OFFER = 1e6
 FIRST_BUDGET = 0.005
 LOOK_BUDGETS = (0.02, 0.08)
@@ -54,8 +53,9 @@ class Few:
         self.nodes = 0
         left_s = deadline.left_s()
         start_usd = master.lagrangian_prices()[0][0]
+
         def enough() -> bool:
-            return deadline.left_s() < (1.0 - CLIMB_SHARE) * left_s
+            return deadline.left_s() <= (1.0 - CLIMB_SHARE) * left_s
 
         everything = Box(np.zeros_like(stock), np.minimum(stock, MOST_PER_OFFER))
         self._peak: Peak = ascend(self._offers, start_usd, everything, FIRST, enough)
@@ -73,9 +73,8 @@ class Few:
     def _closed(self, gap_frac: float) -> bool:
         return self.best_usd <= self.proven_usd * (1.0 + gap_frac)
 
-    def build(self, gap_frac: float) -> None:
+    def build(self) -> None:
         """Build a first fleet: machines in the order in which the climb wanted them, then drop."""
-        del gap_frac  # nothing is proven here
         wanted = self._peak.machines
         units = [
             (float(wanted[o]) - k, -int(o))

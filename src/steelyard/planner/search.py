@@ -5,11 +5,10 @@ gap is proven. Limits are counted in nodes, not in seconds, so that the same dem
 plan; `time_limit_s` is a backstop that is named when it struck.
 """
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -316,7 +315,8 @@ class _Search:
         few.know(self.best)
         self.proven_usd = max(self.proven_usd, few.proven_usd)
         gap_frac = self.limits.gap_frac
-        for part in (few.build, few.look, few.prove):
+        few.build()
+        for part in (few.look, few.prove):
             part(gap_frac)
             self.proven_usd = max(self.proven_usd, min(few.proven_usd, few.best_usd))
             if few.best is not None:
@@ -375,10 +375,13 @@ def search(
     """
     run = _Search(demand, limits, overspend=overspend, now=now)
     run.proven_usd = run.relaxed_usd = run.master.closed_form_usd_per_hour
-    nodes, stopped = 0, cast("StopReason", "time")
+    nodes = 0
+    stopped: StopReason = "time"
     # Cut short, the bound known last holds.
-    with contextlib.suppress(TimeUp):
+    try:
         nodes, stopped = _look(run)
+    except TimeUp:
+        run.round_up()
     if run.best is None:
         raise InfeasiblePlanError(no_whole_fleet(demand))
     return SearchResult(
