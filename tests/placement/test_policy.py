@@ -272,3 +272,16 @@ def test_slack_for_the_queue_leaves_out_the_predicted_wait(llm_pool: PoolSpec) -
     assert isinstance(queued, Decision)
     assert queued.predicted_wait_s > 0.0
     assert queued.slack_at_start_s == pytest.approx(alone.slack_at_start_s)
+
+
+@pytest.mark.parametrize("name", policy_names())
+def test_a_tool_that_was_never_seen_is_refused_when_nothing_is_left(
+    name: str, tool_pool: PoolSpec
+) -> None:
+    call = ToolCall(tool="x")
+    step = Step(task_id="t", step_id=0, agent="a", name="s", call=call, budget_usd=0.0)
+    free = msgspec.structs.replace(tool_pool, usd_per_hour=0.0)
+    refused = policy_named(name)(step, state_of((tool_pool,), []).view(step, 0.0))
+    assert isinstance(refused, Refusal)
+    assert refused.cause == "budget"
+    assert isinstance(policy_named(name)(step, state_of((free,), []).view(step, 0.0)), Decision)

@@ -8,7 +8,6 @@ Notation: the EBNF of https://github.com/mlc-ai/xgrammar (that of llama.cpp's GB
 """
 
 import itertools
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -80,7 +79,9 @@ def _one_of(texts: Iterable[str]) -> str:
     branches: list[str] = []
     for _, alike in itertools.groupby(sorted(set(texts)), key=lambda text: text[:1]):
         group = list(alike)
-        prefix = os.path.commonprefix(group)
+        # Sorted: what the first and the last have in common, all have.
+        pairs = zip(group[0], group[-1], strict=False)
+        prefix = "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         branches.append(
             _literal(prefix)
             if len(group) == 1
