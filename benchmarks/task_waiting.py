@@ -57,8 +57,9 @@ async def waiting(where: str, tasks: int, due_s: float) -> Waiting:
             idle_frac = await _cpu_frac()
             before_bytes, start_s = runs.resident_bytes(), time.time()
             until_s = start_s + due_s
-            for number in range(tasks):
-                await worker.submit(nap, f"nap-{number}", runs.FREE, {"until_s": until_s})
+            for first in range(0, tasks, runs.AT_ONCE):
+                numbers = range(first, min(first + runs.AT_ONCE, tasks))
+                await asyncio.gather(*(_submit(worker, number, until_s) for number in numbers))
             await _until(store, "waiting", tasks)
             parked_s = time.time() - start_s
             used_bytes = runs.resident_bytes() - before_bytes
@@ -76,6 +77,10 @@ async def waiting(where: str, tasks: int, due_s: float) -> Waiting:
         idle_frac=idle_frac,
         done_s=done_s,
     )
+
+
+async def _submit(worker: Worker, number: int, until_s: float) -> None:
+    await worker.submit(nap, f"nap-{number}", runs.FREE, {"until_s": until_s})
 
 
 async def _cpu_frac() -> float:

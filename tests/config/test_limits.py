@@ -18,7 +18,8 @@ def _load(folder: Path, text: str) -> object:
 
 def test_limits_of_agents_and_pools_are_read(tmp_path: Path) -> None:
     path = tmp_path / "steelyard.toml"
-    told = "[limits.agents.a]\nmax_running = 2\nstep_starts = 3\n[limits.pools.local]\nstarts = 60\nper_s = 60\n"
+    agents = "[limits.agents.a]\nmax_running = 2\nstep_starts = 3\n"
+    told = f"{agents}[limits.pools.local]\nstarts = 60\nper_s = 60\n"
     path.write_text(_POOL + told, encoding="utf-8")
     limits = load_settings(path).limits
     assert limits.agents["a"].agent_limit() == AgentLimit(max_running=2, step_starts=3)

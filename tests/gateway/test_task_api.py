@@ -89,11 +89,12 @@ async def test_what_is_wrong_is_told(tmp_path: Path) -> None:
 
 async def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     async with _api(tmp_path / "log.db") as http:
-        for body, told in (
+        refused: list[tuple[dict[str, Any], str]] = [
             ({"agent": ""}, "agent is empty"),
             ({"agent": "asks", "budget_usd": -1}, "budget_usd is -1"),
             ({"agent": "asks", "deadline_after_s": 0}, "deadline_after_s is 0"),
-        ):
+        ]
+        for body, told in refused:
             async with http.post("/api/tasks", json=body) as answer:
                 assert answer.status == 400
                 assert told in (await answer.json())["error"]["message"]

@@ -219,9 +219,11 @@ def _step_costs_usd(events: tuple[Event, ...]) -> dict[int, float]:
     """What each step cost, all its attempts together, or its child; others are left out."""
     costs_usd: dict[int, list[float]] = {}
     for event in events:
-        is_child = isinstance(event, StepRecorded) and event.kind == "child"
-        if isinstance(event, AttemptFinished) or is_child:
-            costs_usd.setdefault(event.step_id, []).append(event.cost_usd)
+        match event:
+            case AttemptFinished() | StepRecorded(kind="child"):
+                costs_usd.setdefault(event.step_id, []).append(event.cost_usd)
+            case _:
+                pass
     return {step_id: math.fsum(each) for step_id, each in costs_usd.items()}
 
 
