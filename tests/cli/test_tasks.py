@@ -188,7 +188,8 @@ def test_an_ended_task_takes_no_signal(store: str) -> None:
 def _run(folder: Path, text: str, *options: str) -> None:
     file = folder / f"agent_{abs(hash(text))}.py"
     file.write_text(text, encoding="utf-8")
-    ran = CliRunner().invoke(app, ["run", f"{file}:run_it", *options])
+    agent = "" if "--id" in options else ":run_it"
+    ran = CliRunner().invoke(app, ["run", f"{file}{agent}", *options])
     assert ran.exception is not None
     raise ran.exception
 
@@ -200,6 +201,7 @@ def _run(folder: Path, text: str, *options: str) -> None:
         ("x = 1\nimport nothing_like_it", (), r"No module named 'nothing_like_it' \(line 2\)"),
         (AGENT, ("--input", '{"number": 1, "n": 1}'), "does not suit agent doubler: .*'n'"),
         (AGENT, ("--input", "{}"), "does not suit agent doubler: missing .*'number'"),
+        (AGENT, ("--id", "t"), "names no agent, so that there is no task"),
         (AGENT, ("--input", '{"number": 1}', "--lease", "1ms"), "take at least 0.5 s"),
     ],
 )

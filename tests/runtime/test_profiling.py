@@ -245,7 +245,7 @@ async def test_the_real_engine_can_be_measured() -> None:
         cached_fracs=(0.5,),
         concurrencies=(1, 2, 3),
         output_tokens=8,
-        repetitions=2,
+        repetitions=3,
     )
     pool = EmbeddedEnginePool()
     await pool.start()

@@ -45,7 +45,7 @@ def _agent(graph: Graph, ran: Counter[str]) -> AgentTask[Any, [], Any]:
             if node == "step":
                 found.append(await ctx.step(step, name))
             elif node == "sleep":
-                found.append(await ctx.sleep(SLEEP_S))
+                await ctx.sleep(SLEEP_S)
             elif node == "signal":
                 found.append(await ctx.signal("go"))
             else:

@@ -76,6 +76,12 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         return WorkerSettings(lease_s=lease_s)
 
     @property
+    def names_a_task(self) -> bool:
+        """Is anything said that only a task of its own can have?"""
+        usual = Wanted(arguments="{}", deadline=None, budget_usd=None, task_id=None)
+        return msgspec.structs.replace(self, lease=None) != usual
+
+    @property
     def order(self) -> TaskOrder:
         """Priority and key."""
         return TaskOrder(priority=self.priority, key=self.key)
@@ -117,6 +123,11 @@ def run_program(
     arguments = _arguments(wanted.arguments)
     if agent is not None:
         _check_arguments(agent, arguments)
+    elif wanted.names_a_task:
+        raise ConfigError(
+            f"{program} names no agent, so that there is no task to give an id, input, deadline, "
+            f"budget, priority or key; write {file}:AGENT"
+        )
     asked = (wanted.limits, arguments, wanted.order)
     settings = Settings(pools=_pools_here()) if config is None else load_settings(config)
     settings = _with_tools_of(settings, Path(file).resolve().parent)
