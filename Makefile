@@ -37,7 +37,7 @@ fuzz: $(STAMP)  ## Send hostile HTTP to a gateway for ten minutes.
 	$(BIN)/python scripts/fuzz_gateway.py --seconds 600
 
 bench: $(STAMP)  ## Run the benchmarks that need no data; each prints machine, date and seed.
-	for program in benchmarks/planner.py benchmarks/simulator.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+	for program in benchmarks/planner.py benchmarks/simulator.py benchmarks/simulator_at_scale.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
 
 docs: $(STAMP)  ## Write docs/cli.md anew from the commands; a test fails when it is stale.
 	$(BIN)/typer steelyard.cli.app utils docs --name steelyard --output docs/cli.md

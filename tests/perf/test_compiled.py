@@ -34,7 +34,8 @@ def test_predictions_are_bit_equal(kernel: FunctionType) -> None:
 def test_the_wait_is_bit_equal() -> None:
     running, waiting, service_s, cap = rows(2)[:4]
     assert isinstance(predict.queue_wait_s, FunctionType)
-    fast = compiled(predict.queue_wait_s)(running, waiting, service_s, cap)
+    assert isinstance(predict.pick, FunctionType)
+    fast = compiled(predict.queue_wait_s, pick=predict.pick)(running, waiting, service_s, cap)
     assert np.array_equal(fast, predict.queue_wait_s(running, waiting, service_s, cap))
 
 

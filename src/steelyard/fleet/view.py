@@ -8,9 +8,8 @@ import numpy.typing as npt
 
 from steelyard.domain.pool import PoolSpec
 from steelyard.fleet.estimates import StepExpectation
-from steelyard.perf.predict import FloatArray
+from steelyard.perf.predict import BoolArray, FloatArray
 
-BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 

@@ -113,6 +113,24 @@ def tool_replica_s(curve: ToolCurve, cpu_s: float, wall_s: float, memory_bytes: 
     return float(tool_used_s(room, float(cpu_s), float(wall_s), float(memory_bytes)))
 
 
+def priced_tokens_usd(
+    prices: tuple[Number, Number, Number], uncached: Number, cached: Number, output: Number
+) -> Number:
+    """What does a vendor charge for a call? Floats or arrays of shape [n].
+
+    Args:
+        prices: USD per uncached input token, cached input token and output token.
+        uncached: Input tokens that were computed.
+        cached: Input tokens that the vendor read from its cache.
+        output: Tokens generated.
+
+    Returns:
+        USD.
+    """
+    per_uncached, per_cached, per_output = prices
+    return uncached * per_uncached + cached * per_cached + output * per_output
+
+
 def token_usd(
     price: TokenPrice, input_tokens: float, cached_tokens: float, output_tokens: float
 ) -> float:
@@ -127,11 +145,8 @@ def token_usd(
     Returns:
         USD.
     """
-    return (
-        (input_tokens - cached_tokens) * price.usd_per_input_token
-        + cached_tokens * price.usd_per_cached_token
-        + output_tokens * price.usd_per_output_token
-    )
+    prices = (price.usd_per_input_token, price.usd_per_cached_token, price.usd_per_output_token)
+    return priced_tokens_usd(prices, input_tokens - cached_tokens, cached_tokens, output_tokens)
 
 
 def llm_step_usd(

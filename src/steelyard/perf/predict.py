@@ -14,7 +14,26 @@ from steelyard.domain.pool import LlmCurve
 from steelyard.domain.slo import Slo
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 Number = TypeVar("Number", float, FloatArray)
+
+
+def pick(condition: bool | BoolArray, yes: Number | float, no: Number) -> Number:
+    """Which of two values holds, element by element?
+
+    `np.where`, under a name of its own: compiled kernels work on floats, for which Numba has none,
+    and take a plain `yes if condition else no` in its place.
+
+    Args:
+        condition: What decides; a flag, or flags of shape [n].
+        yes: Values where it holds.
+        no: Values elsewhere.
+
+    >>> float(pick(True, 1.0, 2.0))
+    1.0
+    """
+    chosen: Number = np.where(condition, yes, no)  # type: ignore[assignment]
+    return chosen
 
 
 def itl_s(itl_base_s: Number, itl_slope_s: Number, concurrency: Number) -> Number:
@@ -51,9 +70,7 @@ def prefill_s(ttft_floor_s: Number, prefill_s_per_token: Number, uncached_tokens
     return ttft_floor_s + prefill_s_per_token * uncached_tokens
 
 
-def queue_wait_s(
-    running: FloatArray, waiting: FloatArray, mean_service_s: FloatArray, cap: FloatArray
-) -> FloatArray:
+def queue_wait_s(running: Number, waiting: Number, mean_service_s: Number, cap: Number) -> Number:
     """How long does a new step wait before it starts?
 
     Zero below the concurrency cap. At the cap a place becomes free every `mean_service_s / cap`
@@ -72,7 +89,7 @@ def queue_wait_s(
     >>> float(queue_wait_s(two, np.array([1.0]), np.array([6.0]), two)[0])
     6.0
     """
-    return np.where(running < cap, 0.0, (waiting + 1.0) * mean_service_s / cap)
+    return pick(running < cap, 0.0, (waiting + 1.0) * mean_service_s / cap)
 
 
 def usable_concurrency(curve: LlmCurve, slo: Slo) -> int:

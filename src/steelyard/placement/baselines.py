@@ -14,8 +14,8 @@ import numpy as np
 from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.task import Step
 from steelyard.errors import ConfigError
-from steelyard.fleet.view import FleetView, LlmArrays
-from steelyard.perf.predict import FloatArray
+from steelyard.fleet.view import FleetView, IntArray, LlmArrays
+from steelyard.perf.predict import BoolArray, FloatArray
 from steelyard.placement.candidates import (
     CandidateRule,
     cached_then_two_choices,
@@ -31,9 +31,31 @@ from steelyard.placement.program_level import (
     program_fcfs,
     program_least_attained,
 )
+from steelyard.placement.scoring import (
+    Traits,
+    by_cost,
+    by_cpu,
+    by_draw,
+    by_finish,
+    by_first_draw,
+    by_gpu,
+    by_normalised_load,
+    by_prefix,
+    by_spare_slack,
+    first_ranked,
+)
 
-# (step, view, predictions) -> keys of shape [pools], the most important first; least is best
-Ranking = Callable[[Step, FleetView, Predictions], tuple[FloatArray, ...]]
+# traits of the pools -> two keys, the more important first; least is best
+Ranking = Callable[[Traits[FloatArray]], tuple[FloatArray, FloatArray]]
+
+
+def _draws_none(step: Step, view: FleetView) -> IntArray:
+    del step, view
+    return np.zeros(0, dtype=np.int64)
+
+
+def _draws_one(step: Step, view: FleetView) -> IntArray:
+    return drawn_replicas(step, view)[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +66,13 @@ class RankedPolicy:
         name: The name by which users choose it.
         ranking: Keys by which pools are compared; ties are broken by the pool's name.
         candidates: Which replica of each pool would take the step.
+        drawn: Replicas that are drawn over the whole fleet, for rankings that look at it.
     """
 
     name: str
     ranking: Ranking
     candidates: CandidateRule
+    drawn: Callable[[Step, FleetView], IntArray] = _draws_none
 
     def __call__(self, step: Step, view: FleetView) -> Decision | Refusal:
         """Where does the step go?
@@ -61,108 +85,60 @@ class RankedPolicy:
             The pool that ranks first; a refusal when the budget or the fleet allows none.
         """
         seen = predict(step, view, self.candidates)
-        allowed = [int(pool) for pool in np.flatnonzero(seen.runs & seen.affordable)]
-        if not allowed:
+        allowed: BoolArray = seen.runs & seen.affordable
+        if not bool(allowed.any()):
             return refuse(view, seen, self.name)
-        keys = self.ranking(step, view, seen)
-        chosen = min(
-            allowed, key=lambda pool: (*(float(key[pool]) for key in keys), view.pools[pool].name)
-        )
+        first, second = self.ranking(_traits(view, seen, self.drawn(step, view)))
+        names = [spec.name for spec in view.pools]
+        chosen = first_ranked(allowed.tolist(), first.tolist(), second.tolist(), names)
         return decide(step, view, seen, chosen, self.name)
 
 
-def _load(view: FleetView, seen: Predictions) -> FloatArray:
-    """Steps on the candidate of each pool; infinite where there is none. Shape [pools]."""
+def _traits(view: FleetView, seen: Predictions, drawn: IntArray) -> Traits[FloatArray]:
+    """What the pools are ranked by, each of shape [pools]."""
     at = np.where(seen.replica >= 0, view.offsets[:-1] + seen.replica, 0)
-    load: FloatArray = np.where(seen.replica >= 0, view.running[at] + view.waiting[at], np.inf)
-    return load
-
-
-def _not_on(view: FleetView, hardware: frozenset[str]) -> FloatArray:
-    """1 for pools on other hardware, 0 else: other pools serve only what these cannot."""
-    return np.array([float(spec.hardware not in hardware) for spec in view.pools])
-
-
-def _by_gpu(step: Step, view: FleetView, seen: Predictions) -> tuple[FloatArray, ...]:
-    del step
-    return (_not_on(view, frozenset({"gpu"})), _load(view, seen))
-
-
-def _by_cpu(step: Step, view: FleetView, seen: Predictions) -> tuple[FloatArray, ...]:
-    del step
-    return (_not_on(view, frozenset({"arm", "x86"})), _load(view, seen))
-
-
-def _by_cost(step: Step, view: FleetView, seen: Predictions) -> tuple[FloatArray, ...]:
-    del step, view
-    return (seen.cost_usd, seen.finish_s)
-
-
-def _by_draw(step: Step, view: FleetView, seen: Predictions) -> tuple[FloatArray, ...]:
-    """The pools of the drawn replicas first, the less loaded one of them."""
-    drawn = drawn_replicas(step, view)
-    pools = np.searchsorted(view.offsets, drawn, side="right") - 1
-    missed = np.ones(len(view.pools))
-    missed[pools] = 0.0
-    return (missed, _load(view, seen))
-
-
-def _by_first_draw(step: Step, view: FleetView, seen: Predictions) -> tuple[FloatArray, ...]:
-    del seen
-    missed = np.ones(len(view.pools))
-    missed[np.searchsorted(view.offsets, drawn_replicas(step, view)[:1], side="right") - 1] = 0.0
-    return (missed,)
-
-
-def _by_normalised_load(step: Step, view: FleetView, seen: Predictions) -> tuple[FloatArray, ...]:
-    del step
     arrays = view.arrays
-    cap = arrays.curve[4] if isinstance(arrays, LlmArrays) else arrays.slots
-    return (_load(view, seen) / cap, seen.finish_s)
+    undrawn = np.ones(len(view.pools))
+    undrawn[np.searchsorted(view.offsets, drawn, side="right") - 1] = 0.0
+    hardware = [spec.hardware for spec in view.pools]
+    return Traits(
+        off_gpu=np.array([float(one != "gpu") for one in hardware]),
+        off_cpu=np.array([float(one not in {"arm", "x86"}) for one in hardware]),
+        undrawn=undrawn,
+        load=np.where(seen.replica >= 0, view.running[at] + view.waiting[at], np.inf),
+        cap=arrays.curve[4] if isinstance(arrays, LlmArrays) else arrays.slots,
+        cached_tokens=seen.cached_tokens,
+        cost_usd=seen.cost_usd,
+        finish_s=seen.finish_s,
+        slack_s=seen.slack_s,
+    )
 
 
-def _by_prefix(step: Step, view: FleetView, seen: Predictions) -> tuple[FloatArray, ...]:
-    del step
-    return (-seen.cached_tokens, _load(view, seen))
-
-
-def _by_finish(step: Step, view: FleetView, seen: Predictions) -> tuple[FloatArray, ...]:
-    del step, view
-    return (seen.finish_s,)
-
-
-def _by_spare_slack(step: Step, view: FleetView, seen: Predictions) -> tuple[FloatArray, ...]:
-    """In time before late; then the slowest of those in time, and the fastest of the late."""
-    del step, view
-    late = seen.slack_s < 0.0
-    return (late.astype(np.float64), np.where(late, seen.finish_s, -seen.finish_s))
-
-
-least_loaded_gpu = RankedPolicy("least_loaded_gpu", _by_gpu, least_loaded)
+least_loaded_gpu = RankedPolicy("least_loaded_gpu", by_gpu, least_loaded)
 """All-GPU: the least loaded GPU replica; other pools only for steps that no GPU pool runs."""
 
-all_cpu = RankedPolicy("all_cpu", _by_cpu, least_loaded)
+all_cpu = RankedPolicy("all_cpu", by_cpu, least_loaded)
 """All-CPU: the least loaded Arm or x86 replica; others only for steps that no CPU pool runs."""
 
-cheapest_first = RankedPolicy("cheapest_first", _by_cost, cached_then_two_choices)
+cheapest_first = RankedPolicy("cheapest_first", by_cost, cached_then_two_choices)
 """The lowest predicted cost at rent, whatever the load and the deadline."""
 
-round_robin = RankedPolicy("round_robin", _by_first_draw, one_drawn)
+round_robin = RankedPolicy("round_robin", by_first_draw, one_drawn, _draws_one)
 """Every replica in turn. A pure policy has no counter, so a hash of the step takes its place."""
 
-join_shortest_of_two = RankedPolicy("join_shortest_of_two", _by_draw, two_drawn)
+join_shortest_of_two = RankedPolicy("join_shortest_of_two", by_draw, two_drawn, drawn_replicas)
 """The less loaded of two replicas drawn over the fleet (Mitzenmacher, IEEE TPDS 12(10), 2001)."""
 
-normalised_least_load = RankedPolicy("normalised_least_load", _by_normalised_load, least_loaded)
+normalised_least_load = RankedPolicy("normalised_least_load", by_normalised_load, least_loaded)
 """The replica with the least load per place."""
 
-prefix_affinity = RankedPolicy("prefix_affinity", _by_prefix, cached_then_two_choices)
+prefix_affinity = RankedPolicy("prefix_affinity", by_prefix, cached_then_two_choices)
 """The replica that holds most of the prompt; without one, the less loaded of two."""
 
-earliest_deadline = RankedPolicy("earliest_deadline", _by_finish, cached_then_two_choices)
+earliest_deadline = RankedPolicy("earliest_deadline", by_finish, cached_then_two_choices)
 """Earliest deadline first: queues order by latest start, and each step goes where it ends first."""
 
-just_enough = RankedPolicy("just_enough", _by_spare_slack, cached_then_two_choices)
+just_enough = RankedPolicy("just_enough", by_spare_slack, cached_then_two_choices)
 """The slowest pool that still meets the deadline; the fastest when none does."""
 
 BASELINES: tuple[RankedPolicy | ProgramPolicy, ...] = (

@@ -7,8 +7,8 @@ import numpy as np
 from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import SteelyardBugError
 from steelyard.fleet.view import FleetView, IntArray, LlmArrays
-from steelyard.perf.cost import llm_used_s
-from steelyard.perf.predict import FloatArray, itl_s
+from steelyard.perf.predict import FloatArray
+from steelyard.placement.scoring import queued_use_s, two_of
 
 # (step, view, concurrency cap of each pool, shape [pools]) -> replica in each pool or -1
 CandidateRule = Callable[[Step, FleetView, FloatArray], IntArray]
@@ -28,6 +28,16 @@ def spread(text: str, salt: int) -> int:
     return value ^ (value >> 29)
 
 
+def step_key(step: Step) -> int:
+    """Hash of the step's task, below 2^31."""
+    return spread(step.task_id, 0) & 0x7FFFFFFF
+
+
+def step_salt(step: Step) -> int:
+    """Number of the step and its attempt in one; retries are drawn anew."""
+    return step.step_id * 64 + step.attempt
+
+
 def cached_then_two_choices(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
     """Take the replica that holds most of the prompt; else the less loaded of two drawn ones.
 
@@ -44,18 +54,40 @@ def cached_then_two_choices(step: Step, view: FleetView, cap: FloatArray) -> Int
         Index of the replica within its pool, -1 where none is up or serves the step; shape
         [pools].
     """
-    chosen = np.full(len(view.pools), -1, dtype=np.int64)
-    drawn = spread(step.task_id, step.step_id * 64 + step.attempt)
-    is_warm = bool(view.cached_tokens.any())
-    for pool in np.flatnonzero(view.arrays.serves):
-        first, end = int(view.offsets[pool]), int(view.offsets[pool + 1])
-        up = view.up[first:end].nonzero()[0]
-        if len(up) == 0:
-            continue
-        load = view.running[first:end] + view.waiting[first:end]
-        warm = _warmest(view.cached_tokens[first:end], load, up, cap[pool]) if is_warm else -1
-        chosen[pool] = warm if warm >= 0 else _less_loaded(load, up, drawn)
+    chosen = _two_choices(step, view)
+    _prefer_warm(chosen, view, view.running + view.waiting, cap)
     return chosen
+
+
+def _two_choices(step: Step, view: FleetView) -> IntArray:
+    """The less loaded of two drawn replicas in each pool, -1 where none is up or serves."""
+    counts = np.diff(view.offsets)
+    up = np.add.reduceat(np.append(view.up, 0), view.offsets[:-1], dtype=np.int64) * (counts > 0)
+    chosen = np.where(view.arrays.serves & (up > 0), 0, -1)
+    one, other = two_of(step_key(step), step_salt(step), np.maximum(up, 1))
+    for pool in np.flatnonzero((chosen == 0) & (up < counts)):
+        present = view.up[view.offsets[pool] : view.offsets[pool + 1]].nonzero()[0]
+        one[pool], other[pool] = present[one[pool]], present[other[pool]]
+    some = np.flatnonzero(chosen == 0)
+    first = view.offsets[some]
+    load = view.running + view.waiting
+    one_load, other_load = load[first + one[some]], load[first + other[some]]
+    is_other = (other_load < one_load) | ((other_load == one_load) & (other[some] < one[some]))
+    chosen[some] = np.where(is_other, other[some], one[some])
+    return chosen
+
+
+def _prefer_warm(chosen: IntArray, view: FleetView, load: FloatArray, cap: FloatArray) -> None:
+    """Put the replica below its cap that holds most of the prompt; ties by load, then index."""
+    warm = np.flatnonzero(view.cached_tokens)
+    if len(warm) == 0:
+        return
+    pools = np.searchsorted(view.offsets, warm, side="right") - 1
+    usable = view.up[warm] & (load[warm] < cap[pools]) & view.arrays.serves[pools]
+    warm, pools = warm[usable], pools[usable]
+    # The best of each pool is written last, so it stays.
+    for at in np.lexsort((-warm, -load[warm], view.cached_tokens[warm])):
+        chosen[pools[at]] = warm[at] - view.offsets[pools[at]]
 
 
 def warm_or_cold(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
@@ -103,66 +135,6 @@ def _use_s(step: Step, view: FleetView, pool: int, at: int) -> float:
     )
 
 
-def queued_use_s(
-    curve: tuple[float, float, float, float, float],
-    tokens: tuple[float, float],
-    load: tuple[float, float, float],
-    correction: float,
-) -> float:
-    """How much replica time does an LLM step take, dearer in proportion to its wait?
-
-    Args:
-        curve: The pool's, as in `LlmArrays`.
-        tokens: Uncached input and output.
-        load: Steps that run and wait on the replica, and their service times together, in s.
-        correction: Measured over predicted service time.
-
-    Returns:
-        Seconds.
-    """
-    floor_s, per_token_s, base_s, slope_s, cap = curve
-    uncached, output = tokens
-    running, waiting, service_sum_s = load
-    used_s = llm_used_s(curve, uncached, output)
-    if running < cap:
-        return used_s
-    wait_s = (waiting + 1.0) * service_sum_s / (running + waiting) / cap
-    gap_s = itl_s(base_s, slope_s, cap)
-    service_s = (floor_s + per_token_s * uncached + output * gap_s) * correction
-    return used_s * (1.0 + wait_s / max(service_s, 1e-9))
-
-
-def _two_choices(step: Step, view: FleetView) -> IntArray:
-    """The less loaded of two drawn replicas in each pool, -1 where none is up or serves."""
-    chosen = np.full(len(view.pools), -1, dtype=np.int64)
-    drawn = spread(step.task_id, step.step_id * 64 + step.attempt)
-    for pool in np.flatnonzero(view.arrays.serves):
-        first, end = int(view.offsets[pool]), int(view.offsets[pool + 1])
-        up = view.up[first:end].nonzero()[0]
-        if len(up):
-            chosen[pool] = _less_loaded(
-                view.running[first:end] + view.waiting[first:end], up, drawn
-            )
-    return chosen
-
-
-def _warmest(cached: FloatArray, load: FloatArray, up: IntArray, cap: float) -> int:
-    """The replica below its cap that holds most of the prompt, or -1; ties by load, then index."""
-    warm = up[(cached[up] > 0.0) & (load[up] < cap)]
-    if len(warm) == 0:
-        return -1
-    return int(warm[np.lexsort((warm, load[warm], -cached[warm]))[0]])
-
-
-def _less_loaded(load: FloatArray, up: IntArray, drawn: int) -> int:
-    """The less loaded of two replicas that a hash draws."""
-    # The second draw skips the first, so that two replicas are always two.
-    first = drawn % len(up)
-    second = (first + 1 + (drawn >> 20) % max(1, len(up) - 1)) % len(up)
-    one, other = int(up[first]), int(up[second])
-    return min((float(load[one]), one), (float(load[other]), other))[1]
-
-
 def least_loaded(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
     """Take the replica with the fewest steps; ties by index.
 
@@ -193,10 +165,7 @@ def drawn_replicas(step: Step, view: FleetView) -> IntArray:
     eligible = np.flatnonzero(view.up & np.repeat(pool_ok, np.diff(view.offsets)))
     if len(eligible) < 2:
         return eligible
-    drawn = spread(step.task_id, step.step_id * 64 + step.attempt)
-    first = drawn % len(eligible)
-    second = (first + 1 + (drawn >> 20) % (len(eligible) - 1)) % len(eligible)
-    return eligible[[first, second]]
+    return eligible[list(two_of(step_key(step), step_salt(step), len(eligible)))]
 
 
 def one_drawn(step: Step, view: FleetView, cap: FloatArray) -> IntArray:

@@ -2,8 +2,9 @@
 
 NumPy pays about a microsecond per operation whatever its length, and a decision takes some sixty:
 for a handful of pools plain floats are ten times faster. The arithmetic is that of
-`steelyard.placement.predictions`, operation by operation and in the same order, so both give the
-same decision to the last bit; a test compares them.
+`steelyard.placement.predictions` and `.scoring`, operation by operation and in the same order, so
+both give the same decision to the last bit; a test compares them. Where a function of `scoring`
+needs no NumPy for floats it is called; the others are repeated here.
 """
 
 import math
@@ -16,8 +17,9 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.fleet.view import FleetView, LlmArrays, PoolRow
 from steelyard.perf.cost import llm_used_s
 from steelyard.perf.predict import itl_s, prefill_s
-from steelyard.placement.candidates import queued_use_s, spread
+from steelyard.placement.candidates import step_key, step_salt
 from steelyard.placement.predictions import allowed_s
+from steelyard.placement.scoring import mixed, queued_use_s
 
 # Beyond these the arrays are as fast (measured: 16 pools, or 64 replicas).
 MAX_POOLS = 16
@@ -88,7 +90,7 @@ def score(step: Step, view: FleetView, arrays: LlmArrays) -> list[PoolScore | Ve
         view.correction.tolist(),
         strict=True,
     )
-    drawn = -1
+    drawn = (-1, -1)
     scores: list[PoolScore | Verdict] = []
     for pool, (row, price) in enumerate(zip(arrays.rows, prices, strict=True)):
         if not row.serves:
@@ -98,8 +100,9 @@ def score(step: Step, view: FleetView, arrays: LlmArrays) -> list[PoolScore | Ve
             scores.append("too_long")
             continue
         first, end = offsets[pool], offsets[pool + 1]
-        if end - first > 1 and drawn < 0:
-            drawn = spread(step.task_id, step.step_id * 64 + step.attempt)
+        if end - first > 1 and drawn[0] < 0:
+            key, salt = step_key(step), step_salt(step)
+            drawn = mixed(key, 2 * salt), mixed(key, 2 * salt + 1)
         at = _two_choices(replicas, first, end, drawn)
         if at < 0 or not closed[pool]:
             scores.append("down")
@@ -124,8 +127,8 @@ def _share_slack(step: Step, view: FleetView, scores: list[PoolScore | Verdict])
         one.patient = one.finish_s <= longest_s
 
 
-def _two_choices(replicas: Replicas, first: int, end: int, drawn: int) -> int:
-    """The less loaded of two drawn replicas: its place in the arrays, or -1 where none is up."""
+def _two_choices(replicas: Replicas, first: int, end: int, drawn: tuple[int, int]) -> int:
+    """The less loaded of two that `scoring.two_of` draws: its place, or -1 where none is up."""
     if end - first == 1:
         return first if replicas.up[first] else -1
     up = [at for at in range(first, end) if replicas.up[at]]
@@ -133,8 +136,8 @@ def _two_choices(replicas: Replicas, first: int, end: int, drawn: int) -> int:
         return -1
     if len(up) == 1:
         return up[0]
-    one = drawn % len(up)
-    other = (one + 1 + (drawn >> 20) % (len(up) - 1)) % len(up)
+    one = drawn[0] % len(up)
+    other = (one + 1 + drawn[1] % (len(up) - 1)) % len(up)
     return min((replicas.load(up[one]), up[one]), (replicas.load(up[other]), up[other]))[1]
 
 

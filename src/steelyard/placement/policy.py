@@ -2,19 +2,14 @@
 
 from typing import Protocol
 
-import numpy as np
-
 from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.task import Step
 from steelyard.fleet.view import FleetView, LlmArrays
+from steelyard.perf.predict import BoolArray
 from steelyard.placement import few_pools
 from steelyard.placement.candidates import warm_or_cold
-from steelyard.placement.predictions import Predictions, decide, predict, refuse
-
-# Pools within this share of the cheapest are as cheap. At a plan's bid prices all hardware that the
-# plan sends a step to costs the same (complementary slackness): a bare minimum would send every
-# step to one of them and let the others idle.
-_TIE_FRAC = 0.05
+from steelyard.placement.predictions import decide, predict, refuse
+from steelyard.placement.scoring import TIE_FRAC, cheapest_in_time, least_late
 
 
 class Policy(Protocol):
@@ -28,11 +23,6 @@ class Policy(Protocol):
     def __call__(self, step: Step, view: FleetView) -> Decision | Refusal:
         """Where does the step go?"""
         ...
-
-
-def _earliest(seen: Predictions, pools: list[int]) -> list[int]:
-    """The one pool that finishes first, of some; none of none."""
-    return sorted(pools, key=lambda pool: (float(seen.finish_s[pool]), pool))[:1]
 
 
 class CheapestFeasible:
@@ -62,7 +52,7 @@ class CheapestFeasible:
         arrays = view.arrays
         if isinstance(arrays, LlmArrays) and few_pools.is_small(view):
             scores = few_pools.score(step, view, arrays)
-            chosen = few_pools.choose(scores, step, _TIE_FRAC)
+            chosen = few_pools.choose(scores, step, TIE_FRAC)
             if chosen is None:
                 return few_pools.refusal(scores, view, self.name)
             return few_pools.decision(scores, chosen, step, view, self.name)
@@ -71,31 +61,22 @@ class CheapestFeasible:
     def by_arrays(self, step: Step, view: FleetView) -> Decision | Refusal:
         """The same answer, for fleets of any size."""
         seen = predict(step, view, warm_or_cold)
-        allowed = [int(pool) for pool in np.flatnonzero(seen.runs & seen.affordable)]
-        if not allowed:
+        can: BoolArray = seen.runs & seen.affordable
+        if not bool(can.any()):
             return refuse(view, seen, self.name)
-        in_time = [pool for pool in allowed if seen.slack_s[pool] >= 0.0]
-        # Where every pool takes more than the step's share of the slack, the earliest end counts.
-        in_time = [pool for pool in in_time if seen.patient[pool]] or _earliest(seen, in_time)
-        if in_time:
-            least_usd = min(float(seen.bid_cost_usd[pool]) for pool in in_time)
-            ties = [
-                pool
-                for pool in in_time
-                if float(seen.bid_cost_usd[pool]) <= least_usd * (1.0 + _TIE_FRAC)
-            ]
-            chosen = min(
-                ties,
-                key=lambda pool: (
-                    float(seen.finish_s[pool]),
-                    float(seen.bid_cost_usd[pool]),
-                    view.pools[pool].name,
-                ),
-            )
-        elif step.on_miss == "refuse":
+        allowed: list[bool] = can.tolist()
+        slack_s: list[float] = seen.slack_s.tolist()
+        names = [spec.name for spec in view.pools]
+        chosen = cheapest_in_time(
+            allowed,
+            seen.patient.tolist(),
+            slack_s,
+            seen.finish_s.tolist(),
+            seen.bid_cost_usd.tolist(),
+            names,
+        )
+        if chosen < 0 and step.on_miss == "refuse":
             return refuse(view, seen, self.name)
-        else:
-            chosen = min(
-                allowed, key=lambda pool: (-float(seen.slack_s[pool]), view.pools[pool].name)
-            )
+        if chosen < 0:
+            chosen = least_late(allowed, slack_s, names)
         return decide(step, view, seen, chosen, self.name)

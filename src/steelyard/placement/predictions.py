@@ -9,15 +9,11 @@ from steelyard.domain.decision import Decision, PoolVerdict, Refusal, Verdict
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.errors import SteelyardBugError
-from steelyard.fleet.view import BoolArray, FleetView, IntArray, LlmArrays, ToolArrays
-from steelyard.perf.cost import llm_used_s, tool_used_s
-from steelyard.perf.predict import FloatArray, itl_s, prefill_s, queue_wait_s
+from steelyard.fleet.view import FleetView, IntArray, LlmArrays, ToolArrays
+from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
+from steelyard.perf.predict import BoolArray, FloatArray
 from steelyard.placement.candidates import CandidateRule
-
-# Agents take 20-100 steps (public traces, 2026-11-22): so much of the slack is a step's own before
-# any task of its agent has ended.
-_USUAL_STEPS = 20.0
-_SHORTEST_S = 1e-9
+from steelyard.placement.scoring import llm_times_s, queued_usd, wait_s, within_share_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +68,14 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
     at = np.where(replica >= 0, view.offsets[:-1] + replica, 0)
     if len(view.running) == 0:
         at = np.zeros(len(view.pools), dtype=np.int64)
-    load = view.running[at] + view.waiting[at]
     cached = view.cached_tokens[at]
     if isinstance(arrays, LlmArrays):
         ttft_s, service_s, cost_usd, bid_cost_usd = _predict_llm(step, view, arrays, at)
     else:
         ttft_s, service_s, cost_usd, bid_cost_usd = _predict_tool(view, arrays)
-    mean_service_s = np.where(load > 0.0, view.service_sum_s[at] / np.maximum(load, 1.0), service_s)
-    wait_s = queue_wait_s(view.running[at], view.waiting[at], mean_service_s, cap)
-    finish_s = wait_s + service_s
+    book = (view.running[at], view.waiting[at], view.service_sum_s[at])
+    waits_s = wait_s(book, service_s, cap)
+    finish_s = waits_s + service_s
     if step.deadline_s is None:
         slack_s = np.full(len(view.pools), np.inf)
     else:
@@ -91,12 +86,12 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
     return Predictions(
         runs=runs,
         replica=replica,
-        wait_s=wait_s,
+        wait_s=waits_s,
         ttft_s=ttft_s,
         finish_s=finish_s,
         cached_tokens=cached,
         cost_usd=cost_usd,
-        bid_cost_usd=bid_cost_usd * (1.0 + wait_s / np.maximum(service_s, _SHORTEST_S)),
+        bid_cost_usd=queued_usd(bid_cost_usd, waits_s, service_s),
         slack_s=slack_s,
         patient=finish_s <= allowed_s(step, view, float(service_s[runs].min(initial=math.inf))),
         # A tool that was never seen is predicted to cost nothing: with nothing left it is refused.
@@ -106,29 +101,10 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
 
 
 def allowed_s(step: Step, view: FleetView, least_s: float) -> float:
-    """How long may this step take, and leave the later steps of its task their part of the slack?
-
-    Equal flexibility (Kao and Garcia-Molina, IEEE TPDS 8(12), 1997): slack is shared among the
-    steps in proportion to their length. It is spent by waiting and by slow hardware alike, so both
-    count: what is shared is the time beyond the fastest pool's, had it no queue. What a step does
-    not use is there for the next ones, when more is known of the task.
-
-    Args:
-        step: The step to be placed.
-        view: The fleet as the step sees it.
-        least_s: From start to end in the fastest pool that can run it; infinite where none can.
-
-    Returns:
-        Seconds from now to its end; infinite without a deadline.
-    """
-    if step.deadline_s is None or math.isinf(least_s):
-        return math.inf
+    """How long may this step take? `within_share_s` with what the view knows; in seconds."""
+    left_s = math.inf if step.deadline_s is None else step.deadline_s - view.now_s
     expected = view.expected
-    slack_s = step.deadline_s - view.now_s - expected.remaining_s - least_s
-    share = 1.0 / _USUAL_STEPS
-    if expected.remaining_known:
-        share = least_s / max(least_s + expected.remaining_s, _SHORTEST_S)
-    return least_s + max(0.0, slack_s) * share
+    return within_share_s(left_s, expected.remaining_s, expected.remaining_known, least_s)
 
 
 def _predict_llm(
@@ -138,19 +114,18 @@ def _predict_llm(
     call = step.call
     if not isinstance(call, LlmCall):
         raise SteelyardBugError(f"step {step.key} is a tool call and was given LLM curves")
-    floor_s, per_token_s, itl_base_s, itl_slope_s, cap = arrays.curve
     cached = view.cached_tokens[at]
     uncached = np.maximum(float(call.input_tokens) - cached, 0.0)
     output = np.full(len(view.pools), view.expected.output_tokens)
-    ttft_s = prefill_s(floor_s, per_token_s, uncached) * view.correction
-    concurrency = np.minimum(view.running[at] + 1.0, cap)
-    decode_s = output * itl_s(itl_base_s, itl_slope_s, concurrency) * view.correction
+    ttft_s, service_s = llm_times_s(
+        arrays.curve, view.correction, uncached, output, view.running[at]
+    )
     used_h = llm_used_s(arrays.curve, uncached, output) / SECONDS_PER_HOUR
-    per_uncached, per_cached, per_output = arrays.usd_per_token
-    by_token_usd = uncached * per_uncached + cached * per_cached + output * per_output
+    prices = (arrays.usd_per_token[0], arrays.usd_per_token[1], arrays.usd_per_token[2])
+    by_token_usd = priced_tokens_usd(prices, uncached, cached, output)
     cost_usd = np.where(arrays.by_token, by_token_usd, used_h * view.rent_usd_per_hour)
     bid_usd = np.where(arrays.by_token, by_token_usd, used_h * view.bid_usd_per_hour)
-    return ttft_s, ttft_s + decode_s, cost_usd, bid_usd
+    return ttft_s, service_s, cost_usd, bid_usd
 
 
 def _predict_tool(

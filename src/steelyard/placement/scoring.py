@@ -1,0 +1,320 @@
+"""The arithmetic of placement, written once: for all pools at a time, or for one in a kernel.
+
+Every function here works alike on floats and on arrays of shape [pools], or reads its arrays
+element by element. The gateway calls them on arrays; the compiled simulator calls the same ones on
+floats, translated by Numba. What differs between policies is how `Traits` are ranked.
+"""
+
+import math
+from typing import Any, Generic, NamedTuple
+
+import numpy as np
+
+from steelyard.perf.cost import llm_used_s
+from steelyard.perf.predict import Number, itl_s, pick, prefill_s
+from steelyard.perf.predict import queue_wait_s as _queue_wait_s
+
+# Agents take 20-100 steps (public traces, 2026-11-22): so much of the slack is a step's own before
+# any task of its agent has ended.
+_USUAL_STEPS = 20.0
+_SHORTEST_S = 1e-9
+# Pools within this share of the cheapest are as cheap. At a plan's bid prices all hardware that the
+# plan sends a step to costs the same (complementary slackness): a bare minimum would send every
+# step to one of them and let the others idle.
+TIE_FRAC = 0.05
+_MASK_31 = 0x7FFFFFFF
+
+# Anything that is read by the number of the pool: a list here, an array in a kernel.
+Column = Any
+
+
+class Traits(NamedTuple, Generic[Number]):
+    """What baselines rank pools by; a float each, or an array of shape [pools].
+
+    Attributes:
+        off_gpu: 1 for pools without GPUs, 0 for pools with.
+        off_cpu: 1 for pools on neither Arm nor x86, 0 for pools on them.
+        undrawn: 1 for pools without a drawn replica, 0 for pools with one.
+        load: Steps on the replica that would take the step; infinite where there is none.
+        cap: Steps that run there at once.
+        cached_tokens: Prompt tokens that it holds.
+        cost_usd: Predicted cost at rent.
+        finish_s: Predicted seconds to the end.
+        slack_s: Slack after it.
+    """
+
+    off_gpu: Number
+    off_cpu: Number
+    undrawn: Number
+    load: Number
+    cap: Number
+    cached_tokens: Number
+    cost_usd: Number
+    finish_s: Number
+    slack_s: Number
+
+
+def mixed(key: int, salt: int) -> int:
+    """A hash of two numbers, below 2^31: products stay below 2^63, so that no language wraps.
+
+    >>> mixed(1, 2) == mixed(1, 2) != mixed(1, 3)
+    True
+    """
+    value = (key + salt * 0x9E3779B1) & _MASK_31
+    value = ((value ^ (value >> 16)) * 0x45D9F3B) & _MASK_31
+    value = ((value ^ (value >> 15)) * 0x45D9F3B) & _MASK_31
+    return value ^ (value >> 16)
+
+
+def two_of(key: int, salt: int, count: Any) -> Any:  # noqa: ANN401 - a number or an array
+    """Two different ones of `count`, drawn by a hash; the same one twice where there is but one.
+
+    Args:
+        key: Hash of the task.
+        salt: Number of the step and the attempt.
+        count: How many there are to draw from, at least 1; a number or an array.
+
+    Returns:
+        The two, in the order in which they were drawn.
+
+    >>> sorted(int(one) for one in two_of(7, 0, 2))
+    [0, 1]
+    """
+    first = mixed(key, 2 * salt) % count
+    # The second draw skips the first, so that two are always two.
+    second = (first + 1 + mixed(key, 2 * salt + 1) % np.maximum(1, count - 1)) % count
+    return first, second
+
+
+def llm_times_s(
+    curve: tuple[Number, Number, Number, Number, Number],
+    correction: Number,
+    uncached: Number,
+    output: Number,
+    running: Number,
+) -> tuple[Number, Number]:
+    """How long would an LLM step take, from its start?
+
+    Args:
+        curve: `ttft_floor_s, prefill_s_per_token, itl_base_s, itl_slope_s, concurrency_cap`.
+        correction: Measured over predicted service time.
+        uncached: Prompt tokens that are not in the cache.
+        output: Expected length of the answer.
+        running: Steps that run on the replica.
+
+    Returns:
+        Seconds to the first token, and to the end.
+    """
+    floor_s, per_token_s, itl_base_s, itl_slope_s, cap = curve
+    ttft_s = prefill_s(floor_s, per_token_s, uncached) * correction
+    concurrency: Any = np.minimum(running + 1.0, cap)
+    return ttft_s, ttft_s + output * itl_s(itl_base_s, itl_slope_s, concurrency) * correction
+
+
+def wait_s(book: tuple[Number, Number, Number], service_s: Number, cap: Number) -> Number:
+    """How long would a step wait at a replica?
+
+    Args:
+        book: Steps that run there, steps that wait, and predicted seconds of service of them all.
+        service_s: Predicted seconds of service of the step itself.
+        cap: Steps that run at once.
+
+    Returns:
+        Seconds.
+    """
+    running, waiting, service_sum_s = book
+    load = running + waiting
+    usual_s: Any = service_sum_s / np.maximum(load, 1.0)
+    mean_service_s: Any = pick(load > 0.0, usual_s, service_s)
+    waits_s: Number = _queue_wait_s(running, waiting, mean_service_s, cap)
+    return waits_s
+
+
+def queued_usd(bid_usd: Number, waits_s: Number, service_s: Number) -> Number:
+    """By which price are pools compared? The bid, with a surcharge in proportion to the wait.
+
+    A queue says that the pool is scarcer than the plan's bid price knows: a wait as long as the
+    step itself doubles the price.
+    """
+    surcharged: Any = bid_usd * (1.0 + waits_s / np.maximum(service_s, _SHORTEST_S))
+    bid: Number = surcharged
+    return bid
+
+
+def queued_use_s(
+    curve: tuple[float, float, float, float, float],
+    tokens: tuple[float, float],
+    book: tuple[float, float, float],
+    correction: float,
+) -> float:
+    """How much replica time does an LLM step take, dearer in proportion to its wait?
+
+    Args:
+        curve: `ttft_floor_s, prefill_s_per_token, itl_base_s, itl_slope_s, concurrency_cap`.
+        tokens: Uncached input and output.
+        book: Steps that run and wait on the replica, and their service times together, in s.
+        correction: Measured over predicted service time.
+
+    Returns:
+        Seconds.
+    """
+    floor_s, per_token_s, base_s, slope_s, cap = curve
+    uncached, output = tokens
+    running, waiting, service_sum_s = book
+    used_s = llm_used_s(curve, uncached, output)
+    if running < cap:
+        return used_s
+    waits_s = (waiting + 1.0) * service_sum_s / (running + waiting) / cap
+    gap_s = itl_s(base_s, slope_s, cap)
+    service_s = (floor_s + per_token_s * uncached + output * gap_s) * correction
+    return used_s * (1.0 + waits_s / max(service_s, _SHORTEST_S))
+
+
+def within_share_s(
+    left_s: float, remaining_s: float, remaining_known: bool, least_s: float
+) -> float:
+    """How long may this step take, and leave the later steps of its task their part of the slack?
+
+    Equal flexibility (Kao and Garcia-Molina, IEEE TPDS 8(12), 1997): slack is shared among the
+    steps in proportion to their length. It is spent by waiting and by slow hardware alike, so both
+    count: what is shared is the time beyond the fastest pool's, had it no queue. What a step does
+    not use is there for the next ones, when more is known of the task.
+
+    Args:
+        left_s: Seconds to the deadline; infinite without one.
+        remaining_s: Expected seconds from the end of the step to the end of its task.
+        remaining_known: Whether a task of the agent has ended, so that this means something.
+        least_s: From start to end in the fastest pool that can run it; infinite where none can.
+
+    Returns:
+        Seconds from now to its end; infinite without a deadline.
+    """
+    if math.isinf(left_s) or math.isinf(least_s):
+        return math.inf
+    slack_s = left_s - remaining_s - least_s
+    share = 1.0 / _USUAL_STEPS
+    if remaining_known:
+        share = least_s / max(least_s + remaining_s, _SHORTEST_S)
+    return least_s + max(0.0, slack_s) * share
+
+
+def cheapest_in_time(
+    allowed: Column,
+    patient: Column,
+    slack_s: Column,
+    finish_s: Column,
+    bid_usd: Column,
+    names: Column,
+) -> int:
+    """Which is the cheapest pool that still meets the deadline?
+
+    Only pools where the end is within the step's share of the slack are compared; where it is
+    beyond in every pool, the earliest end counts. Among pools that are as cheap to within 5 %,
+    the one that finishes first.
+
+    Args:
+        allowed: Whether the pool can run the step inside its budget.
+        patient: Whether the end there is within the step's share of the slack.
+        slack_s: Slack after the step.
+        finish_s: Seconds to its end.
+        bid_usd: Price by which pools are compared.
+        names: What breaks ties: the pools' names, or their ranks among them.
+
+    Returns:
+        Number of the pool, or -1 if none meets the deadline.
+    """
+    earliest, chosen, least_usd = -1, -1, np.inf
+    for pool in range(len(allowed)):
+        if allowed[pool] and slack_s[pool] >= 0.0:
+            if earliest < 0 or finish_s[pool] < finish_s[earliest]:
+                earliest = pool
+            if patient[pool] and bid_usd[pool] < least_usd:
+                least_usd = bid_usd[pool]
+    for pool in range(len(allowed)):
+        if (
+            allowed[pool]
+            and slack_s[pool] >= 0.0
+            and patient[pool]
+            and bid_usd[pool] <= least_usd * (1.0 + TIE_FRAC)
+            and (chosen < 0 or _precedes(pool, chosen, finish_s, bid_usd, names))
+        ):
+            chosen = pool
+    return chosen if chosen >= 0 else earliest
+
+
+def least_late(allowed: Column, slack_s: Column, names: Column) -> int:
+    """Which allowed pool misses the deadline by the least? Its number, or -1 if none is allowed."""
+    chosen = -1
+    for pool in range(len(allowed)):
+        if not allowed[pool]:
+            continue
+        if (
+            chosen < 0
+            or slack_s[pool] > slack_s[chosen]
+            or (slack_s[pool] == slack_s[chosen] and names[pool] < names[chosen])
+        ):
+            chosen = pool
+    return chosen
+
+
+def first_ranked(allowed: Column, first: Column, second: Column, names: Column) -> int:
+    """Which allowed pool ranks first by two keys? Its number, or -1 if none is allowed."""
+    chosen = -1
+    for pool in range(len(allowed)):
+        if allowed[pool] and (chosen < 0 or _precedes(pool, chosen, first, second, names)):
+            chosen = pool
+    return chosen
+
+
+def _precedes(pool: int, other: int, first: Column, second: Column, names: Column) -> bool:
+    if first[pool] != first[other]:
+        return bool(first[pool] < first[other])
+    if second[pool] != second[other]:
+        return bool(second[pool] < second[other])
+    return bool(names[pool] < names[other])
+
+
+def by_gpu(traits: Traits[Number]) -> tuple[Number, Number]:
+    """GPUs before all else; then the least load."""
+    return traits.off_gpu, traits.load
+
+
+def by_cpu(traits: Traits[Number]) -> tuple[Number, Number]:
+    """CPUs before all else; then the least load."""
+    return traits.off_cpu, traits.load
+
+
+def by_cost(traits: Traits[Number]) -> tuple[Number, Number]:
+    """The lowest predicted cost at rent."""
+    return traits.cost_usd, traits.finish_s
+
+
+def by_draw(traits: Traits[Number]) -> tuple[Number, Number]:
+    """The pools of the drawn replicas first, the less loaded one of them."""
+    return traits.undrawn, traits.load
+
+
+def by_first_draw(traits: Traits[Number]) -> tuple[Number, Number]:
+    """The pool of the drawn replica."""
+    return traits.undrawn, traits.undrawn
+
+
+def by_normalised_load(traits: Traits[Number]) -> tuple[Number, Number]:
+    """The least load per place."""
+    return traits.load / traits.cap, traits.finish_s
+
+
+def by_prefix(traits: Traits[Number]) -> tuple[Number, Number]:
+    """The longest cached prefix, then the least load."""
+    return -traits.cached_tokens, traits.load
+
+
+def by_finish(traits: Traits[Number]) -> tuple[Number, Number]:
+    """The earliest end."""
+    return traits.finish_s, traits.finish_s
+
+
+def by_spare_slack(traits: Traits[Number]) -> tuple[Number, Number]:
+    """In time before late; then the slowest of those in time, and the fastest of the late."""
+    late = traits.slack_s < 0.0
+    return pick(late, 1.0, traits.undrawn * 0.0), pick(late, traits.finish_s, -traits.finish_s)

@@ -1,0 +1,1 @@
+"""The compiled path of the simulator: the same world on arrays, for fleets of any size."""
