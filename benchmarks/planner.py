@@ -11,6 +11,9 @@ The baseline
 is the binary-slice formulation as in Mélange, written anew for HiGHS (planner.binary_slices), on
 the same machine in the same run, with the same time limit.
 
+`--over-time 1,10,60` asks for 200 x 400 with some 10, 50, 100, 300 and 1000 machines and prints the
+gap under each of these limits, with `--peers` also that of HiGHS alone in the same run.
+
 `--plain` adds the solver's own branch and bound on the complete program, same time limit.
 
 Instances: prices exp(N(0, 1)) USD/h; capacity = 10 * price * exp(N(0, noise)) per cell, noise 0.5
@@ -66,6 +69,8 @@ PEER_CASES = (
     (200, 400, 1000.0),
     (200, 400, 10000.0),
 )
+# Scales at which about 10, 50, 100, 300 and 1000 machines are bought.
+OVER_TIME = tuple((200, 400, scale) for scale in (10.0, 120.0, 250.0, 950.0, 3300.0))
 RULES = Constraints(provider_share_cap=0.5, survive_provider_loss_frac=0.8)
 
 
@@ -118,8 +123,8 @@ def plain_gap(demand: Demand) -> float:
     return float(found.machines @ demand.prices()) / found.lower_bound_usd_per_hour - 1.0
 
 
-def peer(python: str, solver: str, demand: Demand, limit_s: float) -> str:
-    """Cost, gap and CPU seconds of another solver on the complete program, as text."""
+def asked_peer(python: str, solver: str, demand: Demand, limit_s: float) -> tuple[float, ...]:
+    """Cost, gap and CPU seconds of another solver on the complete program; infinity: no fleet."""
     program = Path(__file__).parent / "peers" / "planner_mip.py"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demand.json"
@@ -127,8 +132,43 @@ def peer(python: str, solver: str, demand: Demand, limit_s: float) -> str:
         command = [python, str(program), solver, str(path), str(limit_s)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)  # noqa: S603
     usd, bound_usd = found["usd_per_hour"], found["lower_bound_usd_per_hour"]
-    cost = "no fleet" if usd is None else f"{usd:.4f} gap {usd / max(bound_usd, 1e-9) - 1.0:.4%}"
-    return f"{solver} {cost} CPU {found['cpu_s']:.1f} s"
+    if usd is None:
+        return math.inf, math.inf, found["cpu_s"]
+    return usd, usd / max(bound_usd, 1e-9) - 1.0, found["cpu_s"]
+
+
+def peer(python: str, solver: str, demand: Demand, limit_s: float) -> str:
+    """What another solver finds, as text."""
+    usd, gap_frac, cpu_s = asked_peer(python, solver, demand, limit_s)
+    cost = "no fleet" if math.isinf(usd) else f"{usd:.4f} gap {gap_frac:.4%}"
+    return f"{solver} {cost} CPU {cpu_s:.1f} s"
+
+
+def over_time(args: argparse.Namespace) -> None:
+    """One line per number of machines and seed: the gap under every limit (CPU seconds)."""
+    limits_s = [float(part) for part in args.over_time.split(",")]
+    for case in OVER_TIME:
+        for seed in range(args.seeds):
+            demand = random_demand(*case, seed, Constraints())
+            ours: list[str] = []
+            theirs: list[str] = []
+            machines = 0
+            for limit_s in limits_s:
+                started_s = time.process_time()
+                found = solve(demand, SearchLimits(time_limit_s=limit_s, nodes=10_000))
+                cpu_s = time.process_time() - started_s
+                machines = sum(found.fleet.values())
+                late = f", wall {found.solve_s:.1f}" if found.solve_s > limit_s else ""
+                ours.append(f"{limit_s:g} s {found.gap_frac:.4%} ({cpu_s:.1f}{late})")
+                if args.peers:
+                    _, gap_frac, cpu_s = asked_peer(args.peers, "highs", demand, limit_s)
+                    theirs.append(f"{limit_s:g} s {gap_frac:.4%} ({cpu_s:.1f})")
+            print(
+                f"{case[0]:4d} x {case[1]:4d} scale {case[2]:6.0f} seed {seed},"
+                f" {machines:5d} machines: steelyard {' '.join(ours)}"
+                + (f" | highs {' '.join(theirs)}" if theirs else ""),
+                flush=True,
+            )
 
 
 def beside_peers(python: str, limit_s: float) -> None:
@@ -180,6 +220,8 @@ def measure(
         f"  gap {statistics.median(gaps):.4%} (max {max(gaps):.4%})"
     )
     if ratios:
+        dearer = sum(ratio < 1.0 - 1e-9 for ratio in ratios)
+        line += f"  dearer than binary slices in {dearer} of {len(ratios)}"
         line += f"  binary slices / ours {statistics.median(ratios):.4f} (min {min(ratios):.4f})"
     if plain:
         line += f"  plain gap {statistics.median(plain):.4%}"
@@ -195,9 +237,14 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="the solver's own search beside it")
     parser.add_argument("--peers", metavar="PYTHON", help="compare with HiGHS and SCIP only")
     parser.add_argument("--limit-s", type=float, default=120.0, help="limit of each, with --peers")
+    parser.add_argument("--over-time", metavar="LIMITS", help="limits in seconds, like 1,10,60")
     args = parser.parse_args()
     today = dt.datetime.now(tz=dt.UTC).date()
     print(f"{platform.machine()} {platform.python_version()} {today}, seeds 0..{args.seeds - 1},")
+    if args.over_time:
+        print("gap under each time limit (CPU seconds), asked for 0.01 %, one thread")
+        over_time(args)
+        return
     if args.peers:
         print(f"seed 0 only, time limit {args.limit_s} s for each solver, one thread")
         beside_peers(args.peers, args.limit_s)

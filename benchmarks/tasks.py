@@ -1,9 +1,10 @@
 """How fast is the durable runtime? Tasks of ten no-op steps, recovery, and resuming; with peers.
 
 Run as `python benchmarks/tasks.py [--rounds N] [--peers PYTHON] [--workers 1,2,4]`, with
-`--memory-tasks 100000` for the memory. PostgreSQL is measured where Debian's package is present: a
-server of the benchmark's own, on a socket, with fsync. The peers are measured in turns with
-Steelyard, each in a process of its own, by an interpreter that has them:
+`--memory-tasks 100000` for the memory, and `--waiting 10000` for what sleeping tasks cost.
+PostgreSQL is measured where Debian's package is present: a server of the benchmark's own, on a
+socket, with fsync. The peers are measured in turns with Steelyard, each in a process of its own,
+by an interpreter that has them:
 
     python -m venv peers
     peers/bin/pip install dbos langgraph langgraph-checkpoint-sqlite "psycopg[binary]"
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import task_runs as runs  # noqa: E402
+import task_waiting  # noqa: E402
 from tests.store.postgres_server import MISSING, PostgresServer, postgres_server  # noqa: E402
 
 Stores = dict[str, Callable[[int], str]]
@@ -173,6 +175,18 @@ def memory(tasks: int, where: str) -> None:
         print(f"  slope after 20,000 tasks: {slope.slope:.1f} bytes per task")
 
 
+def waiting(tasks: int, due_s: float, stores: Stores) -> None:
+    """Print what so many sleeping tasks cost their worker."""
+    for store, address in stores.items():
+        found = uvloop.run(task_waiting.waiting(address(0), tasks, due_s))
+        print(
+            f"{store}: {tasks} tasks parked in {found.parked_s:.1f} s; asleep they take "
+            f"{found.bytes_per_task:.0f} bytes each and {100 * found.cpu_frac:.1f} % of a core "
+            f"(an idle worker {100 * found.idle_frac:.1f} %); all due at once, all done after "
+            f"{found.done_s:.1f} s"
+        )
+
+
 def options() -> argparse.Namespace:
     """What is asked for?"""
     parser = argparse.ArgumentParser()
@@ -182,6 +196,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--workers", default="", help="counts of worker processes: 1,2,4")
     parser.add_argument("--resume-steps", type=int, default=1000)
     parser.add_argument("--memory-tasks", type=int, default=0, help="only measure the memory")
+    parser.add_argument("--waiting", type=int, default=0, help="only measure sleeping tasks")
+    parser.add_argument("--due", type=float, default=60.0, help="seconds that they sleep")
     parser.add_argument("--folder", default=None, help="where stores lie; /dev/shm has no disk")
     parser.add_argument("--store", default="", help=argparse.SUPPRESS)
     parser.add_argument("--hang", default="", help=argparse.SUPPRESS)
@@ -212,6 +228,9 @@ def main() -> None:
         if not MISSING:
             server = stack.enter_context(postgres_server(fsync=True))
             stores["PostgreSQL"] = lambda _: server.new_database()
+        if asked.waiting:
+            waiting(asked.waiting, asked.due, stores)
+            return
         compare(asked, folder, stores, server)
         if asked.workers and server is not None:
             scaling(asked, stores)

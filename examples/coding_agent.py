@@ -131,7 +131,7 @@ async def _choose(ctx: TaskContext, question: str, edits: list[Edit], seed: int)
         sampling=Sampling(temperature=1.0, seed=seed),
     )
     said = decode_answer(answer, "choose")
-    # Checked: the engine's grammar has been seen to let a mixture of two labels through.
+    # Checked, since an endpoint may not keep to the schema.
     return labels.index(said) if said in labels else None
 
 

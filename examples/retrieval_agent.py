@@ -163,7 +163,8 @@ async def answer(ctx: TaskContext, question: str) -> dict[str, Any]:
             {"role": "user", "content": f"{shown}\n\nQuestion: {question}"},
         ],
         step="answer",
-        max_output_tokens=80,
+        # Enough for the longest answer of the schema, also at a token per character.
+        max_output_tokens=160,
         json_schema=schema,
     )
     said = decode_answer(told, "answer")

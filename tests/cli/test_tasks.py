@@ -172,3 +172,47 @@ def test_durations_need_a_known_unit() -> None:
     assert seconds("2h") == 7200.0
     with pytest.raises(ConfigError, match="5 minutes"):
         seconds("5 minutes")
+
+
+def test_an_unknown_state_is_refused_with_those_there_are(store: str) -> None:
+    with pytest.raises(ConfigError, match="'done' is no state; take one of queued, running"):
+        _call("list", "--store", store, "--state", "done")
+
+
+def test_an_ended_task_takes_no_signal(store: str) -> None:
+    _call("cancel", "one", "--store", store)
+    with pytest.raises(ConfigError, match=r"task one has ended \(cancelled\)"):
+        _call("signal", "one", "go", "--store", store)
+
+
+def _run(folder: Path, text: str, *options: str) -> None:
+    file = folder / f"agent_{abs(hash(text))}.py"
+    file.write_text(text, encoding="utf-8")
+    agent = "" if "--id" in options else ":run_it"
+    ran = CliRunner().invoke(app, ["run", f"{file}{agent}", *options])
+    assert ran.exception is not None
+    raise ran.exception
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "told"),
+    [
+        ("def x(", (), "SyntaxError: .* was never closed"),
+        ("x = 1\nimport nothing_like_it", (), r"No module named 'nothing_like_it' \(line 2\)"),
+        (AGENT, ("--input", '{"number": 1, "n": 1}'), "does not suit agent doubler: .*'n'"),
+        (AGENT, ("--input", "{}"), "does not suit agent doubler: missing .*'number'"),
+        (AGENT, ("--id", "t"), "names no agent, so that there is no task"),
+        (AGENT, ("--input", '{"number": 1}', "--lease", "1ms"), "take at least 0.5 s"),
+    ],
+)
+@pytest.mark.usefixtures("_clean_path")
+def test_what_cannot_run_is_told_before_there_is_a_task(
+    tmp_path: Path, text: str, options: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        _run(tmp_path, text, *options)
+
+
+@pytest.fixture
+def _clean_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))

@@ -18,10 +18,11 @@ def _load(folder: Path, text: str) -> object:
 
 def test_limits_of_agents_and_pools_are_read(tmp_path: Path) -> None:
     path = tmp_path / "steelyard.toml"
-    told = "[limits.agents.a]\nmax_running = 2\n[limits.pools.local]\nstarts = 60\nper_s = 60\n"
+    agents = "[limits.agents.a]\nmax_running = 2\nstep_starts = 3\n"
+    told = f"{agents}[limits.pools.local]\nstarts = 60\nper_s = 60\n"
     path.write_text(_POOL + told, encoding="utf-8")
     limits = load_settings(path).limits
-    assert limits.agents["a"].agent_limit() == AgentLimit(max_running=2)
+    assert limits.agents["a"].agent_limit() == AgentLimit(max_running=2, step_starts=3)
     assert limits.pools["local"].pool_limit() == PoolLimit(starts=60, per_s=60.0)
 
 
@@ -33,6 +34,8 @@ def test_limits_of_agents_and_pools_are_read(tmp_path: Path) -> None:
             "limits.pools.locl is of no pool; did you mean",
         ),
         ("[limits.agents.a]\nmax_running = 0\n", "limits.agents.a.max_running is 0"),
+        ("[limits.pools.local]\nstep_starts = 1\n", "step_starts is for agents"),
+        ("[limits.agents.a]\nstep_starts = 0\n", "limits.agents.a.step_starts is 0"),
         ("[limits.agents.a]\nper_s = -1\n", "limits.agents.a.per_s is -1"),
         ("[limits.agents.a]\nmax_runing = 1\n", "max_runing"),
         ("[limits.agnts.a]\nmax_running = 1\n", "did you mean agents"),

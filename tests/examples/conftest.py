@@ -76,10 +76,12 @@ class Bench:
         self._folder = folder
         self._agent = ""
 
-    def prepare(self, *, with_model: bool) -> None:
-        """Write the configuration; without a model the pools are up in a second."""
+    def prepare(self, *, with_embeddings: bool, with_model: bool) -> None:
+        """Write the configuration; pools that an agent does not need would take time to start."""
         sandbox = 'sandbox = "auto"\n' if _can_confine() else 'sandbox = "off"\n'
-        config = _STORE + _TOOLS + sandbox + _EMBEDDINGS + (_MODEL if with_model else "")
+        config = _STORE + _TOOLS + sandbox
+        config += _EMBEDDINGS if with_embeddings else ""
+        config += _MODEL if with_model else ""
         (self._folder / "steelyard.toml").write_text(config, encoding="utf-8")
         write_figures(self._folder / "embeddings.json", _figures("all-minilm-l6-v2"))
         write_figures(self._folder / "local.json", _figures("smollm2-135m"))
@@ -90,7 +92,7 @@ class Bench:
             [
                 *(sys.executable, "-m", "steelyard", "run", f"{EXAMPLES / agent}"),
                 *("--input", json.dumps(arguments), "--deadline", "120s", "--budget", "0.01"),
-                *("--id", task_id, "--config", "steelyard.toml", "--json"),
+                *("--id", task_id, "--config", "steelyard.toml", "--json", "--lease", "2s"),
             ],
             cwd=self._folder,
             stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.engine
 
 
 def test_the_retrieval_agent_finds_the_right_document_also_after_a_kill(bench: Bench) -> None:
-    bench.prepare(with_model=False)
+    bench.prepare(with_embeddings=True, with_model=False)
     agent = "retrieval_agent.py:evaluate"
     running = bench.start(agent, "evaluation", {})
     # The passages, and one batch of embeddings.
@@ -23,7 +23,7 @@ def test_the_retrieval_agent_finds_the_right_document_also_after_a_kill(bench: B
 
 
 def test_the_retrieval_agent_answers_with_a_source(bench: Bench) -> None:
-    bench.prepare(with_model=True)
+    bench.prepare(with_embeddings=True, with_model=True)
     question = {"question": "What happens to the tasks of a worker that dies?"}
     result = bench.result(bench.start("retrieval_agent.py:answer", "question", question))
     assert "docs/adr/0007-durable-tasks.md" in result["retrieved"]
@@ -34,7 +34,7 @@ def test_the_retrieval_agent_answers_with_a_source(bench: Bench) -> None:
 
 
 def test_the_coding_agent_repairs_its_project_also_after_a_kill(bench: Bench) -> None:
-    bench.prepare(with_model=True)
+    bench.prepare(with_embeddings=False, with_model=True)
     agent = "coding_agent.py:repair"
     running = bench.start(agent, "repair", {})
     # The source, its tests, and one choice of the model.

@@ -85,3 +85,27 @@ async def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         async with http.post("/api/tasks", json={"agent": "asks", "inputs": {}}) as answer:
             assert answer.status == 400
             assert "inputs" in (await answer.json())["error"]["message"]
+
+
+async def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    async with _api(tmp_path / "log.db") as http:
+        refused: list[tuple[dict[str, Any], str]] = [
+            ({"agent": ""}, "agent is empty"),
+            ({"agent": "asks", "budget_usd": -1}, "budget_usd is -1"),
+            ({"agent": "asks", "deadline_after_s": 0}, "deadline_after_s is 0"),
+        ]
+        for body, told in refused:
+            async with http.post("/api/tasks", json=body) as answer:
+                assert answer.status == 400
+                assert told in (await answer.json())["error"]["message"]
+        async with http.get("/api/tasks?state=done") as answer:
+            assert answer.status == 400
+        body = {"agent": "asks", "id": "t", "input": {"question": "?"}}
+        async with http.post("/api/tasks", json=body), http.post("/api/tasks/t/cancel"):
+            pass
+        async with http.get("/api/tasks/t/events") as answer:
+            await answer.text()
+        async with http.post("/api/tasks/t/signal", json={"name": "answer"}) as answer:
+            assert answer.status == 400
+        async with http.get("/api/tasks/t") as answer:
+            assert (await answer.json())["cost_usd"] == 0.0

@@ -297,3 +297,16 @@ def test_few_pools_are_scored_as_arrays_are_to_the_last_bit(
             )
     view = state.view(step, 20.0)
     assert OURS(step, view) == OURS.by_arrays(step, view)
+
+
+@pytest.mark.parametrize("name", policy_names())
+def test_a_tool_that_was_never_seen_is_refused_when_nothing_is_left(
+    name: str, tool_pool: PoolSpec
+) -> None:
+    call = ToolCall(tool="x")
+    step = Step(task_id="t", step_id=0, agent="a", name="s", call=call, budget_usd=0.0)
+    free = msgspec.structs.replace(tool_pool, usd_per_hour=0.0)
+    refused = policy_named(name)(step, state_of((tool_pool,), []).view(step, 0.0))
+    assert isinstance(refused, Refusal)
+    assert refused.cause == "budget"
+    assert isinstance(policy_named(name)(step, state_of((free,), []).view(step, 0.0)), Decision)

@@ -219,6 +219,45 @@ def test_bids_at_full_load_add_up_to_the_rent() -> None:
     )
 
 
+@pytest.mark.parametrize("small_cells", [2500, 0])
+@pytest.mark.parametrize("rate_per_s", [1e-5, 1e-8, 1e-12])
+def test_a_bucket_that_uses_almost_nothing_still_gets_a_machine(
+    rate_per_s: float, small_cells: int
+) -> None:
+    demand = Demand(
+        offers=(
+            Offer(name="arm", provider="aws", usd_per_hour=1.0),
+            Offer(name="gpu", provider="gcp", usd_per_hour=3.0),
+            Offer(name="gpu2", provider="gcp", usd_per_hour=4.0),
+        ),
+        buckets=(
+            Bucket(name="chat", rate_per_s=4.5),
+            Bucket(name="rare", rate_per_s=rate_per_s),
+        ),
+        capacity_per_s=((2.0, None), (1.0, 1.0), (1.0, 3.0)),
+    )
+    found = solve(demand, SearchLimits(small_cells=small_cells))
+    assert found.fleet == {"arm": 2, "gpu": 1}
+    assert found.gap_frac <= 1e-4
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), rules=st.sampled_from(RULES))
+def test_tiny_buckets_beside_large_ones_are_always_served(seed: int, rules: Constraints) -> None:
+    demand = random_demand(seed, 5, 6, rules)
+    rng = np.random.default_rng(seed)
+    tiny = tuple(
+        msgspec.structs.replace(b, rate_per_s=b.rate_per_s * 10.0 ** -float(rng.uniform(3, 11)))
+        if rng.random() < 0.5
+        else b
+        for b in demand.buckets
+    )
+    demand = msgspec.structs.replace(demand, buckets=tiny)
+    found = solve(demand)
+    assert found.growth >= 1.0 - 1e-6
+    assert found.lower_bound_usd_per_hour <= found.usd_per_hour
+
+
 def test_too_little_stock_is_named() -> None:
     with pytest.raises(InfeasiblePlanError, match="stock"):
         solve(single(stock=1))

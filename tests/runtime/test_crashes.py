@@ -115,8 +115,10 @@ def test_every_run_of_a_tool_has_its_steps_own_key(
         asked = {(run["key"], run["number"]) for run in runs}
         assert len(asked) == len({key for key, _ in asked}) == 4, at
         repeated += len(runs) - len(asked)
-    # At least once, and not much more: only what was running when the process was killed.
-    assert 0 < repeated < len(_points(crashed))
+    # At least once, and not much more: only what was running when the process was killed. A sample
+    # of the points may hold none at which a tool was running.
+    everywhere = crashed[1][1]["at"] == crashed[1][0]["at"] + SHARES
+    assert int(everywhere) <= repeated < len(_points(crashed))
 
 
 def _after(folder: Path, at: int) -> list[Event]:

@@ -16,7 +16,7 @@ from steelyard.placement.policy import CheapestFeasible
 from steelyard.pools.backend import ToolOutcome, ToolRequest
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
-from steelyard.runtime.pool_limits import PoolLimits
+from steelyard.runtime.pool_limits import PoolLimits, agent_gate
 from steelyard.runtime.recorder import Recorder
 from steelyard.store.sqlite_log import SqliteEventLog
 
@@ -43,18 +43,20 @@ class CountingTools:
         return ToolOutcome(result=request.tool, cpu_s=0.0, wall_s=0.0, max_memory_bytes=0)
 
 
-def _dispatcher(store: SqliteEventLog, tools: CountingTools, limit: PoolLimit) -> Dispatcher:
+def _dispatcher(
+    store: SqliteEventLog, tools: CountingTools, by_gate: dict[str, PoolLimit]
+) -> Dispatcher:
     recorder = Recorder(WallClock(), store)
     for spec in (llm_spec(), tool_spec(slots=100)):
         recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))
-    limits = PoolLimits(store, {"tools": limit})
+    limits = PoolLimits(store, by_gate)
     return Dispatcher(recorder, CheapestFeasible(), {}, {"tools": tools}, limits=limits)
 
 
 async def test_two_processes_together_keep_a_pools_limit(path: Path) -> None:
     tools, limit = CountingTools(), PoolLimit(max_running=3)
     with SqliteEventLog(path) as one, SqliteEventLog(path) as two:
-        dispatchers = [_dispatcher(store, tools, limit) for store in (one, two)]
+        dispatchers = [_dispatcher(store, tools, {"tools": limit}) for store in (one, two)]
 
         async def run(number: int) -> None:
             step = tool_step(f"t{number}")
@@ -118,7 +120,7 @@ async def test_a_broken_store_is_told_to_whoever_waits(path: Path) -> None:
 async def test_a_step_that_waits_for_its_place_has_not_started(path: Path) -> None:
     tools, limit = CountingTools(), PoolLimit(starts=1, per_s=600.0)
     with SqliteEventLog(path) as store:
-        dispatcher = _dispatcher(store, tools, limit)
+        dispatcher = _dispatcher(store, tools, {"tools": limit})
         started: list[str] = []
         dispatcher.subscribe(
             lambda event: (
@@ -133,6 +135,22 @@ async def test_a_step_that_waits_for_its_place_has_not_started(path: Path) -> No
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
     assert started == ["a"]
+
+
+async def test_an_agents_steps_start_at_its_rate_in_all_pools_and_processes(path: Path) -> None:
+    tools, limit = CountingTools(), PoolLimit(starts=2, per_s=600.0)
+    request = ToolRequest(tool="m:f", arguments={})
+    with SqliteEventLog(path) as one, SqliteEventLog(path) as two:
+        dispatchers = [_dispatcher(store, tools, {agent_gate("a"): limit}) for store in (one, two)]
+        for number in range(2):
+            step = tool_step(f"t{number}")
+            await asyncio.wait_for(dispatchers[number].serve_tool(step, request), 10)
+        third = asyncio.create_task(dispatchers[0].serve_tool(tool_step("t2"), request))
+        other = msgspec.structs.replace(tool_step("t3"), agent="b")
+        await asyncio.wait_for(dispatchers[0].serve_tool(other, request), 10)
+        assert not third.done()
+        third.cancel()
+        await asyncio.gather(third, return_exceptions=True)
 
 
 def _decision() -> Decision:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.strategies import events
 from steelyard.domain.events import BidChanged, Event, TaskSubmitted
 from steelyard.errors import SchemaMismatchError, StoreError
 from steelyard.store.event_log import MemoryEventLog
+from steelyard.store.sqlite_backend import SqliteBackend
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
 
 # Appends for ever; prints each number once `durable` says that it is safe.
@@ -321,3 +323,16 @@ def test_a_log_in_memory_keeps_order_and_is_done_at_once() -> None:
     log.append(_bid(2))
     assert log.durable().done()
     assert log.events == [_bid(1), _bid(2)]
+
+
+def test_many_that_make_one_store_at_the_same_moment_all_open_it(tmp_path: Path) -> None:
+    start = threading.Barrier(4)
+
+    def open_it(path: Path) -> None:
+        start.wait(30)
+        SqliteBackend(path).close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(30):
+            path = tmp_path / f"{number}.db"
+            list(pool.map(open_it, [path] * 4))

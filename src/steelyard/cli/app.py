@@ -121,6 +121,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     key: Annotated[
         str, typer.Option("--key", help="A second task with the same key is the first one.")
     ] = "",
+    lease: Annotated[
+        str | None,
+        typer.Option(
+            "--lease", help="Others take over when this worker is silent for so long; 10s."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file; without one, local pools alone.")
     ] = None,
@@ -137,6 +143,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
         task_id=task_id,
         priority=priority,
         key=key,
+        lease=lease,
     )
     if not run_program(program, wanted, config, store, as_json=as_json):
         raise typer.Exit(1)

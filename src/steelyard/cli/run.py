@@ -4,23 +4,25 @@ import asyncio
 import importlib
 import signal
 import sys
+import traceback
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import uvloop
 
 from steelyard.cli.demo.live import local_pools
-from steelyard.cli.limits import limits_of
+from steelyard.cli.limits import limits_of, seconds
 from steelyard.cli.store_choice import opened_store
 from steelyard.config.catalog_table import load_catalog
+from steelyard.config.limits import LimitSettings
 from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings, ToolPoolSettings
 from steelyard.config.settings import Settings, load_settings
 from steelyard.domain.events import TaskFinished
-from steelyard.errors import ConfigError
+from steelyard.errors import ConfigError, SteelyardError
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.placement.baselines import policy_named
@@ -29,10 +31,13 @@ from steelyard.pools.engine.embedding_model import has_packaged_model
 from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.live import live_fleet
 from steelyard.runtime.open_tasks import TaskLimits
-from steelyard.runtime.worker import TaskOrder, Worker
+from steelyard.runtime.worker import TaskOrder, Worker, WorkerSettings
 from steelyard.store.event_store import EventStore
 
 AnyAgent = AgentTask[Any, ..., Any]
+
+# Leases are renewed four times in their length: a worker may stall for a part of that.
+_LEAST_LEASE_S = 0.5
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +50,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         task_id: Its id; None makes one.
         priority: Higher ones are taken first.
         key: A second task with the same key is the first one; empty without.
+        lease: Duration after which others take over this worker's tasks when it is silent; None
+            for the usual one.
     """
 
     arguments: str
@@ -53,6 +60,26 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str | None
     priority: int = 0
     key: str = ""
+    lease: str | None = None
+
+    @property
+    def worker(self) -> WorkerSettings:
+        """How the worker works; raises ConfigError when the lease makes no sense."""
+        if self.lease is None:
+            return WorkerSettings()
+        lease_s = seconds(self.lease)
+        if lease_s < _LEAST_LEASE_S:
+            raise ConfigError(
+                f"--lease is {lease_s:g} s; take at least {_LEAST_LEASE_S:g} s, or a busy worker "
+                "loses its tasks"
+            )
+        return WorkerSettings(lease_s=lease_s)
+
+    @property
+    def names_a_task(self) -> bool:
+        """Is anything said that only a task of its own can have?"""
+        usual = Wanted(arguments="{}", deadline=None, budget_usd=None, task_id=None)
+        return msgspec.structs.replace(self, lease=None) != usual
 
     @property
     def order(self) -> TaskOrder:
@@ -63,6 +90,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     def limits(self) -> TaskLimits:
         """Deadline and budget; raises ConfigError when one makes no sense."""
         return limits_of(self.deadline, self.budget_usd)
+
+
+class _Served(NamedTuple):
+    """What the worker runs, and how."""
+
+    agents: tuple[AnyAgent, ...]
+    worker: WorkerSettings
 
 
 def run_program(
@@ -86,14 +120,24 @@ def run_program(
     file, _, name = program.partition(":")
     agents = _agents(Path(file))
     agent = _named(agents, name, file) if name else None
-    asked = (wanted.limits, _arguments(wanted.arguments), wanted.order)
+    arguments = _arguments(wanted.arguments)
+    if agent is not None:
+        _check_arguments(agent, arguments)
+    elif wanted.names_a_task:
+        raise ConfigError(
+            f"{program} names no agent, so that there is no task to give an id, input, deadline, "
+            f"budget, priority or key; write {file}:AGENT"
+        )
+    asked = (wanted.limits, arguments, wanted.order)
     settings = Settings(pools=_pools_here()) if config is None else load_settings(config)
     settings = _with_tools_of(settings, Path(file).resolve().parent)
+    settings = _with_limits_of(settings, tuple(agents.values()))
     task_id = wanted.task_id
     if agent is not None and task_id is None:
         task_id = f"{agent.name}-{uuid.uuid4().hex[:8]}"
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        ended = runner.run(_run(settings, store, tuple(agents.values()), agent, (task_id, *asked)))
+        served = _Served(tuple(agents.values()), wanted.worker)
+        ended = runner.run(_run(settings, store, served, agent, (task_id, *asked)))
     if ended is None:
         return True
     _print(ended, as_json=as_json)
@@ -125,15 +169,15 @@ def _chat_models(settings: Settings, models: tuple[str, ...]) -> list[str]:
 async def _run(
     settings: Settings,
     where: str,
-    agents: tuple[AnyAgent, ...],
+    served: _Served,
     agent: AnyAgent | None,
     asked: tuple[str | None, TaskLimits, dict[str, Any], TaskOrder],
 ) -> TaskFinished | None:
     task_id, limits, arguments, order = asked
     with opened_store(settings.store, where) as store:
-        async with _worker(settings, store, agents) as worker:
+        async with _worker(settings, store, served) as worker:
             if agent is None or task_id is None:
-                _say(f"serving {', '.join(one.name for one in agents)} from {store.where}")
+                _say(f"serving {', '.join(one.name for one in served.agents)} from {store.where}")
                 await _until_stopped()
                 return None
             task_id = await worker.submit(agent, task_id, limits, arguments, order=order)
@@ -143,14 +187,12 @@ async def _run(
 
 @asynccontextmanager
 async def _worker(
-    settings: Settings, store: EventStore, agents: tuple[AnyAgent, ...]
+    settings: Settings, store: EventStore, served: _Served
 ) -> AsyncGenerator[Worker, None]:
     """Pools, a gateway of their own for the agents' questions, and a worker."""
     policy = policy_named(settings.policy.name)
     limits = settings.limits.agents
-    agents = tuple(
-        one.limited(limits[one.name].agent_limit()) if one.name in limits else one for one in agents
-    )
+    agents = tuple(one.limited(limits[one.name].agent_limit()) for one in served.agents)
     async with (
         live_fleet(settings, load_catalog(), policy, store, _say) as dispatcher,
         serve(GatewaySettings(port=0), dispatcher) as server,
@@ -160,7 +202,9 @@ async def _worker(
         await client.start()
         try:
             gateway = (client, next(iter(_chat_models(settings, models)), "none"))
-            async with Worker(store, dispatcher, gateway, agents).working() as worker:
+            async with Worker(
+                store, dispatcher, gateway, agents, served.worker
+            ).working() as worker:
                 yield worker
         finally:
             await client.close()
@@ -179,7 +223,14 @@ def _agents(file: Path) -> dict[str, AnyAgent]:
         raise ConfigError(f"{file} is no Python file; write FILE.py:AGENT, or FILE.py")
     # Under its own name, since tool workers import it by that, too.
     sys.path.insert(0, str(file.resolve().parent))
-    module = importlib.import_module(file.stem)
+    try:
+        module = importlib.import_module(file.stem)
+    except SteelyardError:
+        raise
+    except Exception as error:  # the CLI's boundary: a user's module raises anything
+        raise ConfigError(
+            f"{file} cannot be imported: {type(error).__name__}: {error}{_place(error, file)}"
+        ) from error
     # What a user's module holds is known at run time alone.
     found: dict[str, AnyAgent] = {
         name: cast("AnyAgent", one)
@@ -189,6 +240,13 @@ def _agents(file: Path) -> dict[str, AnyAgent]:
     if not found:
         raise ConfigError(f"{file} holds no agent; mark an async function with @steelyard.task()")
     return found
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """The line of the user's file in which an error arose."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [one.lineno for one in frames if one.filename == str(file.resolve())]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 def _named(agents: dict[str, AnyAgent], name: str, file: str) -> AnyAgent:
@@ -205,6 +263,14 @@ def _arguments(text: str) -> dict[str, Any]:
         raise ConfigError(f"--input {text!r} is no JSON object: {error}") from error
 
 
+def _check_arguments(agent: AnyAgent, arguments: dict[str, Any]) -> None:
+    """Refuse what the agent cannot be called with, before there is a task."""
+    try:
+        agent.arguments(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"--input does not suit agent {agent.name}: {error}") from error
+
+
 def _with_tools_of(settings: Settings, folder: Path) -> Settings:
     """Let tool workers import from the file's folder."""
     pools = {
@@ -214,6 +280,13 @@ def _with_tools_of(settings: Settings, folder: Path) -> Settings:
         for name, pool in settings.pools.items()
     }
     return msgspec.structs.replace(settings, pools=pools)
+
+
+def _with_limits_of(settings: Settings, agents: tuple[AnyAgent, ...]) -> Settings:
+    """Let the agents' own limits hold where the configuration says nothing of them."""
+    own = {one.name: LimitSettings.of(one.limit) for one in agents}
+    limits = msgspec.structs.replace(settings.limits, agents={**own, **settings.limits.agents})
+    return msgspec.structs.replace(settings, limits=limits)
 
 
 def _print(ended: TaskFinished, *, as_json: bool) -> None:

@@ -11,14 +11,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from steelyard.domain.events import AttemptFinished, Event, SignalSent
+from steelyard.domain.events import AttemptFinished, Event, SignalSent, StepRecorded
 from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.runtime.retrying import retried, submitted_anew
 from steelyard.store.event_store import EventStore
 from steelyard.store.open_store import open_store
-from steelyard.store.tasks import ENDED, Submission, TaskRow
+from steelyard.store.tasks import ENDED, STATES, Submission, TaskRow
 
 _WATCH_PAUSE_S = 0.2
 _MAX_CELL_CHARS = 60
@@ -32,7 +32,12 @@ def run_list(where: str, state: str, limit: int, *, as_json: bool) -> None:
         state: Only those in this state; empty for all.
         limit: At most so many.
         as_json: One JSON object per line instead of a table.
+
+    Raises:
+        ConfigError: There is no such state.
     """
+    if state and state not in STATES:
+        raise ConfigError(f"--state {state!r} is no state; take one of {', '.join(STATES)}")
     with _existing(where) as store:
         rows = store.tasks(state=state, limit=limit).result()
     if as_json:
@@ -80,7 +85,7 @@ def run_show(where: str, task_id: str, *, as_json: bool) -> None:
             result[:_MAX_CELL_CHARS],
         )
     Console(markup=False).print(
-        f"task {task_id}: agent {row.agent}, {row.state}, cost {cost_usd:.6f} USD with its children"
+        f"task {task_id}: agent {row.agent}, {row.state}, cost {cost_usd:.8f} USD with its children"
     )
     Console(markup=False).print(table)
     if journal.finished is not None and journal.finished.error:
@@ -131,14 +136,16 @@ def run_signal(where: str, task_id: str, name: str, value: str) -> None:
         value: JSON.
 
     Raises:
-        ConfigError: The value is no JSON.
+        ConfigError: The value is no JSON, or the task has ended.
     """
     try:
         decoded = msgspec.json.decode(value)
     except msgspec.DecodeError as error:
         raise ConfigError(f"signal {name}: value {value!r} is no JSON ({error})") from error
     with _existing(where) as store:
-        _row(store, task_id)
+        row = _row(store, task_id)
+        if row.state in ENDED:
+            raise ConfigError(f"task {task_id} has ended ({row.state}); it takes no signal {name}")
         store.append(SignalSent(t_s=time.time(), task_id=task_id, name=name, value=decoded))
         store.durable().result()
     print(f"{task_id}: signal {name} sent")
@@ -209,11 +216,14 @@ def _row(store: EventStore, task_id: str) -> TaskRow:
 
 
 def _step_costs_usd(events: tuple[Event, ...]) -> dict[int, float]:
-    """What each step cost, all its attempts together; steps outside of pools are left out."""
+    """What each step cost, all its attempts together, or its child; others are left out."""
     costs_usd: dict[int, list[float]] = {}
     for event in events:
-        if isinstance(event, AttemptFinished):
-            costs_usd.setdefault(event.step_id, []).append(event.cost_usd)
+        match event:
+            case AttemptFinished() | StepRecorded(kind="child"):
+                costs_usd.setdefault(event.step_id, []).append(event.cost_usd)
+            case _:
+                pass
     return {step_id: math.fsum(each) for step_id, each in costs_usd.items()}
 
 

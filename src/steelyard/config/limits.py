@@ -16,16 +16,34 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         max_running: So many at once; None without a limit.
         starts: So many may start in `per_s` seconds; None without a limit.
-        per_s: See `starts`.
+        step_starts: Of an agent: so many steps in pools may start in `per_s` seconds, of all its
+            tasks together; None without a limit.
+        per_s: See `starts` and `step_starts`.
     """
 
     max_running: int | None = None
     starts: int | None = None
+    step_starts: int | None = None
     per_s: float = 1.0
 
     def agent_limit(self) -> AgentLimit:
         """The limit of an agent's tasks."""
-        return AgentLimit(max_running=self.max_running, starts=self.starts, per_s=self.per_s)
+        return AgentLimit(
+            max_running=self.max_running,
+            starts=self.starts,
+            step_starts=self.step_starts,
+            per_s=self.per_s,
+        )
+
+    @classmethod
+    def of(cls, limit: AgentLimit) -> "LimitSettings":
+        """An agent's own limit, as a file would say it."""
+        return cls(
+            max_running=limit.max_running,
+            starts=limit.starts,
+            step_starts=limit.step_starts,
+            per_s=limit.per_s,
+        )
 
     def pool_limit(self) -> PoolLimit:
         """The limit of a pool's steps."""
@@ -60,9 +78,14 @@ def check_limits(path: Path, limits: LimitsSection, pools: list[str]) -> None:
             raise ConfigError(
                 f"configuration {path}: limits.pools.{name} is of no pool; {nearest(name, pools)}"
             )
+        if limits.pools[name].step_starts is not None:
+            raise ConfigError(
+                f"configuration {path}: limits.pools.{name}.step_starts is for agents; "
+                "the steps of a pool are limited by starts"
+            )
     for kind, found in (("agents", limits.agents), ("pools", limits.pools)):
         for name, limit in found.items():
-            for key in ("max_running", "starts", "per_s"):
+            for key in ("max_running", "starts", "step_starts", "per_s"):
                 value = getattr(limit, key)
                 if value is not None and not value > 0:
                     raise ConfigError(

@@ -13,9 +13,12 @@ class AgentLimit:
     Attributes:
         max_running: Tasks at once; None without a limit.
         starts: Tasks that may start in `per_s` seconds; None without a limit.
-        per_s: See `starts`.
+        step_starts: Steps in pools that may start in `per_s` seconds, of all its tasks together;
+            None without a limit.
+        per_s: See `starts` and `step_starts`.
     """
 
     max_running: int | None = None
     starts: int | None = None
+    step_starts: int | None = None
     per_s: float = 1.0

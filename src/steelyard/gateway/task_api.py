@@ -18,11 +18,10 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.store.event_store import EventStore
-from steelyard.store.tasks import Submission, TaskRow
+from steelyard.store.tasks import ENDED, STATES, Submission, TaskRow
 
 _LOOK_S = 0.2
 _MAX_LISTED = 1000
-_ENDED = frozenset(["succeeded", "failed", "cancelled"])
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,11 +79,14 @@ class TaskApi:
 
     async def _list(self, request: Request) -> Response:
         state = request.query_params.get("state", "")
+        if state and state not in STATES:
+            raise RequestError(f"state {state[:128]!r} is none; take one of {', '.join(STATES)}")
         rows = await asyncio.wrap_future(self._store.tasks(state=state, limit=_MAX_LISTED))
         return _json({"object": "list", "data": rows})
 
     async def _create(self, request: Request) -> Response:
         asked = _body(await request.body(), NewTask)
+        _check(asked)
         now_s = self._dispatcher.now_s()
         limits = TaskLimits(deadline_after_s=asked.deadline_after_s, budget_usd=asked.budget_usd)
         event = TaskSubmitted(
@@ -106,8 +108,15 @@ class TaskApi:
     async def _get(self, request: Request) -> Response:
         row = await self._row(request.path_params["task_id"])
         journal = Journal.of(await self._dispatcher.journal(row.task_id))
-        told = {"task": row, "finished": journal.finished, "steps": journal.in_order()}
-        return _json(told)
+        cost_usd = await asyncio.wrap_future(self._store.cost_usd(row.task_id))
+        return _json(
+            {
+                "task": row,
+                "cost_usd": cost_usd,
+                "finished": journal.finished,
+                "steps": journal.in_order(),
+            }
+        )
 
     async def _cancel(self, request: Request) -> Response:
         row = await self._row(request.path_params["task_id"])
@@ -117,6 +126,10 @@ class TaskApi:
     async def _signal(self, request: Request) -> Response:
         row = await self._row(request.path_params["task_id"])
         sent = _body(await request.body(), NewSignal)
+        if row.state in ENDED:
+            raise RequestError(
+                f"task {row.task_id[:128]} has ended ({row.state}); it takes no signal"
+            )
         now_s = self._dispatcher.now_s()
         self._store.append(
             SignalSent(t_s=now_s, task_id=row.task_id, name=sent.name, value=sent.value)
@@ -138,7 +151,7 @@ class TaskApi:
             for event in events[shown:]:
                 yield sse.event(msgspec.to_builtins(event))
             shown = len(events)
-            if row.state in _ENDED:
+            if row.state in ENDED:
                 yield sse.DONE
                 return
             await asyncio.sleep(_LOOK_S)
@@ -148,6 +161,16 @@ class TaskApi:
         if not rows:
             raise TaskNotFoundError(f"task {task_id[:128]!r} does not exist; GET /api/tasks lists")
         return rows[0]
+
+
+def _check(asked: NewTask) -> None:
+    """Refuse a task that could do nothing."""
+    if not asked.agent:
+        raise RequestError("agent is empty; name the agent as workers know it")
+    for key in ("deadline_after_s", "budget_usd"):
+        value: float | None = getattr(asked, key)
+        if value is not None and not value > 0.0:
+            raise RequestError(f"{key} is {value:g}; it must be greater than 0")
 
 
 def _body(body: bytes, kind: type[Any]) -> Any:  # noqa: ANN401 - the kind says what comes back

@@ -216,7 +216,7 @@ def _score(
         bid_cost_usd=bid_usd * (1.0 + wait_s / max(service_s, _SHORTEST_S)),
         slack_s=slack_s,
         patient=True,
-        affordable=cost_usd <= left_usd,
+        affordable=cost_usd <= left_usd and (left_usd > 0.0 or rent_usd_per_hour == 0.0),
     )
 
 

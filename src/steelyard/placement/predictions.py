@@ -94,7 +94,8 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         bid_cost_usd=queued_usd(bid_cost_usd, waits_s, service_s),
         slack_s=slack_s,
         patient=finish_s <= allowed_s(step, view, float(service_s[runs].min(initial=math.inf))),
-        affordable=cost_usd <= left_usd,
+        # A tool that was never seen is predicted to cost nothing: with nothing left it is refused.
+        affordable=(cost_usd <= left_usd) & ((left_usd > 0.0) | (view.rent_usd_per_hour == 0.0)),
         obstacle=obstacle,
     )
 

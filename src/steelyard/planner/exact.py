@@ -6,12 +6,12 @@ the next one is twice as far from the relaxed cost.
 """
 
 import math
-import time
 
 import highspy
 import msgspec
 import numpy as np
 
+from steelyard.planner.deadline import Deadline
 from steelyard.planner.demand import FloatArray
 from steelyard.planner.master import IntArray, Master
 from steelyard.planner.ranges import Relaxation
@@ -79,7 +79,7 @@ def solve_exactly(
     # What a restart could fix, the ranges have fixed before.
     solver.setOptionValue("mip_allow_restart", False)
     solver.passModel(master.program())
-    cuts = np.arange(master.first_cut_row, solver.getNumRow(), dtype=np.int32)
+    cuts = master.spare_rows.astype(np.int32)
     solver.deleteRows(len(cuts), cuts)
     # Shares that nobody serves exist only to keep the linear program feasible.
     unserved: IntArray = np.array(master.unserved_columns, dtype=np.int64)
@@ -114,7 +114,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
         spare_usd: The first budget is this far above the relaxed cost.
         gap_frac: Stop at this proven gap.
         most_cells: Stop before a budget that leaves more shares than this.
-        give_up_s: Backstop, on the clock of time.perf_counter.
+        deadline: Backstop.
     """
 
     known: FloatArray | None
@@ -122,7 +122,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     spare_usd: float
     gap_frac: float
     most_cells: int
-    give_up_s: float
+    deadline: Deadline
 
 
 def solve_in_budgets(master: Master, relaxation: Relaxation, how: Budgets) -> ExactResult:
@@ -142,7 +142,7 @@ def solve_in_budgets(master: Master, relaxation: Relaxation, how: Budgets) -> Ex
         below_usd = min(relaxation.bound_usd_per_hour + spare_usd, best_usd)
         least, most = relaxation.ranges(below_usd)
         where = Ranges(least=least, most=most, below_usd=below_usd)
-        left_s = how.give_up_s - time.perf_counter()
+        left_s = how.deadline.left_s()
         if where.cells(master) > how.most_cells or left_s <= 0.0:
             break
         found = solve_exactly(master, where, how.gap_frac, left_s)
@@ -150,7 +150,7 @@ def solve_in_budgets(master: Master, relaxation: Relaxation, how: Budgets) -> Ex
         fleet = found.machines
         if fleet is not None and not master.keeps_caps(fleet):
             real = msgspec.structs.replace(where, overspend=False, below_usd=best_usd)
-            fleet = solve_exactly(master, real, how.gap_frac, left_s).machines
+            fleet = solve_exactly(master, real, how.gap_frac, how.deadline.left_s()).machines
         if fleet is not None and master.keeps_caps(fleet):
             usd = math.fsum((fleet * master.usd_per_hour).tolist())
             if usd < best_usd:

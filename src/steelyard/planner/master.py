@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steelyard.errors import SolverError
+from steelyard.planner.deadline import Deadline, TimeUp
 from steelyard.planner.demand import Demand, FloatArray
 from steelyard.planner.solver import quiet_solver
 
@@ -36,6 +37,10 @@ UNSERVED_FACTOR = 1000.0
 FIRST_COLUMNS = 4
 PRICED_COLUMNS = 3
 LOOSE = 1e-6
+MANY_BLOCKS = 6
+# The solver takes 1e-6 of a machine for none. A bucket that keeps so little of one busy needs a row
+# that says that somebody able must be there.
+TINY_LOAD = 1e-4
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +75,8 @@ class Master:
         caps: Coefficients of n in the rows of the provider cap.
         cuts: In the order of their rows, after demand, capacity and caps.
         overspend: Whether money may be spent on nothing, to keep the caps.
+        deadline: When solving is given up; None where it never is.
+        kept_cuts: So many of the first cuts belong to every program made of this one.
     """
 
     def __init__(self, demand: Demand, *, overspend: bool = False) -> None:
@@ -98,6 +105,18 @@ class Master:
         first = np.zeros_like(self._able)
         np.put_along_axis(first, cheapest, values=True, axis=1)
         self._add_columns(first)
+        self.deadline: Deadline | None = None
+        for able in _least_covers(self.loads):
+            nothing = np.zeros(0)
+            self.add_cut(
+                Cut(
+                    machines=able.astype(np.float64),
+                    cells=nothing.astype(np.int64),
+                    values=nothing,
+                    at_least=1.0,
+                )
+            )
+        self.kept_cuts = len(self.cuts)
 
     def _pass_rows(self, demand: Demand) -> None:
         """Rows: demand (blocks x buckets), capacity (blocks x offers), one per provider cap."""
@@ -189,6 +208,14 @@ class Master:
         return entries
 
     @property
+    def spare_rows(self) -> IntArray:
+        """Rows of the cuts that a solver which separates its own does not need."""
+        rows: IntArray = np.arange(
+            self.first_cut_row + self.kept_cuts, self.first_cut_row + len(self.cuts)
+        )
+        return rows
+
+    @property
     def first_cut_row(self) -> int:
         """The row of the first cut."""
         count: int = self._blocks * (self._buckets + self._offers) + len(self.caps)
@@ -246,6 +273,16 @@ class Master:
         """Price in every column of these offers, so that the program is complete for them."""
         self._add_columns(self._open & offers.reshape(1, -1, 1))
 
+    def add_cells(self, cells: BoolArray) -> None:
+        """Price in these shares, shape (blocks, offers, buckets)."""
+        self._add_columns(self._open & cells)
+
+    def columns_outside(self, cells: BoolArray) -> IntArray:
+        """Columns of the program with shares that are not among these."""
+        block, offer, bucket = self.columns
+        columns: IntArray = np.flatnonzero(~cells[block, offer, bucket]) + self._first_share
+        return columns
+
     def program(self) -> highspy.HighsLp:
         """A copy of the linear program with all cuts; its first columns are the machines."""
         return self._solver.getLp()
@@ -258,20 +295,34 @@ class Master:
 
         Returns:
             Whether all buckets can be served under the current bounds of n.
+
+        Raises:
+            TimeUp: The deadline struck first.
         """
         while True:
+            if self._blocks >= MANY_BLOCKS:
+                # From nothing the interior point method is ten times faster; then simplex goes on.
+                begun = self._solver.getInfo().basis_validity != 0
+                self._solver.setOptionValue("solver", "simplex" if begun else "ipm")
+            if self.deadline is not None:
+                # The solver counts the time of all its runs.
+                until_s = self._solver.getRunTime() + self.deadline.grace_s()
+                self._solver.setOptionValue("time_limit", until_s)
             self._solver.run()
             status = self._solver.getModelStatus()
+            if status == highspy.HighsModelStatus.kTimeLimit:
+                raise TimeUp
             if status == highspy.HighsModelStatus.kInfeasible:
                 self.unserved = 1.0
                 return False
             if status != highspy.HighsModelStatus.kOptimal:
                 raise SolverError(f"HiGHS stopped with status {status}; please report the demand")
             solution = self._solver.getSolution()
+            values = np.array(solution.col_value)
+            # Also what is not yet the best may be rounded up when the time is over.
+            self.machines = values[: self._offers]
             if not price or self._price(solution) == 0:
                 break
-        values = np.array(solution.col_value)
-        self.machines = values[: self._offers]
         self.unserved = float(
             values[self.unserved_columns.start : self.unserved_columns.stop].sum()
         )
@@ -323,7 +374,11 @@ class Master:
             self._column_of[:] = -1
             self._column_of[cells] = np.arange(len(cells))
         activity = np.array(solution.row_value)[self.first_cut_row :]
-        loose = [k for k, cut in enumerate(self.cuts) if activity[k] > cut.at_least + LOOSE]
+        loose = [
+            k
+            for k, cut in enumerate(self.cuts)
+            if k >= self.kept_cuts and activity[k] > cut.at_least + LOOSE
+        ]
         if loose:
             rows = self.first_cut_row + np.array(loose, dtype=np.int32)
             self._solver.deleteRows(len(loose), rows.astype(np.int32))
@@ -370,6 +425,8 @@ class Master:
 
     def row_multipliers(self, basis_row: int) -> FloatArray:
         """Which combination of rows gives this row of the simplex tableau?"""
+        if self.deadline is not None:
+            self.deadline.grace_s()
         found = self._solver.getBasisInverseRow(basis_row)[1]  # type: ignore[attr-defined]
         return np.array(found, dtype=np.float64)
 
@@ -395,6 +452,23 @@ def _blocks(demand: Demand) -> FloatArray:
         for loss in demand.losses()
     ]
     return np.stack([load, *without])
+
+
+def _least_covers(loads: FloatArray) -> list[BoolArray]:
+    """Sets of offers of which at least one machine is needed, for buckets of tiny load.
+
+    sum of n over the offers able to serve a bucket >= 1: kept by every whole fleet. A set that
+    holds another one is left out.
+    """
+    able = np.isfinite(loads)
+    tiny = np.where(able, loads, np.inf).min(axis=1) < TINY_LOAD
+    sets = sorted({tuple(able[s, :, b].tolist()) for s, b in np.argwhere(tiny)}, key=sum)
+    kept: list[BoolArray] = []
+    for one in sets:
+        mask = np.array(one, dtype=np.bool_)
+        if not any(bool(mask[other].all()) for other in kept):
+            kept.append(mask)
+    return kept
 
 
 def _cap_rows(demand: Demand) -> list[FloatArray]:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from steelyard.planner.demand import FloatArray
-from steelyard.planner.master import INFINITY, IntArray, Master
+from steelyard.planner.master import INFINITY, BoolArray, IntArray, Master
 from steelyard.planner.solver import quiet_solver
 
 WHOLE = 1e-6
@@ -28,6 +28,8 @@ class Neighbourhood(msgspec.Struct, frozen=True, kw_only=True):
         gap_frac: Stop at this gap inside the neighbourhood.
         nodes: Stop after this many nodes.
         time_limit_s: Backstop in wall seconds.
+        cells: Only these shares, shape (blocks, offers, buckets), priced in by the call; None for
+            those priced in before.
     """
 
     least: FloatArray
@@ -37,6 +39,7 @@ class Neighbourhood(msgspec.Struct, frozen=True, kw_only=True):
     gap_frac: float
     nodes: int
     time_limit_s: float
+    cells: BoolArray | None = None
 
 
 def rounded(master: Master, width: int) -> tuple[FloatArray, FloatArray]:
@@ -50,7 +53,7 @@ def nearby_fleet(master: Master, below_usd: float, where: Neighbourhood) -> Floa
     """Which whole fleet in this neighbourhood of the last solution is cheapest?
 
     Args:
-        master: Solved; not changed.
+        master: Solved; at most columns are added.
         below_usd: Only fleets cheaper than this are of interest; the solver may still return a
             dearer one.
         where: The neighbourhood and the limits.
@@ -60,13 +63,19 @@ def nearby_fleet(master: Master, below_usd: float, where: Neighbourhood) -> Floa
         none was found.
     """
     offers = len(master.usd_per_hour)
+    if where.cells is not None:
+        master.add_cells(where.cells)
     solver = quiet_solver(max(where.time_limit_s, 0.1))
     solver.passModel(master.program())
-    cuts = np.arange(master.first_cut_row, solver.getNumRow(), dtype=np.int32)
+    cuts = master.spare_rows.astype(np.int32)
     if len(cuts):
         # The solver separates its own cuts; ours are too dense for its taste.
         solver.deleteRows(len(cuts), cuts)
-    far = master.far_columns(where.near_usd)
+    far = (
+        master.far_columns(where.near_usd)
+        if where.cells is None
+        else master.columns_outside(where.cells)
+    )
     solver.deleteCols(len(far), far.astype(np.int32))
     first, stop = master.unserved_columns.start, master.overspend_columns.stop
     unreal: IntArray = np.arange(first, stop, dtype=np.int64)

@@ -56,14 +56,25 @@ class Curve(msgspec.Struct, frozen=True):
 
 
 class Relaxation:
-    """The Lagrangian relaxation at the duals of a master's last solution.
+    """The Lagrangian relaxation at the duals of a master's last solution, or at better prices.
 
     Attributes:
         bound_usd_per_hour: L(u); no fleet costs less.
     """
 
-    def __init__(self, master: Master, stock: FloatArray) -> None:
+    def __init__(
+        self, master: Master, stock: FloatArray, worth_usd: FloatArray | None = None
+    ) -> None:
+        """Price the service.
+
+        Args:
+            master: The problem, solved.
+            stock: Machines per offer at most, shape (offers,); infinity without a limit.
+            worth_usd: USD/h per whole bucket, shape (blocks, buckets), none negative; None for
+                the duals of the master's last solution.
+        """
         worth, usd = master.lagrangian_prices()
+        worth = worth if worth_usd is None else worth_usd
         self._stock = stock
         self._curves = [
             _curve(float(usd[o]), worth, master.loads[:, o, :], float(stock[o]))

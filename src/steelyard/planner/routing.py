@@ -10,6 +10,7 @@ from steelyard.planner.master import INFINITY
 from steelyard.planner.solver import quiet_solver
 
 FIRST_COLUMNS = 3
+ENOUGH = 1e-6
 
 
 class Routing(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,7 @@ def route(demand: Demand, machines: FloatArray) -> Routing:
     usd = demand.prices()
     model = _GrowthModel(load[np.ix_(used, wanted)], machines[used], usd[used])
     growth, shares, rents, worths = model.solve()
-    if growth < 1.0 - 1e-6:
+    if growth < 1.0 - ENOUGH:
         raise SolverError(f"the fleet serves only {growth:.6f} of its demand; please report this")
     total_usd = float(machines @ usd)
     earned = float(rents @ machines[used])
@@ -65,6 +66,47 @@ def route(demand: Demand, machines: FloatArray) -> Routing:
     return Routing(
         shares=full, growth=growth, bid_usd_per_hour=bids, bucket_usd_per_hour=bucket_usd
     )
+
+
+def serves(loads: FloatArray, machines: FloatArray, usd_per_hour: FloatArray) -> bool:
+    """Can whole machines serve everything on the normal day and after every loss?
+
+    Args:
+        loads: Machines kept busy by a whole bucket, shape (blocks, offers, buckets).
+        machines: Shape (offers,).
+        usd_per_hour: Prices, shape (offers,).
+    """
+    used = np.flatnonzero(machines > 0.5)
+    for load in loads[:, used, :]:
+        if not np.isfinite(load).any(axis=0).all():
+            return False
+        growth = _GrowthModel(load, machines[used], usd_per_hour[used]).solve()[0]
+        if growth < 1.0 - ENOUGH:
+            return False
+    return True
+
+
+def cheapest_apart(loads: FloatArray, usd_per_hour: FloatArray) -> FloatArray:
+    """Which whole machines serve everything if every bucket goes where it is cheapest?
+
+    Args:
+        loads: Machines kept busy by a whole bucket, shape (blocks, offers, buckets).
+        usd_per_hour: Prices, shape (offers,).
+
+    Returns:
+        Machines per offer, shape (offers,); as many as the worst loss needs. No limit of stock and
+        no cap is looked at.
+
+    >>> cheapest_apart(np.array([[[0.4, 2.0], [0.8, 1.1]]]), np.array([1.0, 1.0]))
+    array([1., 2.])
+    """
+    needed = np.zeros(len(usd_per_hour))
+    for load in loads:
+        best = (load * usd_per_hour[:, None]).argmin(axis=0)
+        busy = np.zeros_like(needed)
+        np.add.at(busy, best, load[best, np.arange(len(best))])
+        needed = np.maximum(needed, np.ceil(busy))
+    return needed
 
 
 class _GrowthModel:

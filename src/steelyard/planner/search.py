@@ -7,6 +7,7 @@ plan; `time_limit_s` is a backstop that is named when it struck.
 
 import math
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -16,12 +17,15 @@ from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.branching import Bounds, PseudoCosts, Step, Tree, as_bounds
 from steelyard.planner.conflicts import no_whole_fleet, why_infeasible
 from steelyard.planner.cuts import violated_cuts
+from steelyard.planner.deadline import Deadline, TimeUp
 from steelyard.planner.demand import Demand, FloatArray
 from steelyard.planner.exact import Budgets, solve_in_budgets
+from steelyard.planner.few_machines import Few
 from steelyard.planner.gomory import gomory_cuts
 from steelyard.planner.master import INFINITY, Master
 from steelyard.planner.nearby import Neighbourhood, nearby_fleet, rounded
 from steelyard.planner.ranges import Relaxation
+from steelyard.planner.routing import cheapest_apart, serves
 
 StopReason = Literal["gap", "nodes", "time"]
 INTEGRAL = 1e-6
@@ -33,6 +37,7 @@ BUDGET_NODES = 60
 CHEAPEST = 12
 NEAR_FRAC = 0.01
 FEW_MACHINES = 0.03
+FEW = 70.0
 DIVE_SHARE = 3
 DIVE_EVERY = 40
 DIVE_STEPS = 40
@@ -90,8 +95,16 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Search:
-    def __init__(self, demand: Demand, limits: SearchLimits, *, overspend: bool = False) -> None:
+    def __init__(
+        self,
+        demand: Demand,
+        limits: SearchLimits,
+        *,
+        overspend: bool = False,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.demand = demand
+        self.deadline = Deadline(limits.time_limit_s, now)
         self.master = Master(demand, overspend=overspend)
         self.limits = limits
         self.stock = np.array(
@@ -102,10 +115,11 @@ class _Search:
         self.relaxed_usd = 0.0
         self.proven_usd = 0.0
         self.gains = PseudoCosts(self.master.usd_per_hour)
-        self.give_up_s = time.perf_counter() + limits.time_limit_s
+        self.dived = False
+        self.offer_incumbent(cheapest_apart(self.master.loads, self.master.usd_per_hour))
 
     def late(self) -> bool:
-        return time.perf_counter() > self.give_up_s
+        return self.deadline.late()
 
     def set_bounds(self, old: Bounds, new: Bounds) -> None:
         for offer, _, _ in old:
@@ -159,24 +173,30 @@ class _Search:
 
     def offer_incumbent(self, whole: FloatArray) -> None:
         """Keep these whole machines, which can serve everything, if they are the cheapest."""
-        if not self.master.keeps_caps(whole):
-            return
         usd = math.fsum((whole * self.master.usd_per_hour).tolist())
-        if usd < self.best_usd:
-            self.best, self.best_usd = whole, usd
+        if usd >= self.best_usd or (whole > self.stock).any() or not self.master.keeps_caps(whole):
+            return
+        if not serves(self.master.loads, whole, self.master.usd_per_hour):
+            return  # what the solver's tolerance took for nothing was needed
+        self.best, self.best_usd = whole, usd
+        # Until there is a fleet, a plan matters more than the time it takes.
+        self.master.deadline = self.deadline
 
     def round_up(self) -> None:
         """Whole machines for every part machine: feasible unless a provider cap is then broken."""
-        whole = np.ceil(self.master.machines - INTEGRAL)
-        if (whole <= self.stock).all():
-            self.offer_incumbent(whole)
+        self.offer_incumbent(np.ceil(self.master.machines - INTEGRAL))
+        if self.best is None:
+            self.offer_incumbent(np.ceil(self.master.machines - 1e-3 * INTEGRAL))
 
     def dive(self, start: Bounds) -> None:
         """Round a third of the fractional machines at a time, those nearest to whole first.
 
-        What is still fractional after `DIVE_STEPS` is rounded up. Not cut short by the time limit:
-        it takes few steps, and a plan must come out.
+        What is still fractional after `DIVE_STEPS` is rounded up. The first one is only cut short
+        by the end of the grace: a good plan must come out.
         """
+        if self.dived and self.late():
+            return
+        self.dived = True
         fixed: dict[int, tuple[float, float]] = {o: (lo, up) for o, lo, up in start}
         before = dict(fixed)
         for _ in range(DIVE_STEPS):
@@ -245,7 +265,7 @@ class _Search:
             spare_usd=max(first_frac * lifted_usd, 2.0 * self.limits.gap_frac * bound_usd),
             gap_frac=gap_frac,
             most_cells=most_cells,
-            give_up_s=self.give_up_s,
+            deadline=self.deadline,
         )
         found = solve_in_budgets(self.master, relaxation, how)
         if found.machines is not None:
@@ -274,7 +294,7 @@ class _Search:
                 target_usd=0.0,
                 gap_frac=self.limits.gap_frac,
                 nodes=BUDGET_NODES,
-                time_limit_s=self.give_up_s - time.perf_counter(),
+                time_limit_s=self.deadline.left_s(),
             )
             found = nearby_fleet(self.master, below_usd, where)
             if found is not None:
@@ -282,6 +302,27 @@ class _Search:
             if self.best_usd <= below_usd:
                 break
         self.look_in_budgets(relaxation, self.limits.gap_frac, MEDIUM_CELLS, 1.0)
+
+    def few(self) -> bool:
+        """Are machines so few that prices beat linear programs, and nothing couples offers?"""
+        if len(self.master.loads) > 1 or self.master.caps:
+            return False
+        return float(self.master.machines.sum()) <= FEW
+
+    def look_at_few(self) -> tuple[int, StopReason]:
+        """The whole search where machines are few."""
+        few = Few(self.master, self.stock, self.deadline)
+        few.know(self.best)
+        self.proven_usd = max(self.proven_usd, few.proven_usd)
+        gap_frac = self.limits.gap_frac
+        few.build()
+        for part in (few.look, few.prove):
+            part(gap_frac)
+            self.proven_usd = max(self.proven_usd, min(few.proven_usd, few.best_usd))
+            if few.best is not None:
+                self.offer_incumbent(few.best)
+        stopped: StopReason = "time" if self.late() else "nodes"
+        return few.nodes, "gap" if self.closed(self.proven_usd) else stopped
 
     def look_nearby(self, bound_usd: float, width: int, nodes: int) -> bool:
         """Look at fleets near the last solution; is the best known one as good as hoped now?"""
@@ -296,7 +337,7 @@ class _Search:
             target_usd=bound_usd * (1.0 + 0.9 * self.limits.gap_frac),
             gap_frac=0.5 * self.limits.gap_frac,
             nodes=nodes,
-            time_limit_s=self.give_up_s - time.perf_counter(),
+            time_limit_s=self.deadline.left_s(),
         )
         # What cuts have closed tells how much may be left.
         hope_usd = max(5.0 * self.limits.gap_frac * bound_usd, (0.2 + width) * lifted_usd)
@@ -311,13 +352,20 @@ class _Search:
         return self.best_usd > bound_usd * (1.0 + POOR_GAPS * self.limits.gap_frac)
 
 
-def search(demand: Demand, limits: SearchLimits, *, overspend: bool = False) -> SearchResult:
+def search(
+    demand: Demand,
+    limits: SearchLimits,
+    *,
+    overspend: bool = False,
+    now: Callable[[], float] = time.perf_counter,
+) -> SearchResult:
     """Which whole numbers of machines are cheapest, and how far can they be from the best?
 
     Args:
         demand: A checked planning problem.
         limits: How hard to look.
         overspend: Whether offers were left out under a provider cap (see `planner.master`).
+        now: The clock of the time limit, in seconds.
 
     Returns:
         The best fleet found with its proven lower bound.
@@ -325,60 +373,63 @@ def search(demand: Demand, limits: SearchLimits, *, overspend: bool = False) -> 
     Raises:
         InfeasiblePlanError: No fleet keeps all constraints.
     """
-    run = _Search(demand, limits, overspend=overspend)
-    if not run.master.solve():
-        raise InfeasiblePlanError(why_infeasible(demand))
-    relaxed_usd = run.relaxed_usd = run.master.objective_usd_per_hour
-    run.round_up()
-    if int(np.isfinite(run.master.loads).sum()) <= limits.small_cells:
-        return _exact(run, relaxed_usd)
-    bound_usd, nodes, stopped = _explore(run, relaxed_usd)
+    run = _Search(demand, limits, overspend=overspend, now=now)
+    run.proven_usd = run.relaxed_usd = run.master.closed_form_usd_per_hour
+    nodes = 0
+    stopped: StopReason = "time"
+    # Cut short, the bound known last holds.
+    try:
+        nodes, stopped = _look(run)
+    except TimeUp:
+        run.round_up()
     if run.best is None:
         raise InfeasiblePlanError(no_whole_fleet(demand))
     return SearchResult(
         machines=run.best,
         usd_per_hour=run.best_usd,
-        lower_bound_usd_per_hour=min(bound_usd, run.best_usd),
-        relaxed_usd_per_hour=relaxed_usd,
+        lower_bound_usd_per_hour=min(run.proven_usd, run.best_usd),
+        relaxed_usd_per_hour=run.relaxed_usd,
         stopped=stopped,
         nodes=nodes,
     )
 
 
-def _exact(run: _Search, relaxed_usd: float) -> SearchResult:
+def _look(run: _Search) -> tuple[int, StopReason]:
+    """Nodes used, and why it stopped; the run holds the fleet and the bound."""
+    if not run.master.solve():
+        raise InfeasiblePlanError(why_infeasible(run.demand))
+    run.proven_usd = run.relaxed_usd = run.master.objective_usd_per_hour
+    run.round_up()
+    if int(np.isfinite(run.master.loads).sum()) <= run.limits.small_cells:
+        return 1, _exact(run)
+    return _explore(run)
+
+
+def _exact(run: _Search) -> StopReason:
     """A small problem: the complete program, budget by budget."""
     relaxation = run.relax()
     run.dive(())
     tiny = int(np.isfinite(run.master.loads).sum()) <= TINY_CELLS
     gap_frac = run.limits.gap_frac / (100.0 if tiny else 1.0)
     run.look_in_budgets(relaxation, gap_frac, run.limits.small_cells, FIRST_BUDGET)
-    bound_usd = max(relaxed_usd, run.proven_usd)
-    if run.best is None:
-        raise InfeasiblePlanError(no_whole_fleet(run.demand))
-    return SearchResult(
-        machines=run.best,
-        usd_per_hour=run.best_usd,
-        lower_bound_usd_per_hour=min(bound_usd, run.best_usd),
-        relaxed_usd_per_hour=relaxed_usd,
-        stopped="gap" if run.closed(bound_usd) else "time" if run.late() else "nodes",
-        nodes=1,
-    )
+    return "gap" if run.closed(run.proven_usd) else "time" if run.late() else "nodes"
 
 
-def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
-    """Best bound first. Returns the proven bound, the nodes used and why it stopped."""
+def _explore(run: _Search) -> tuple[int, StopReason]:
+    """Best bound first. Returns the nodes used and why it stopped."""
+    if run.few():
+        return run.look_at_few()
     run.look_in_ranges(run.relax())
-    tree = Tree(relaxed_usd)
+    tree = Tree(run.relaxed_usd)
     current: Bounds = ()
     while tree:
-        bound_usd = max(tree.bound_usd(), run.proven_usd)
-        if run.closed(bound_usd):
-            return bound_usd, tree.nodes, "gap"
+        run.proven_usd = max(tree.bound_usd(), run.proven_usd)
+        if run.closed(run.proven_usd):
+            return tree.nodes, "gap"
         if tree.nodes >= run.limits.nodes:
-            return bound_usd, tree.nodes, "nodes"
-        # The root is looked at however late it is: a plan must come out.
-        if tree.nodes >= 1 and run.late():
-            return bound_usd, tree.nodes, "time"
+            return tree.nodes, "nodes"
+        if run.late():
+            return tree.nodes, "time"
         parent_usd, bounds, step = tree.pop()
         run.set_bounds(current, bounds)
         current = bounds
@@ -388,7 +439,8 @@ def _explore(run: _Search, relaxed_usd: float) -> tuple[float, int, StopReason]:
             run.look_nearby(tree.bound_usd(), width, NODES_NEARBY)
         elif tree and tree.nodes % DIVE_EVERY == 0:
             run.dive(bounds)
-    return min(max(tree.bound_usd(), run.proven_usd), run.best_usd), tree.nodes, "gap"
+    run.proven_usd = min(max(tree.bound_usd(), run.proven_usd), run.best_usd)
+    return tree.nodes, "gap"
 
 
 def _visit(run: _Search, tree: Tree, parent_usd: float, bounds: Bounds, step: Step | None) -> None:

@@ -81,7 +81,7 @@ def solve(
     wanted = [b.rate_per_s > 0.0 for b in demand.buckets]
     if not any(wanted):
         return _nothing(demand, time.perf_counter() - started_s)
-    keep, found = _search(demand, limits or SearchLimits())
+    keep, found = _search(demand, limits or SearchLimits(), started_s)
     machines = np.zeros(len(demand.offers))
     machines[keep] = found.machines
     total_usd = found.usd_per_hour
@@ -114,7 +114,9 @@ def solve(
     )
 
 
-def _search(demand: Demand, limits: SearchLimits) -> tuple[list[int], SearchResult]:
+def _search(
+    demand: Demand, limits: SearchLimits, started_s: float
+) -> tuple[list[int], SearchResult]:
     """The offers that were looked at, and what was found among them.
 
     Under a provider cap, offers are left out only where the problem is large (see `dominance`),
@@ -132,6 +134,8 @@ def _search(demand: Demand, limits: SearchLimits) -> tuple[list[int], SearchResu
         offers=tuple(demand.offers[o] for o in keep),
         capacity_per_s=tuple(demand.capacity_per_s[o] for o in keep),
     )
+    used_s = time.perf_counter() - started_s
+    limits = msgspec.structs.replace(limits, time_limit_s=max(0.0, limits.time_limit_s - used_s))
     try:
         return keep, search(core, limits, overspend=capped and left_out)
     except InfeasiblePlanError:

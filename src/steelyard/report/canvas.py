@@ -6,6 +6,7 @@ Matplotlib's global state is left alone: no pyplot, and settings hold only insid
 """
 
 import io
+import math
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ HUES = ("#0072b2", "#d55e00", "#009e73", "#bb6a9a", "#a87f00", "#3a8fc4", "#8a8a
 HARDWARE_HUES = {"arm": "#009e73", "x86": "#0072b2", "gpu": "#d55e00", "vendor": "#bb6a9a"}
 
 _WIDTH_IN = 7.6
+_MOST_DECADES = 4.0
 # Keys are Any, as matplotlib types them from 3.11 on as a union of all their names.
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -96,7 +98,11 @@ def axes(drawn: Drawing) -> Axes:
 
 def plain_log_ticks(axis: Axis) -> None:
     """Write the ticks of a logarithmic axis as plain numbers, not as powers of ten."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    low, high = axis.get_view_interval()
+    # Three labels a decade would run into each other on an axis of many decades.
+    crowded = low > 0.0 and math.log10(high / low) > _MOST_DECADES
+    subs = (1.0,) if crowded else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(FuncFormatter(_plain))
     axis.set_minor_formatter(NullFormatter())
 

@@ -17,6 +17,7 @@ class Inbox:
     def __init__(self, journal: Journal) -> None:
         self._values: dict[str, list[JsonValue]] = {}
         self._taken: dict[str, int] = {}
+        self._lines: dict[str, list[object]] = {}
         self._changed = asyncio.Event()
         for step in journal.steps.values():
             if step.kind == "signal" and step.done:
@@ -34,16 +35,24 @@ class Inbox:
         self._changed.set()
 
     async def take(self, name: str, wait: Wait) -> JsonValue:
-        """Wait for the next value of a name; `wait` is told which signals it was not."""
-        number = self._taken.get(name, 0)
-        self._taken[name] = number + 1
+        """Wait for the next value of a name; `wait` is told which signals it was not.
+
+        Who asked first gets the first value. Who gives up leaves the line, and nobody else waits
+        longer for it.
+        """
+        line = self._lines.setdefault(name, [])
+        place = object()
+        line.append(place)
         try:
-            while len(self._values.get(name, [])) <= number:
+            while True:
+                number = self._taken.get(name, 0)
+                values = self._values.get(name, [])
+                if line[0] is place and number < len(values):
+                    self._taken[name] = number + 1
+                    return values[number]
                 wait.signals = self.count
                 self._changed.clear()
                 await self._changed.wait()
-        except asyncio.CancelledError:
-            # Whoever waits for this name next gets the value that this one gave up.
-            self._taken[name] -= 1
-            raise
-        return self._values[name][number]
+        finally:
+            line.remove(place)
+            self._changed.set()

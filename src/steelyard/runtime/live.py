@@ -17,7 +17,7 @@ from steelyard.config.pool_settings import (
 from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import Settings
 from steelyard.domain.events import PoolAdded
-from steelyard.domain.pool import PoolSpec
+from steelyard.domain.pool import PoolLimit, PoolSpec
 from steelyard.errors import ConfigError, MissingExtraError
 from steelyard.placement.policy import Policy
 from steelyard.pools.backend import LlmBackend, ReplicaWatcher, ToolBackend
@@ -26,7 +26,7 @@ from steelyard.pools.sandbox.launch import Sandbox, find_sandbox
 from steelyard.runtime.calibration import calibrate, calibrate_embeddings
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
-from steelyard.runtime.pool_limits import PoolLimits
+from steelyard.runtime.pool_limits import PoolLimits, agent_gate
 from steelyard.runtime.recorder import Recorder
 from steelyard.store.event_log import EventLog
 from steelyard.store.event_store import EventStore
@@ -97,10 +97,15 @@ async def live_fleet(
 
 def _pool_limits(settings: Settings, log: EventLog) -> PoolLimits:
     limits = {name: one.pool_limit() for name, one in settings.limits.pools.items()}
+    limits |= {
+        agent_gate(name): PoolLimit(starts=one.step_starts, per_s=one.per_s)
+        for name, one in settings.limits.agents.items()
+        if one.step_starts is not None
+    }
     if not limits:
         return PoolLimits.none()
     if not isinstance(log, EventStore):
-        raise ConfigError("limits.pools needs a store to count in; give store.path")
+        raise ConfigError("limits need a store to count in; give store.path")
     return PoolLimits(log, limits)
 
 

@@ -1,4 +1,4 @@
-"""Limits of pools that hold over all processes of one store: steps at once, starts in a time."""
+"""Limits of steps that hold over all processes of one store: at once, and starts in a time."""
 
 import asyncio
 import contextlib
@@ -53,14 +53,14 @@ class _Waiter(NamedTuple):
 
 
 class PoolLimits:
-    """Lets steps into limited pools, least slack first; pools without a limit cost nothing.
+    """Lets steps into limited pools, least slack first; what has no limit costs nothing.
 
     A place is a row of the store with a lease. The policy does not know of these limits: what
     waits here waits longer than predicted.
 
     Args:
         places: Where places are counted; None where there is no limit.
-        limits: By pool.
+        limits: By pool, or by `agent_gate` for the steps of an agent in all pools.
     """
 
     def __init__(self, places: Places | None, limits: Mapping[str, PoolLimit]) -> None:
@@ -79,7 +79,7 @@ class PoolLimits:
         return cls(None, {})
 
     async def enter(self, step: Step, decision: Decision, now_s: float) -> None:
-        """Wait until the step may run in its pool.
+        """Wait until the step may run: first for its agent's rate, then for its pool.
 
         Args:
             step: The step.
@@ -89,9 +89,15 @@ class PoolLimits:
         Raises:
             StoreError: The store is broken.
         """
-        pool = decision.pool
-        if self._places is None or pool not in self._limits:
+        if self._places is None:
             return
+        for gate in _gates(step, decision):
+            if gate in self._limits:
+                await self._enter(self._places, gate, step, decision, now_s)
+
+    async def _enter(
+        self, places: Places, pool: str, step: Step, decision: Decision, now_s: float
+    ) -> None:
         slack_s = _PATIENCE_S if decision.slack_at_start_s is None else decision.slack_at_start_s
         may_enter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._came += 1
@@ -99,16 +105,17 @@ class PoolLimits:
         name = f"{self._owner}-{self._came}"
         waiter = _Waiter(now_s + slack_s, self._came, name, _attempt(pool, step), may_enter)
         heapq.heappush(self._waiting[pool], waiter)
-        self._ensure(pool, self._let_in(self._places, pool))
+        self._ensure(pool, self._let_in(places, pool))
         # A waiter that is cancelled has its future cancelled, and is passed over.
         await may_enter
 
     def leave(self, step: Step, decision: Decision) -> None:
-        """The step is over: its place is free."""
-        place = self._held.pop(_attempt(decision.pool, step), None)
-        if self._places is not None and place is not None:
-            self._places.free_place(*place)
-            self._changed.set()
+        """The step is over: its places are free."""
+        for gate in _gates(step, decision):
+            place = self._held.pop(_attempt(gate, step), None)
+            if self._places is not None and place is not None:
+                self._places.free_place(*place)
+                self._changed.set()
 
     async def _let_in(self, places: Places, pool: str) -> None:
         """Ask for places as long as somebody waits for one."""
@@ -164,6 +171,15 @@ class PoolLimits:
             loop.close()
             return
         self._loops[name] = asyncio.create_task(loop)
+
+
+def agent_gate(agent: str) -> str:
+    """Under which name are the steps of an agent limited? No pool of a file is called so."""
+    return f"agent/{agent}"
+
+
+def _gates(step: Step, decision: Decision) -> tuple[str, str]:
+    return agent_gate(step.agent), decision.pool
 
 
 def _attempt(pool: str, step: Step) -> _Attempt:

@@ -1,7 +1,9 @@
 """Runs one task from its arrival, or from where it was left, to its end, and records both."""
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import msgspec
@@ -234,7 +236,8 @@ class TaskRunner:
         except SteelyardError as error:
             return TaskOutcome(status="failed", error=str(error)), error
         except Exception as error:  # noqa: BLE001 - the executor's boundary: agents raise anything
-            failure = TaskError(f"agent {agent.name} raised {type(error).__name__}: {error}")
+            told = f"{type(error).__name__}: {error} ({_where(error)})"
+            failure = TaskError(f"agent {agent.name} raised {told}")
             return TaskOutcome(status="failed", error=str(failure)), failure
         return TaskOutcome(status="succeeded", result=result), None
 
@@ -303,3 +306,9 @@ class TaskRunner:
                 + (f" less the {reserve_s:g} s of its wrap_up" if reserve_s else "")
                 + "; its running step was stopped"
             ) from error
+
+
+def _where(error: BaseException) -> str:
+    """The line that raised: what an agent's author looks for first."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"

@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from steelyard.domain.events import JsonValue, TaskFinished, TaskRetried, TaskSubmitted
-from steelyard.errors import LeaseLostError, StoreError, TaskNotFoundError
+from steelyard.errors import LeaseLostError, StoreError
 from steelyard.runtime.context import LlmClient
 from steelyard.runtime.definitions import AgentTask
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.ends import Ends
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits, TaskTerms
 from steelyard.runtime.runner import RunningTask, TaskRunner
@@ -19,7 +20,6 @@ from steelyard.runtime.waits import Waits
 from steelyard.runtime.worker_settings import TaskOrder, WorkerSettings
 from steelyard.store.event_store import EventStore
 from steelyard.store.tasks import (
-    ENDED,
     Claim,
     HeldTask,
     Lease,
@@ -73,9 +73,8 @@ class Worker:
         # Whether a free slot is worth a look into the store before it is time for one.
         self._may_be_more = True
         self._arriving = 0
-        self._failure: StoreError | None = None
         self._fences: dict[str, int] = {}
-        self._ended: dict[str, list[asyncio.Future[TaskFinished]]] = {}
+        self._ends = Ends(store, dispatcher, chosen.look_s, lambda task_id: task_id in self._fences)
         self._wake = asyncio.Event()
         self._spawned: set[asyncio.Task[None]] = set()
 
@@ -162,34 +161,7 @@ class Worker:
         Raises:
             TaskNotFoundError: There is no such task.
         """
-        ended: asyncio.Future[TaskFinished] = asyncio.get_running_loop().create_future()
-        waiters = self._ended.setdefault(task_id, [])
-        waiters.append(ended)
-        try:
-            while not ended.done():
-                if self._failure is not None:
-                    raise self._failure
-                found = "running" if task_id in self._fences else await self._finished(task_id)
-                if isinstance(found, TaskFinished):
-                    return found
-                told(found)
-                await asyncio.wait([ended], timeout=self._settings.look_s)
-            return ended.result()
-        finally:
-            waiters.remove(ended)
-            if not waiters:
-                self._ended.pop(task_id, None)
-
-    async def _finished(self, task_id: str) -> TaskFinished | TaskState:
-        """The end of a task, or its state."""
-        rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
-        if not rows:
-            raise TaskNotFoundError(f"task {task_id} is not in {self._store.where}")
-        if rows[0].state not in ENDED:
-            return rows[0].state
-        finished = Journal.of(await self._dispatcher.journal(task_id)).finished
-        # Begun anew between the two questions.
-        return "queued" if finished is None else finished
+        return await self._ends.wait(task_id, told)
 
     # ------------------------------------------------------------------ working
 
@@ -216,7 +188,7 @@ class Worker:
             await loop()
         except StoreError as error:
             # Without its store a worker cannot know what it may do: it lets go of everything.
-            self._failure = error
+            self._ends.failure = error
             self._leave_all()
 
     def _leave_all(self) -> None:
@@ -347,9 +319,8 @@ class Worker:
         finally:
             if self._fences.get(task_id) == lease.fence:
                 del self._fences[task_id]
-        for waiter in self._ended.get(task_id, []):
-            if finished is not None and not waiter.done():
-                waiter.set_result(finished)
+        if finished is not None:
+            self._ends.tell(task_id, finished)
 
     # ------------------------------------------------------------------ looking
 

@@ -226,10 +226,16 @@ def is_log(path: Path, connection: sqlite3.Connection) -> bool:
     Raises:
         SchemaMismatchError: It is something else.
     """
+    # One snapshot: another process may be making the tables between two of these questions.
+    is_apart = not connection.in_transaction
     try:
+        if is_apart:
+            connection.execute("BEGIN")
         application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+        if is_apart:
+            connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise store_error(path, error) from error
     if (application_id, version, tables) == (0, 0, 0):

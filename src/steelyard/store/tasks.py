@@ -1,6 +1,6 @@
 """What the store knows of tasks beside their events: who holds them, and what they wait for."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -10,6 +10,7 @@ from steelyard.domain.events import Event, TaskSubmitted
 # `queued`: the next free worker takes it. `running`: a worker holds it. `waiting`: it is parked,
 # and nobody holds it, until its sleep is over, a signal comes, or its child has ended.
 TaskState = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
+STATES: tuple[TaskState, ...] = get_args(TaskState)
 ENDED: frozenset[TaskState] = frozenset({"succeeded", "failed", "cancelled"})
 
 

@@ -1,5 +1,6 @@
 """Answers of the real engine under a schema are valid, whatever the model likes to say."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -58,3 +59,31 @@ async def test_an_answer_follows_its_schema(
         jsonschema.validate(json.loads(text), schema)
     else:
         assert chunks[-1].finish_reason == "length"
+
+
+async def test_no_answer_mixes_two_choices(engine_pool: EmbeddedEnginePool) -> None:
+    # Alternatives that begin and end alike are merged by the engine if its grammar lets it.
+    choices = [
+        "row 1: share = total + people",
+        "row 1: share = total - people",
+        "row 2: odd = total - people",
+        "row 2: odd = total * people",
+    ]
+
+    async def drawn(seed: int) -> str:
+        asked = LlmRequest(
+            kind="chat",
+            model="smollm2-135m-instruct",
+            messages=[{"role": "user", "content": "Say something."}],
+            max_output_tokens=40,
+            temperature=1.5,
+            seed=seed,
+            json_schema={"enum": choices},
+        )
+        chunks = [chunk async for chunk in engine_pool.complete(asked, 0)]
+        said: str = json.loads("".join(chunk.text for chunk in chunks))
+        return said
+
+    said = await asyncio.gather(*(drawn(seed) for seed in range(40)))
+    assert set(said) <= set(choices)
+    assert len(set(said)) > 1

@@ -327,7 +327,8 @@ def _score(world: World, task: int, step: int) -> bool:
         world.slack_s[pool] = slack_s
         waits_s = world.wait_s[pool]
         world.bid_usd[pool] = queued_usd(world.bid_usd[pool], waits_s, service_s)
-        world.allowed[pool] = world.cost_usd[pool] <= left_usd
+        something_left = left_usd > 0.0 or world.pools[pool]["rent"] == 0.0
+        world.allowed[pool] = something_left and world.cost_usd[pool] <= left_usd
         if policy > 0:
             keys = _keys(policy, _traits(world, pool))
             world.first_key[pool], world.second_key[pool] = keys
