@@ -10,6 +10,9 @@ by an interpreter that has them:
     peers/bin/pip install dbos langgraph langgraph-checkpoint-sqlite "psycopg[binary]"
     python benchmarks/tasks.py --peers peers/bin/python
 
+The bare log (benchmarks/peers/tasks_bare.py) has no runtime at all: it tells how fast machine and
+disk are on the day, so that rates of different days can be compared.
+
 A task's submission, its ten steps and its end are each on disk before they are acknowledged: one
 task by itself cannot be faster than twelve flushes. The time of a flush is printed, and `--folder
 /dev/shm` leaves the disk out of it, for all. There is no chance in it, so there is no seed.
@@ -83,6 +86,10 @@ def compare(
             used = server if store == "PostgreSQL" else None
             own = partial(speed_of_own, address(number), asked.tasks)
             measured(results, f"steelyard, {store}", used, own)
+            if store == "SQLite":
+                log = str(folder / f"bare{number}.db")
+                bare = partial(speed_of_peer, sys.executable, "tasks_bare.py", log, asked.tasks)
+                measured(results, "bare log, SQLite", used, bare)
             if not asked.peers:
                 continue
             tasks = max(50, asked.tasks // 20)

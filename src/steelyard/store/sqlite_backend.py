@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import msgspec
+
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
 from steelyard.store.waiting_sql import COUNT_SIGNAL
@@ -61,6 +63,7 @@ _ADD = (
     " fence, lease_until_s, started_s) VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT DO NOTHING"
 )
+_FENCES = "SELECT task_id, fence FROM tasks WHERE task_id IN (SELECT value FROM json_each(?))"
 _INSERT = "INSERT INTO events (t_s, kind, task_id, body) VALUES "
 # Rows per statement. Each statement lets go of the interpreter's lock once: inserted one by one,
 # rows would queue for it behind the event loop, each anew.
@@ -119,7 +122,7 @@ class SqliteBackend:
         if not self._connection.in_transaction:
             return self._apart(lambda: self.write(rows, number))
         held = {row.task_id or "" for row in rows if row.fence is not None}
-        fences = {task_id: self._fence(task_id) for task_id in held}
+        fences = self._fences(held)
         lost = {
             (row.task_id or "", row.fence)
             for row in rows
@@ -172,10 +175,12 @@ class SqliteBackend:
         """Close the file."""
         self._connection.close()
 
-    def _fence(self, task_id: str) -> int | None:
-        """Which lease does a task have? The write lock keeps it so."""
-        found = self._do("SELECT fence FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
-        return None if found is None else int(found[0])
+    def _fences(self, task_ids: set[str]) -> dict[str, int]:
+        """Which leases do tasks have? The write lock keeps them so. One statement, as `insert`."""
+        if not task_ids:
+            return {}
+        told = msgspec.json.encode(sorted(task_ids)).decode()
+        return {str(task_id): int(fence) for task_id, fence in self.execute(_FENCES, (told,))}
 
     def _apart(self, work: Callable[[], set[R]]) -> set[R]:
         self.begin()
