@@ -181,9 +181,11 @@ class GroupWriter:
             self._changed.wait_for(lambda: self._queue or self._urgent())
             # Rows alone linger: whoever needs them on disk will say so, with more rows maybe.
             self._changed.wait_for(self._urgent, timeout=_LINGER_S)
-            if self._last_rows >= _BUSY_ROWS and not self._calls and not self._closing:
+            few_yet = 2 * len(self._queue) < self._last_rows
+            if self._last_rows >= _BUSY_ROWS and few_yet and not self._hurried():
                 # Busy: a commit costs as much CPU for one waiter as for fifty, and others are
-                # about to come. When few come, nobody is kept waiting.
+                # about to come. Where they are here already, as tasks that were all woken by the
+                # last commit, nobody is kept waiting.
                 self._changed.wait_for(self._hurried, timeout=_BUSY_LINGER_S)
             queue, self._queue = self._queue, []
             self._calls = 0
