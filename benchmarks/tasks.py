@@ -119,7 +119,7 @@ def told(rounds: int, results: Results) -> None:
         print(line + (f"{database:10.2f}" if database else ""))
     for name, found in results.items():
         own = results[f"steelyard, {name.split(', ')[1]}"]
-        if own is found:
+        if own is found or name.startswith("bare"):
             continue
         pairs = list(zip(own, found, strict=True))
         print(f"steelyard / {name}:", end="")
