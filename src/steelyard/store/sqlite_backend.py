@@ -58,6 +58,7 @@ CREATE TABLE places (
 CREATE INDEX places_by_owner ON places (owner);
 """
 _BUSY_TIMEOUT_S = 5.0
+_SWITCH_PAUSE_S = 0.01
 _ADD = (
     "INSERT INTO tasks (task_id, agent, state, priority, submitted_s, parent, caller_key, worker,"
     " fence, lease_until_s, started_s) VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -269,12 +270,27 @@ def store_error(path: Path, error: sqlite3.Error) -> StoreError:
     return SchemaMismatchError(f"{path} is no SQLite file ({told}); give another path")
 
 
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; SQLite does not wait by itself while another one switches."""
+    gives_up_s = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > gives_up_s:
+                raise
+            time.sleep(_SWITCH_PAUSE_S)
+        else:
+            return
+
+
 def _open_to_write(path: Path) -> sqlite3.Connection:
     connection = connect(path, "rwc")
     try:
         # Another program's file is told apart before the first change is made to it.
         known = is_log(path, connection)
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
         if not known:
             # Two processes may open a new file at once: the second finds the first one's tables.
