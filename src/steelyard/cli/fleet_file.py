@@ -74,7 +74,7 @@ def read_plan(path: Path) -> FleetPlan:
         return msgspec.json.decode(_text(path), type=FleetPlan)
     except msgspec.MsgspecError as error:
         raise ConfigError(
-            f"--plan {path} is no plan: {error}; write one with `steelyard plan --out`"
+            f"plan {path} is no plan: {error}; write one with `steelyard plan --out`"
         ) from error
 
 
@@ -82,7 +82,7 @@ def _text(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"--plan {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"plan {path} cannot be read: {error.strerror}") from error
 
 
 def _facts(pools: tuple[PoolSpec, ...], catalog: Catalog) -> dict[str, ReplicaFacts]:
