@@ -165,7 +165,8 @@ class _Search:
         return gained < 0.02 * (costs[-1] - self.relaxed_usd)
 
     def closed(self, bound_usd: float) -> bool:
-        return bound_usd * (1.0 + self.limits.gap_frac) >= self.best_usd
+        # Divided, as `dual_tree` does, so that what it proved counts whatever is rounded.
+        return bound_usd >= self.best_usd / (1.0 + self.limits.gap_frac)
 
     def fractional(self) -> list[int]:
         n = self.master.machines
