@@ -16,7 +16,8 @@ from steelyard.planner.few_machines import Few
 from steelyard.planner.master import Master
 from steelyard.planner.ranges import Relaxation
 from steelyard.planner.routing import serves
-from steelyard.planner.search import SearchLimits, search
+from steelyard.planner.search import search
+from steelyard.planner.search_limits import SearchLimits
 
 CLIMB = Climb(steps=200, step=1.0, patience=10)
 

@@ -25,7 +25,7 @@ from steelyard.planner.fitness_table import FitnessTable, fitness_table
 from steelyard.planner.hours import FleetHours, fleet_hours
 from steelyard.planner.obstacles import main_obstacle
 from steelyard.planner.plan_checks import MarginCheck, Sensitivity
-from steelyard.planner.search import SearchLimits, StopReason
+from steelyard.planner.search_limits import SearchLimits, StopReason
 from steelyard.planner.solve import Solution, solve
 from steelyard.planner.workload_demand import Arrivals, StepClass, WorkloadDemand, demand_of
 
