@@ -42,7 +42,7 @@ from steelyard.planner.binary_slices import plan_with_binary_slices
 from steelyard.planner.demand import Bucket, Constraints, Demand, Offer
 from steelyard.planner.exact import Ranges, solve_exactly
 from steelyard.planner.master import Master
-from steelyard.planner.search import SearchLimits
+from steelyard.planner.search_limits import SearchLimits
 from steelyard.planner.solve import solve
 
 TIME_LIMIT_S = 10.0

@@ -24,7 +24,7 @@ def test_a_secret_that_is_not_set_is_named_with_its_setting(
 
 def test_keys_stand_one_per_line(tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    path.write_text("# for the team\n\n  one  \ntwo\n", encoding="utf-8")
+    path.write_text("# for the team\n\n  one  \n  # once three\ntwo\n", encoding="utf-8")
     assert read_keys(path) == ("one", "two")
 
 

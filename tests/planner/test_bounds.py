@@ -2,8 +2,9 @@ import pytest
 
 from steelyard.domain.pool import LlmCurve, PoolSpec
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
-from steelyard.errors import InfeasiblePlanError
+from steelyard.errors import InfeasiblePlanError, SolverError
 from steelyard.placement.baselines import policy_named
+from steelyard.planner import bounds
 from steelyard.planner.bounds import cost_bound, critical_path_s, fleet_bound
 from steelyard.planner.sizing import SizingAim, cheapest_fleet_for, highest_rate_per_s
 
@@ -112,3 +113,9 @@ def test_the_cheapest_fleet_keeps_the_aim_and_never_beats_the_bound(aim: SizingA
 def test_a_fleet_serves_no_more_than_its_bound(aim: SizingAim) -> None:
     rate = highest_rate_per_s(policy_named("earliest_deadline"), aim, (2, 0), (0.5, 5.0))
     assert 0.5 < rate <= 5.0
+
+
+def test_a_solver_that_was_cut_short_gives_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_TIME_LIMIT_S", 0.0)
+    with pytest.raises(SolverError, match="take fewer tasks or pools"):
+        cost_bound(workload(4, 9.0), (pool("a", 1.0, 1.0), pool("b", 3.0, 2.0)), 1.0)

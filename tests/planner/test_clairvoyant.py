@@ -82,3 +82,17 @@ def test_a_deadline_that_nothing_keeps_is_told() -> None:
     work = Workload(name="w", tasks=(task_of([100], 0.01),), source="test")
     with pytest.raises(InfeasiblePlanError, match=r"task t cannot end in 0\.01 s"):
         clairvoyant_usd(work, POOLS)
+
+
+def test_a_step_that_no_pool_runs_is_told_by_name() -> None:
+    task = task_of([100], 9.0)
+    other = msgspec.structs.replace(task.steps[0], model="unknown")
+    lost = msgspec.structs.replace(task, steps=(other,), deadline_after_s=None)
+    with pytest.raises(InfeasiblePlanError, match="no pool can run the llm step 's' of task t"):
+        clairvoyant_usd(Workload(name="w", tasks=(lost,), source="test"), POOLS)
+
+
+def test_a_task_of_people_alone_uses_nothing() -> None:
+    step = WorkloadStep(step_id=0, parents=(), kind="human", name="read", think_or_tool_s=9.0)
+    task = msgspec.structs.replace(task_of([100], 10.0), steps=(step,))
+    assert clairvoyant_usd(Workload(name="w", tasks=(task,), source="test"), POOLS) == 0.0

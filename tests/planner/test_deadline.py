@@ -8,7 +8,8 @@ import pytest
 
 from steelyard.planner.deadline import Deadline, TimeUp
 from steelyard.planner.demand import Bucket, Constraints, Demand, Offer
-from steelyard.planner.search import SearchLimits, search
+from steelyard.planner.search import search
+from steelyard.planner.search_limits import SearchLimits
 
 
 def wide_demand(seed: int, rules: Constraints) -> Demand:

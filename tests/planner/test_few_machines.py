@@ -16,7 +16,8 @@ from steelyard.planner.few_machines import Few
 from steelyard.planner.master import Master
 from steelyard.planner.ranges import Relaxation
 from steelyard.planner.routing import serves
-from steelyard.planner.search import SearchLimits, search
+from steelyard.planner.search import search
+from steelyard.planner.search_limits import SearchLimits
 
 CLIMB = Climb(steps=200, step=1.0, patience=10)
 
@@ -128,3 +129,11 @@ def test_the_same_demand_gives_the_same_fleet_by_the_tree() -> None:
     assert one.lower_bound_usd_per_hour == two.lower_bound_usd_per_hour
     assert one.nodes == two.nodes
     assert msgspec.structs.asdict(one)["stopped"] == "gap"
+
+
+def test_a_proof_counts_although_multiplying_it_back_rounds_below_the_cost() -> None:
+    demand, gap_frac = few_demand(0, 6, 12), 0.032
+    best_usd = search(demand, SearchLimits(gap_frac=1e-7, small_cells=0)).usd_per_hour
+    assert best_usd / (1.0 + gap_frac) * (1.0 + gap_frac) < best_usd
+    found = search(demand, SearchLimits(gap_frac=gap_frac, small_cells=0, time_limit_s=5.0))
+    assert found.stopped == "gap"

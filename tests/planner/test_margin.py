@@ -6,10 +6,11 @@ from steelyard.domain.slo import Slo
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 from steelyard.errors import PlanError
 from steelyard.perf.predict import itl_s
+from steelyard.planner import margin
 from steelyard.planner.margin import MarginRules, check_margin, plan_with_margin
-from steelyard.planner.plan import PlanOptions, plan_demand
+from steelyard.planner.plan import FleetPlan, PlanOptions, plan_demand
 from steelyard.planner.plan_checks import MarginCheck
-from steelyard.planner.workload_demand import demand_of
+from steelyard.planner.workload_demand import WorkloadDemand, demand_of
 
 MODEL = "smollm2-135m"
 OPTIONS = PlanOptions(with_baselines=False, growth_factor=20.0)
@@ -85,3 +86,27 @@ def test_limits_that_no_headroom_keeps_are_refused_with_what_was_reached(catalog
     demand = msgspec.structs.replace(demand_of(workload(None), 20.0), deadlines_s={})
     with pytest.raises(PlanError, match=r"0\.0% of the tasks .* with 4 times the headroom"):
         plan_with_margin(workload(0.05), demand, (catalog, Slo(), OPTIONS), RULES, lambda _: None)
+
+
+def test_a_fleet_that_a_baseline_replaces_is_run_before_it_is_returned(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_cheaper_baseline(
+        demand: WorkloadDemand, catalog: Catalog, slo: Slo, chosen: PlanOptions
+    ) -> FleetPlan:
+        if chosen.with_baselines:
+            return plan_demand(demand, catalog, slo, chosen)
+        roomy = msgspec.structs.replace(chosen.capacity, extra_headroom=8.0)
+        dear = msgspec.structs.replace(chosen, capacity=roomy)
+        return plan_demand(demand, catalog, slo, dear)
+
+    monkeypatch.setattr(margin, "plan_demand", with_cheaper_baseline)
+    easy, rules = workload(30.0), msgspec.structs.replace(RULES, service_factor=1.0)
+    options = msgspec.structs.replace(OPTIONS, with_baselines=True)
+    told: list[MarginCheck] = []
+    plan = plan_with_margin(
+        easy, demand_of(easy, 20.0), (catalog, Slo(), options), rules, told.append
+    )
+    assert [check.met for check in told] == [True, True]
+    assert told[1].usd_per_hour == plan.usd_per_hour < told[0].usd_per_hour
+    assert plan.margin == tuple(told)

@@ -11,7 +11,7 @@ from steelyard.planner.demand import Bucket, Constraints, Demand, Offer
 from steelyard.planner.dominance import undominated
 from steelyard.planner.master import Master
 from steelyard.planner.ranges import Relaxation
-from steelyard.planner.search import SearchLimits
+from steelyard.planner.search_limits import SearchLimits
 from steelyard.planner.solve import solve
 
 MOST = 4

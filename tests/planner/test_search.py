@@ -9,7 +9,8 @@ from steelyard.planner.demand import Bucket, Constraints, Demand, Offer
 from steelyard.planner.exact import Ranges, solve_exactly
 from steelyard.planner.master import Master
 from steelyard.planner.nearby import Neighbourhood, nearby_fleet, rounded
-from steelyard.planner.search import SearchLimits, search
+from steelyard.planner.search import search
+from steelyard.planner.search_limits import SearchLimits
 
 
 def wide_demand(seed: int, stock: int | None, rules: Constraints) -> Demand:

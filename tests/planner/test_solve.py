@@ -15,7 +15,7 @@ from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.binary_slices import plan_with_binary_slices
 from steelyard.planner.conflicts import binding_rules
 from steelyard.planner.demand import Bucket, Constraints, Demand, FloatArray, Offer
-from steelyard.planner.search import SearchLimits
+from steelyard.planner.search_limits import SearchLimits
 from steelyard.planner.solve import Solution, solve
 
 EXACT = SearchLimits(gap_frac=1e-9)

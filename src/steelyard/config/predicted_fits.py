@@ -14,6 +14,7 @@ import msgspec
 from steelyard.config.catalog_table import Catalog, LlmFit, hardware_key
 from steelyard.domain.offering import Offering
 from steelyard.domain.pool import LlmCurve
+from steelyard.domain.units import BYTES_PER_GIB
 from steelyard.perf.roofline import Roofline, RooflineCase, calibrate_roofline
 
 Part = Literal["itl", "slope", "prefill"]
@@ -23,7 +24,6 @@ ENGINE = "vllm-0.22.1"
 _PROMPT_TOKENS, _OUTPUT_TOKENS = 256, 128
 # Room for key-value cache and activations beside the weights.
 _WEIGHTS_SHARE_OF_MEMORY = 0.7
-_BYTES_PER_GIB = 1024**3
 
 
 class ModelSize(msgspec.Struct, frozen=True):
@@ -111,7 +111,7 @@ def roofline_case(
         if gpu is None or machine.accelerator_count != 1:
             return None
         speeds = (gpu.bytes_per_s, gpu.operations_per_s)
-        memory_bytes = gpu.memory_gib * _BYTES_PER_GIB
+        memory_bytes = gpu.memory_gib * BYTES_PER_GIB
         silicon = machine.accelerator
     else:
         facts, tools = catalog.facts.get(key), catalog.tool_fits.get(key)

@@ -6,7 +6,7 @@ from steelyard.errors import PlanError
 from steelyard.planner.demand import Constraints
 from steelyard.planner.fitness_table import FitnessTable
 from steelyard.planner.obstacles import main_obstacle
-from steelyard.planner.search import SearchLimits
+from steelyard.planner.search_limits import SearchLimits
 from steelyard.planner.solve import solve
 
 LABELS = {"gpu": "all GPU", "arm": "all Arm", "x86": "all x86"}

@@ -14,7 +14,7 @@ import numpy as np
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
-from steelyard.errors import InfeasiblePlanError, SteelyardBugError
+from steelyard.errors import InfeasiblePlanError, SolverError, SteelyardBugError
 from steelyard.perf.predict import itl_s, prefill_s
 from steelyard.planner.demand import FloatArray
 from steelyard.planner.solver import quiet_solver
@@ -126,6 +126,7 @@ def cost_bound(
 
     Raises:
         InfeasiblePlanError: The pools cannot do the work, or not in time.
+        SolverError: The solver found no answer in a minute.
     """
     program = _Program(workload, pools, tasks_per_s, most or {})
     return program.solve(whole=whole)
@@ -149,6 +150,7 @@ def fleet_bound(workload: Workload, pools: tuple[PoolSpec, ...], tasks_per_s: fl
 
     Raises:
         InfeasiblePlanError: The pools cannot do the work, or not in time.
+        SolverError: The solver found no answer in a minute.
     """
     program = _Program(workload, pools, tasks_per_s, {})
     program.fix_proportions()
@@ -259,12 +261,20 @@ class _Program:
             # Tighter than the default, which may stop 0.01 % above the bound.
             self._solver.setOptionValue("mip_rel_gap", 1e-4)
         self._solver.run()
-        if self._solver.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+        status = self._solver.getModelStatus()
+        if status == highspy.HighsModelStatus.kInfeasible:
             raise InfeasiblePlanError(
                 f"no fleet of {', '.join(spec.name for spec in self._pools)} does the work in the "
                 "mean deadline; give more time, more stock or faster pools"
             )
         info, solution = self._solver.getInfo(), self._solver.getSolution()
+        # Cut short, a program over whole replicas still has a bound; a linear one has none.
+        found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+        if status != highspy.HighsModelStatus.kOptimal and not (whole and found):
+            raise SolverError(
+                f"the bound on a fleet's price was not found within {_TIME_LIMIT_S:g} s (HiGHS:"
+                f" {status}); take fewer tasks or pools"
+            )
         usd_per_hour = float(info.mip_dual_bound if whole else info.objective_function_value)
         duals: FloatArray = np.array(solution.row_dual, dtype=np.float64)
         bids = {spec.name: 0.0 for spec in self._pools}

@@ -6,7 +6,7 @@ import highspy
 
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
-from steelyard.errors import InfeasiblePlanError, PlanError
+from steelyard.errors import InfeasiblePlanError, PlanError, SolverError
 from steelyard.perf.cost import llm_step_usd, tool_step_usd
 from steelyard.planner.bounds import fastest_s
 from steelyard.planner.solver import quiet_solver
@@ -37,7 +37,8 @@ def clairvoyant_usd(workload: Workload, pools: tuple[PoolSpec, ...]) -> float:
 
     Raises:
         PlanError: There are more steps.
-        InfeasiblePlanError: No choice keeps every deadline.
+        InfeasiblePlanError: No pool runs a step, or no choice keeps every deadline.
+        SolverError: The solver found no answer for a task in a minute.
     """
     steps = sum(len(task.steps) for task in workload.tasks)
     if steps > _MOST_STEPS:
@@ -64,6 +65,11 @@ def _task_usd(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> float:
                 column += 1
         row = [at for at, _ in columns[step.step_id]]
         if step.kind != "human":
+            if not row:
+                raise InfeasiblePlanError(
+                    f"no pool can run the {step.kind} step {step.name!r} of task {task.task_id};"
+                    " add a pool"
+                )
             solver.addRow(1.0, 1.0, len(row), row, [1.0] * len(row))
     if task.deadline_after_s is not None:
         chain = _chain(task)
@@ -73,12 +79,20 @@ def _task_usd(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> float:
         at, times_s = [one for one, _ in entries], [value for _, value in entries]
         solver.addRow(-highspy.kHighsInf, left_s, len(entries), at, times_s)
     solver.run()
-    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+    status = solver.getModelStatus()
+    if status == highspy.HighsModelStatus.kInfeasible:
         raise InfeasiblePlanError(
             f"task {task.task_id} cannot end in {task.deadline_after_s} s on "
             f"{', '.join(spec.name for spec in pools)}; give it more time or faster pools"
         )
-    return float(solver.getInfo().objective_function_value)
+    if status not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty):
+        raise SolverError(
+            f"the cheapest choice of pools for task {task.task_id} was not found within"
+            f" {_TIME_LIMIT_S:g} s (HiGHS: {status}); take tasks of fewer steps"
+        )
+    # The solver may stop 0.01 % above the best choice; its bound is below it for sure.
+    info = solver.getInfo()
+    return float(info.mip_dual_bound if column else info.objective_function_value)
 
 
 def _usd(step: WorkloadStep, spec: PoolSpec, least_s: float) -> float:

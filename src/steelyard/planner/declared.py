@@ -3,10 +3,10 @@
 import math
 
 from steelyard.config.plan_settings import DeclaredAgent, DeclaredStep
+from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.errors import PlanError
 from steelyard.planner.workload_demand import StepClass, WorkloadDemand
 
-_SECONDS_PER_HOUR = 3600.0
 _BYTES_PER_MB = 1e6
 
 
@@ -34,7 +34,7 @@ def declared_demand(
     classes = [_step_class(agent, step, growth_factor) for agent in agents for step in agent.steps]
     return WorkloadDemand(
         workload="declared: " + ", ".join(sorted(agent.name for agent in agents)),
-        tasks_per_s=per_hour * growth_factor / _SECONDS_PER_HOUR,
+        tasks_per_s=per_hour * growth_factor / SECONDS_PER_HOUR,
         growth_factor=growth_factor,
         quantile=quantile,
         classes=tuple(sorted(classes, key=lambda c: c.name)),
@@ -57,7 +57,7 @@ def _step_class(agent: DeclaredAgent, step: DeclaredStep, growth_factor: float) 
         kind=step.kind,
         model=step.model,
         count=0,
-        rate_per_s=agent.tasks_per_hour * step.per_task * growth_factor / _SECONDS_PER_HOUR,
+        rate_per_s=agent.tasks_per_hour * step.per_task * growth_factor / SECONDS_PER_HOUR,
         prompt_tokens=step.prompt_tokens,
         uncached_tokens=uncached,
         high_uncached_tokens=max(high, uncached),

@@ -71,7 +71,8 @@ class Few:
             self.best, self.best_usd = machines, usd
 
     def _closed(self, gap_frac: float) -> bool:
-        return self.best_usd <= self.proven_usd * (1.0 + gap_frac)
+        # Divided, as `dual_tree` does: multiplied, rounding may leave what it proved open for ever.
+        return self.proven_usd >= self.best_usd / (1.0 + gap_frac)
 
     def build(self) -> None:
         """Build a first fleet: machines in the order in which the climb wanted them, then drop."""

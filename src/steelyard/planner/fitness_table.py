@@ -7,6 +7,7 @@ import msgspec
 from steelyard.config.catalog_table import Catalog
 from steelyard.domain.offering import Offering
 from steelyard.domain.slo import Slo
+from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.planner.capacity import (
     CapacityRules,
     Fitness,
@@ -53,7 +54,7 @@ class FitnessTable(msgspec.Struct, frozen=True, kw_only=True):
         machine_s = self.cells[offering][step].machine_s
         if machine_s is None:
             return math.inf
-        return self.usd_per_hour(offering) * machine_s * self.headroom[step] / 3600.0
+        return self.usd_per_hour(offering) * machine_s * self.headroom[step] / SECONDS_PER_HOUR
 
     def useful(self, offering: int) -> bool:
         """Can this offering run any of the step classes?"""

@@ -27,20 +27,16 @@ import numpy.typing as npt
 from steelyard.errors import SolverError
 from steelyard.planner.deadline import Deadline, TimeUp
 from steelyard.planner.demand import Demand, FloatArray
+from steelyard.planner.program import blocks_of, cap_rows, least_covers, program_without_shares
 from steelyard.planner.solver import quiet_solver
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 INFINITY = highspy.kHighsInf
-# A share that no offer serves costs this many times the cheapest fleet: only when impossible.
-UNSERVED_FACTOR = 1000.0
 FIRST_COLUMNS = 4
 PRICED_COLUMNS = 3
 LOOSE = 1e-6
 MANY_BLOCKS = 6
-# The solver takes 1e-6 of a machine for none. A bucket that keeps so little of one busy needs a row
-# that says that somebody able must be there.
-TINY_LOAD = 1e-4
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +78,7 @@ class Master:
     def __init__(self, demand: Demand, *, overspend: bool = False) -> None:
         self.overspend = overspend
         self.usd_per_hour = demand.prices()
-        self.loads = _blocks(demand)
+        self.loads = blocks_of(demand)
         self._blocks, self._offers, self._buckets = self.loads.shape
         self._costs = np.where(
             np.isfinite(self.loads), self.loads, np.inf
@@ -100,13 +96,22 @@ class Master:
         self.unserved = 0.0
         self._solver = quiet_solver()
         self._first_share = self._offers + self._blocks * self._buckets + int(overspend)
-        self._pass_rows(demand)
+        self.caps = cap_rows(demand)
+        self._solver.passModel(
+            program_without_shares(
+                demand,
+                self.loads.shape,
+                self.caps,
+                self.closed_form_usd_per_hour,
+                overspend=overspend,
+            )
+        )
         cheapest = np.argsort(self._costs, axis=1, kind="stable")[:, :FIRST_COLUMNS]
         first = np.zeros_like(self._able)
         np.put_along_axis(first, cheapest, values=True, axis=1)
         self._add_columns(first)
         self.deadline: Deadline | None = None
-        for able in _least_covers(self.loads):
+        for able in least_covers(self.loads):
             nothing = np.zeros(0)
             self.add_cut(
                 Cut(
@@ -117,51 +122,6 @@ class Master:
                 )
             )
         self.kept_cuts = len(self.cuts)
-
-    def _pass_rows(self, demand: Demand) -> None:
-        """Rows: demand (blocks x buckets), capacity (blocks x offers), one per provider cap."""
-        cells = self._blocks * self._buckets
-        capacities = self._blocks * self._offers
-        caps = self.caps = _cap_rows(demand)
-        cap_frac = demand.constraints.provider_share_cap or 0.0
-        unserved_usd = UNSERVED_FACTOR * max(self.closed_form_usd_per_hour, 1e-9)
-        stock = [INFINITY if o.stock is None else float(o.stock) for o in demand.offers]
-        model = highspy.HighsLp()
-        spare = int(self.overspend)
-        model.num_col_ = self._offers + cells + spare
-        model.num_row_ = cells + capacities + len(caps)
-        model.col_cost_ = np.concatenate(
-            [self.usd_per_hour, np.full(cells, unserved_usd), np.ones(spare)]
-        )
-        model.col_lower_ = np.zeros(model.num_col_)
-        model.col_upper_ = np.concatenate(
-            [np.array(stock), np.ones(cells), np.full(spare, INFINITY)]
-        )
-        model.row_lower_ = np.concatenate(
-            [np.ones(cells), np.zeros(capacities), np.full(len(caps), -INFINITY)]
-        )
-        model.row_upper_ = np.concatenate(
-            [np.ones(cells), np.full(capacities, INFINITY), np.zeros(len(caps))]
-        )
-        starts, rows, values = [0], list[int](), list[float]()
-        for o in range(self._offers):
-            rows.extend(cells + s * self._offers + o for s in range(self._blocks))
-            values.extend([1.0] * self._blocks)
-            rows.extend(cells + capacities + k for k in range(len(caps)))
-            values.extend(float(cap[o]) for cap in caps)
-            starts.append(len(rows))
-        rows.extend(range(cells))
-        values.extend([1.0] * cells)
-        starts.extend(range(starts[-1] + 1, starts[-1] + 1 + cells))
-        if self.overspend:
-            rows.extend(cells + capacities + k for k in range(len(caps)))
-            values.extend([-cap_frac] * len(caps))
-            starts.append(len(rows))
-        model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        model.a_matrix_.start_ = np.array(starts, dtype=np.int32)
-        model.a_matrix_.index_ = np.array(rows, dtype=np.int32)
-        model.a_matrix_.value_ = np.array(values, dtype=np.float64)
-        self._solver.passModel(model)
 
     def _add_columns(self, wanted: BoolArray) -> int:
         new = np.argwhere(wanted & self._open).T
@@ -439,46 +399,3 @@ class Master:
     def bound_machines(self, offer: int, lower: float, upper: float) -> None:
         """Allow only lower <= n_offer <= upper from now on."""
         self._solver.changeColBounds(offer, lower, upper)
-
-
-def _blocks(demand: Demand) -> FloatArray:
-    """Load of the normal day, then of every loss; shape (blocks, offers, buckets).
-
-    Buckets without demand are left out.
-    """
-    load = demand.load()[:, [b.rate_per_s > 0.0 for b in demand.buckets]]
-    without = [
-        np.where(np.array(loss.lost)[:, None], np.inf, loss.left_frac * load)
-        for loss in demand.losses()
-    ]
-    return np.stack([load, *without])
-
-
-def _least_covers(loads: FloatArray) -> list[BoolArray]:
-    """Sets of offers of which at least one machine is needed, for buckets of tiny load.
-
-    sum of n over the offers able to serve a bucket >= 1: kept by every whole fleet. A set that
-    holds another one is left out.
-    """
-    able = np.isfinite(loads)
-    tiny = np.where(able, loads, np.inf).min(axis=1) < TINY_LOAD
-    sets = sorted({tuple(able[s, :, b].tolist()) for s, b in np.argwhere(tiny)}, key=sum)
-    kept: list[BoolArray] = []
-    for one in sets:
-        mask = np.array(one, dtype=np.bool_)
-        if not any(bool(mask[other].all()) for other in kept):
-            kept.append(mask)
-    return kept
-
-
-def _cap_rows(demand: Demand) -> list[FloatArray]:
-    """Coefficients of n in `cost of p - cap * cost of the fleet <= 0`, one row per provider."""
-    cap = demand.constraints.provider_share_cap
-    if cap is None or cap >= 1.0:
-        return []
-    usd = demand.prices()
-    names = np.array([o.provider for o in demand.offers])
-    return [
-        usd * ((names == provider).astype(np.float64) - cap)
-        for provider in sorted(set(names.tolist()))
-    ]

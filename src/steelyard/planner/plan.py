@@ -11,6 +11,7 @@ import msgspec
 from steelyard.config.catalog_table import Catalog
 from steelyard.domain.offering import Arch, Hardware
 from steelyard.domain.slo import Slo
+from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.domain.workload import Workload
 from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.baselines import Baseline, cheapest_fleet, plan_baselines
@@ -24,7 +25,7 @@ from steelyard.planner.fitness_table import FitnessTable, fitness_table
 from steelyard.planner.hours import FleetHours, fleet_hours
 from steelyard.planner.obstacles import main_obstacle
 from steelyard.planner.plan_checks import MarginCheck, Sensitivity
-from steelyard.planner.search import SearchLimits, StopReason
+from steelyard.planner.search_limits import SearchLimits, StopReason
 from steelyard.planner.solve import Solution, solve
 from steelyard.planner.workload_demand import Arrivals, StepClass, WorkloadDemand, demand_of
 
@@ -227,7 +228,7 @@ def plan_demand(
     """
     problem = planning_problem(demand, catalog, slo, chosen)
     table, allowed = problem.table, problem.allowed
-    tasks_per_hour = demand.tasks_per_s * 3600.0
+    tasks_per_hour = demand.tasks_per_s * SECONDS_PER_HOUR
     baselines: tuple[Baseline, ...] = ()
     if chosen.with_baselines:
         baselines = plan_baselines(

@@ -13,7 +13,7 @@ from steelyard.planner.demand import Demand
 from steelyard.planner.load_curve import scaled
 from steelyard.planner.plan import FleetPlan, PlanOptions, plan_demand, planning_problem
 from steelyard.planner.plan_checks import PriceRange, Sensitivity, SensitivityCase
-from steelyard.planner.search import SearchLimits
+from steelyard.planner.search_limits import SearchLimits
 from steelyard.planner.solve import Solution, solve
 from steelyard.planner.workload_demand import StepClass, WorkloadDemand
 

@@ -10,7 +10,8 @@ from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.demand import Demand, checked
 from steelyard.planner.dominance import undominated
 from steelyard.planner.routing import route
-from steelyard.planner.search import SearchLimits, SearchResult, StopReason, search
+from steelyard.planner.search import SearchResult, search
+from steelyard.planner.search_limits import SearchLimits, StopReason
 
 
 class Solution(msgspec.Struct, frozen=True, kw_only=True):

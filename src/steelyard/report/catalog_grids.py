@@ -6,10 +6,9 @@ from steelyard.config.catalog_table import Catalog, LlmFit, hardware_key
 from steelyard.config.figures_file import FiguresFile
 from steelyard.config.refreshed_catalog import PriceChange
 from steelyard.domain.offering import Offering
+from steelyard.domain.units import BYTES_PER_GIB
 from steelyard.report.format import NONE, count, percent, seconds, significant, usd
 from steelyard.report.grid import Grid, columns
-
-_BYTES_PER_GIB = 1024**3
 
 
 def offering_grid(catalog: Catalog, offerings: tuple[Offering, ...], limit: int) -> Grid:
@@ -49,7 +48,7 @@ def _offering_row(catalog: Catalog, offering: Offering) -> tuple[str, ...]:
         offering.price_date,
         usd(offering.usd_per_hour),
         count(machine.vcpus),
-        significant(machine.memory_bytes / _BYTES_PER_GIB),
+        significant(machine.memory_bytes / BYTES_PER_GIB),
         ", ".join(models_on(catalog, offering)) or NONE,
     )
 

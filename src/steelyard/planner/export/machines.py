@@ -1,6 +1,7 @@
 """The machines of a plan with what exporters need of each."""
 
 import re
+from collections import Counter
 
 import msgspec
 
@@ -55,14 +56,14 @@ def planned_nodes(plan: FleetPlan, catalog: Catalog) -> tuple[PlannedNode, ...]:
         PlanError: Nothing is to be rented.
     """
     classes = {c.name: c for c in plan.classes}
+    rented = [one for one in plan.machines if not one.offering.endswith("/owned")]
+    names = _names([one.offering for one in rented])
     nodes: list[PlannedNode] = []
-    for machines in plan.machines:
-        if machines.offering.endswith("/owned"):
-            continue
+    for machines in rented:
         here = [classes[c.name] for c in plan.choices if c.offering == machines.offering]
         nodes.append(
             PlannedNode(
-                name=_dashed(machines.offering),
+                name=names[machines.offering],
                 offering=catalog.offering(machines.offering),
                 machines=machines.machines,
                 models=tuple(sorted({c.model for c in here if c.kind == "llm"})),
@@ -74,8 +75,18 @@ def planned_nodes(plan: FleetPlan, catalog: Catalog) -> tuple[PlannedNode, ...]:
     return tuple(sorted(nodes, key=lambda node: node.name))
 
 
-def _dashed(offering: str) -> str:
+def _names(offerings: list[str]) -> dict[str, str]:
+    """A name for the machines of each offering; the region is in it where it tells them apart."""
+    seen = Counter(_dashed(offering, with_region=False) for offering in offerings)
+    return {
+        offering: _dashed(offering, with_region=seen[_dashed(offering, with_region=False)] > 1)
+        for offering in offerings
+    }
+
+
+def _dashed(offering: str, *, with_region: bool) -> str:
     """A DNS label: at most 63 lower-case letters, digits and dashes."""
-    provider, _, instance_type, capacity_type = offering.split("/")
-    short = f"{provider}-{instance_type}" + ("-spot" if capacity_type == "spot" else "")
-    return re.sub(r"[^a-z0-9]+", "-", short.lower()).strip("-")[:63]
+    provider, region, instance_type, capacity_type = offering.split("/")
+    parts = [provider, *([region] if with_region else []), instance_type]
+    parts += ["spot"] if capacity_type == "spot" else []
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")[:63]
