@@ -258,6 +258,11 @@ class OpenAiEndpointPool:
             if not handler.status:
                 await self._mark(replica, up=False)
             raise
+        except PoolRejectedError:
+            # It answers, if only that it lists no models; a probe learns nothing else of it.
+            if self._probes:
+                await self._mark(replica, up=True)
+            raise
         if self._probes:
             await self._mark(replica, up=True)
 
