@@ -1,6 +1,7 @@
 """/api/tasks: submit, look at, cancel and signal durable tasks; workers run them elsewhere."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -14,6 +15,7 @@ from steelyard.domain.events import JsonValue, SignalSent, TaskSubmitted
 from steelyard.errors import TaskNotFoundError
 from steelyard.gateway import sse
 from steelyard.gateway.errors_http import RequestError
+from steelyard.gateway.headers import NAME, TASK_ID
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
@@ -22,19 +24,26 @@ from steelyard.store.tasks import ENDED, STATES, Submission, TaskRow
 
 _LOOK_S = 0.2
 _MAX_LISTED = 1000
+_MAX_KEY_CHARS = 256
+# What an INTEGER column of every store holds.
+_MAX_PRIORITY = 2**31 - 1
+_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._:\-]")
+_MAX_AGENT_CHARS_IN_ID = 64
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /api/tasks`.
 
     Attributes:
-        agent: Name of the agent, as workers know it.
+        agent: Name of the agent, as workers know it: 1-128 printable ASCII characters.
         input: The agent's arguments by name.
-        id: Id of the task; empty makes one. One that is there already stays as it is.
-        key: Chosen by the caller; a second task with the same key is the first one.
+        id: Id of the task, 1-128 letters, digits and `._:-`, as in `Steelyard-Task`; empty makes
+            one. One that is there already stays as it is.
+        key: Chosen by the caller, at most 256 printable characters; a second task with the same
+            key is the first one.
         deadline_after_s: Seconds from now to the deadline; None without one.
         budget_usd: What it may cost; None without a limit.
-        priority: Higher ones are taken first.
+        priority: Higher ones are taken first; at most 2**31 - 1 from zero.
     """
 
     agent: str
@@ -91,7 +100,7 @@ class TaskApi:
         limits = TaskLimits(deadline_after_s=asked.deadline_after_s, budget_usd=asked.budget_usd)
         event = TaskSubmitted(
             t_s=now_s,
-            task_id=asked.id or f"{asked.agent}-{uuid.uuid4().hex[:12]}",
+            task_id=asked.id or _new_id(asked.agent),
             agent=asked.agent,
             deadline_s=limits.deadline_from(now_s),
             budget_usd=limits.budget_usd,
@@ -163,10 +172,26 @@ class TaskApi:
         return rows[0]
 
 
+def _new_id(agent: str) -> str:
+    return f"{_NOT_IN_IDS.sub('-', agent)[:_MAX_AGENT_CHARS_IN_ID]}-{uuid.uuid4().hex[:12]}"
+
+
 def _check(asked: NewTask) -> None:
-    """Refuse a task that could do nothing."""
+    """Refuse a task that could do nothing, or that no store or header can hold."""
     if not asked.agent:
         raise RequestError("agent is empty; name the agent as workers know it")
+    if not NAME.fullmatch(asked.agent):
+        raise RequestError(
+            f"agent {asked.agent[:80]!r} is no name; send 1-128 printable ASCII characters"
+        )
+    if asked.id and not TASK_ID.fullmatch(asked.id):
+        raise RequestError(f"id {asked.id[:80]!r} is none; send 1-128 letters, digits and ._:-")
+    if len(asked.key) > _MAX_KEY_CHARS or not asked.key.isprintable():
+        raise RequestError(
+            f"key {asked.key[:80]!r} is none; send up to {_MAX_KEY_CHARS} printable characters"
+        )
+    if abs(asked.priority) > _MAX_PRIORITY:
+        raise RequestError(f"priority is not from -{_MAX_PRIORITY} to {_MAX_PRIORITY}")
     for key in ("deadline_after_s", "budget_usd"):
         value: float | None = getattr(asked, key)
         if value is not None and not value > 0.0:
