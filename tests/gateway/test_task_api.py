@@ -1,5 +1,6 @@
 """/api/tasks on a real server: what it takes, a worker runs."""
 
+import io
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ import aiohttp
 import msgspec
 
 from steelyard.gateway.server import serve
-from steelyard.gateway.settings import GatewaySettings
+from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.pools.scripted import ScriptedLlmPool
 from steelyard.runtime.clock import WallClock
@@ -86,6 +87,18 @@ async def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         async with http.post("/api/tasks", json={"agent": "asks", "inputs": {}}) as answer:
             assert answer.status == 400
             assert "inputs" in (await answer.json())["error"]["message"]
+
+
+async def test_a_body_that_is_too_long_or_too_deep_is_refused(tmp_path: Path) -> None:
+    async with _api(tmp_path / "log.db") as http:
+        deep = b'{"agent":"asks","input":{"question":' + b"[" * 3000 + b"]" * 3000 + b"}}"
+        async with http.post("/api/tasks", data=deep) as answer:
+            assert answer.status == 400
+            assert "nested" in (await answer.json())["error"]["message"]
+        long = b'"' + b"x" * GatewayLimits().body_bytes
+        async with http.post("/api/tasks", data=io.BytesIO(long)) as answer:
+            assert answer.status == 413
+            assert (await answer.json())["error"]["code"] == "request_too_large"
 
 
 async def test_the_id_of_a_task_can_be_sent_in_a_header_whatever_its_agent_is_called(

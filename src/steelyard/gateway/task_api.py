@@ -4,7 +4,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -16,6 +16,9 @@ from steelyard.errors import TaskNotFoundError
 from steelyard.gateway import sse
 from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.headers import NAME, TASK_ID
+from steelyard.gateway.protocol import too_large
+from steelyard.gateway.settings import GatewayLimits
+from steelyard.gateway.wire import parse_json, parse_request
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
@@ -24,6 +27,7 @@ from steelyard.store.tasks import ENDED, STATES, Submission, TaskRow
 
 _LOOK_S = 0.2
 _MAX_LISTED = 1000
+_T = TypeVar("_T")
 _MAX_KEY_CHARS = 256
 # What an INTEGER column of every store holds.
 _MAX_PRIORITY = 2**31 - 1
@@ -68,11 +72,13 @@ class TaskApi:
     Args:
         store: Where the tasks are.
         dispatcher: Tells the time of the log.
+        limits: Size and depth of bodies.
     """
 
-    def __init__(self, store: EventStore, dispatcher: Dispatcher) -> None:
+    def __init__(self, store: EventStore, dispatcher: Dispatcher, limits: GatewayLimits) -> None:
         self._store = store
         self._dispatcher = dispatcher
+        self._limits = limits
 
     def routes(self) -> list[Route]:
         """The paths, for Starlette."""
@@ -94,7 +100,7 @@ class TaskApi:
         return _json({"object": "list", "data": rows})
 
     async def _create(self, request: Request) -> Response:
-        asked = _body(await request.body(), NewTask)
+        asked = await self._body(request, NewTask)
         _check(asked)
         now_s = self._dispatcher.now_s()
         limits = TaskLimits(deadline_after_s=asked.deadline_after_s, budget_usd=asked.budget_usd)
@@ -134,7 +140,7 @@ class TaskApi:
 
     async def _signal(self, request: Request) -> Response:
         row = await self._row(request.path_params["task_id"])
-        sent = _body(await request.body(), NewSignal)
+        sent = await self._body(request, NewSignal)
         if row.state in ENDED:
             raise RequestError(
                 f"task {row.task_id[:128]} has ended ({row.state}); it takes no signal"
@@ -164,6 +170,14 @@ class TaskApi:
                 yield sse.DONE
                 return
             await asyncio.sleep(_LOOK_S)
+
+    async def _body(self, request: Request, kind: type[_T]) -> _T:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > self._limits.body_bytes:
+                raise too_large(len(body), self._limits.body_bytes)
+        return parse_request(parse_json(bytes(body), self._limits.json_depth), kind)
 
     async def _row(self, task_id: str) -> TaskRow:
         rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
@@ -196,13 +210,6 @@ def _check(asked: NewTask) -> None:
         value: float | None = getattr(asked, key)
         if value is not None and not value > 0.0:
             raise RequestError(f"{key} is {value:g}; it must be greater than 0")
-
-
-def _body(body: bytes, kind: type[Any]) -> Any:  # noqa: ANN401 - the kind says what comes back
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise RequestError(f"the request body is not as expected: {error}") from error
 
 
 def _json(value: Any, status: int = 200) -> Response:  # noqa: ANN401 - JSON is any value
