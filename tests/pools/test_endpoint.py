@@ -339,7 +339,11 @@ async def test_turns_texts_into_vectors_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/v1", "x", "http://", "http://u:p@h/v1", "http://h:99999/v1"]
+    "url",
+    [
+        *("ftp://x/v1", "x", "http://", "http://u:p@h/v1", "http://h:99999/v1"),
+        *("http://\u00e9..x/v1", "http://" + "\u00e9" * 80 + "/v1"),
+    ],
 )
 def test_refuses_base_urls_that_are_none(url: str) -> None:
     with pytest.raises(ConfigError, match="must be http") as caught:
