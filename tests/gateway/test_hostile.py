@@ -11,7 +11,7 @@ from tests.gateway.conftest import Rig, Start
 from tests.gateway.hostile import BODY, hostile_request, pieces
 
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
-from steelyard.pools.scripted import ScriptedLlmPool
+from steelyard.pools.scripted import ScriptedAnswer, ScriptedLlmPool
 
 LIMITS = GatewayLimits(
     head_timeout_s=0.2, body_timeout_s=0.2, idle_timeout_s=0, head_bytes=16_384, body_bytes=100_000
@@ -103,6 +103,28 @@ async def test_pipelined_requests_of_both_planes_are_answered_in_order(start: St
     assert [one or two for one, two in found] == [
         *(b"chat.completion", b"alive", b"chat.completion", b"alive", b"list")
     ]
+
+
+async def test_a_request_that_waits_unread_behind_a_slow_answer_is_not_given_up(
+    start: Start,
+) -> None:
+    post = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n"
+    chat = post % (len(BODY), b"") + BODY
+    last = post % (len(BODY), b"Connection: close\r\n") + BODY
+    go_on = asyncio.Event()
+    pool = ScriptedLlmPool((ScriptedAnswer(before_first=go_on),))
+    async with start(pool, settings=GatewaySettings(limits=LIMITS)) as rig:
+        reader, writer = await asyncio.open_connection(rig.server.host, rig.server.port)
+        # The gateway stops reading behind the second one, in the middle of the third one.
+        writer.write(chat + chat + last[:-5])
+        # Another one, whose turn it is, is given up meanwhile: so much time has passed.
+        assert (await exchange(rig, [last[:-5]])).startswith(b"HTTP/1.1 408")
+        go_on.set()
+        writer.write(last[-5:])
+        async with asyncio.timeout(5.0):
+            answer = await reader.read()
+        writer.close()
+    assert len(re.findall(rb"HTTP/1\.1 200 ", answer)) == 3
 
 
 @pytest.mark.parametrize(("headers", "status"), [({}, 100), ({"Content-Encoding": "gzip"}, 415)])

@@ -1,5 +1,7 @@
 """/api/tasks on a real server: what it takes, a worker runs."""
 
+import io
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ import aiohttp
 import msgspec
 
 from steelyard.gateway.server import serve
-from steelyard.gateway.settings import GatewaySettings
+from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.pools.scripted import ScriptedLlmPool
 from steelyard.runtime.clock import WallClock
@@ -87,12 +89,39 @@ async def test_what_is_wrong_is_told(tmp_path: Path) -> None:
             assert "inputs" in (await answer.json())["error"]["message"]
 
 
+async def test_a_body_that_is_too_long_or_too_deep_is_refused(tmp_path: Path) -> None:
+    async with _api(tmp_path / "log.db") as http:
+        deep = b'{"agent":"asks","input":{"question":' + b"[" * 3000 + b"]" * 3000 + b"}}"
+        async with http.post("/api/tasks", data=deep) as answer:
+            assert answer.status == 400
+            assert "nested" in (await answer.json())["error"]["message"]
+        long = b'"' + b"x" * GatewayLimits().body_bytes
+        async with http.post("/api/tasks", data=io.BytesIO(long)) as answer:
+            assert answer.status == 413
+            assert (await answer.json())["error"]["code"] == "request_too_large"
+
+
+async def test_the_id_of_a_task_can_be_sent_in_a_header_whatever_its_agent_is_called(
+    tmp_path: Path,
+) -> None:
+    async with _api(tmp_path / "log.db") as http:
+        async with http.post("/api/tasks", json={"agent": "My agent/" + "x" * 119}) as answer:
+            row = await answer.json()
+        assert re.fullmatch(r"My-agent-x{55}-[0-9a-f]{12}", row["task_id"])
+
+
 async def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     async with _api(tmp_path / "log.db") as http:
         refused: list[tuple[dict[str, Any], str]] = [
             ({"agent": ""}, "agent is empty"),
             ({"agent": "asks", "budget_usd": -1}, "budget_usd is -1"),
             ({"agent": "asks", "deadline_after_s": 0}, "deadline_after_s is 0"),
+            ({"agent": "a\nb"}, "is no name"),
+            ({"agent": "asks", "id": "a/b"}, "id 'a/b' is none"),
+            ({"agent": "asks", "key": "a\x00"}, "printable characters"),
+            # Beyond what a store holds, these would end its writer, and with it the gateway.
+            ({"agent": "asks", "priority": 2**63}, "priority is not from"),
+            ({"agent": "asks", "priority": -(2**31)}, "priority is not from"),
         ]
         for body, told in refused:
             async with http.post("/api/tasks", json=body) as answer:

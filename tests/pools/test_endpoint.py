@@ -301,6 +301,32 @@ async def test_tells_when_a_server_goes_down_and_comes_back() -> None:
         await pool.close()
 
 
+async def test_a_server_that_lists_no_models_comes_back_too() -> None:
+    seen: list[tuple[int, bool]] = []
+    back = asyncio.Event()
+
+    async def watch(replica: int, up: bool) -> None:
+        seen.append((replica, up))
+        if up:
+            back.set()
+
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {"message": "no such path"}}, status=404)
+
+    async with serving(handler) as url:
+        port = int(url.rpartition(":")[2].partition("/")[0])
+    pool = OpenAiEndpointPool([url], ["m"], limits=EndpointLimits(probe_s=0.02))
+    await pool.start(watch)
+    try:
+        with pytest.raises(PoolUnavailableError):
+            await collect(pool)
+        async with serving(handler, port), asyncio.timeout(5.0):
+            await back.wait()
+    finally:
+        await pool.close()
+    assert seen == [(0, False), (0, True)]
+
+
 async def test_turns_texts_into_vectors_in_order() -> None:
     async def handler(_: web.Request) -> web.StreamResponse:
         rows = [{"index": 1, "embedding": [2, 3]}, {"index": 0, "embedding": [0, 1]}]
@@ -313,7 +339,11 @@ async def test_turns_texts_into_vectors_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/v1", "x", "http://", "http://u:p@h/v1", "http://h:99999/v1"]
+    "url",
+    [
+        *("ftp://x/v1", "x", "http://", "http://u:p@h/v1", "http://h:99999/v1"),
+        *("http://\u00e9..x/v1", "http://" + "\u00e9" * 80 + "/v1"),
+    ],
 )
 def test_refuses_base_urls_that_are_none(url: str) -> None:
     with pytest.raises(ConfigError, match="must be http") as caught:

@@ -31,7 +31,7 @@ from steelyard.gateway.exchange import (
     json_lines,
 )
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
-from steelyard.gateway.settings import GatewaySettings
+from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.gateway.task_api import TaskApi
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.store.event_store import EventStore
@@ -65,7 +65,7 @@ class Gateway:
         self._settings = settings
         self._authenticator = Authenticator(settings)
         self._data_plane = DataPlane(settings, dispatcher)
-        self._control_plane = control_plane(dispatcher, metrics, store)
+        self._control_plane = control_plane(dispatcher, metrics, store, settings.limits)
         self._metrics = metrics
 
     def admit(self, exchange: Exchange) -> None:
@@ -171,7 +171,7 @@ class Gateway:
 
 
 def control_plane(
-    dispatcher: Dispatcher, metrics: Metrics, store: EventStore | None = None
+    dispatcher: Dispatcher, metrics: Metrics, store: EventStore | None, limits: GatewayLimits
 ) -> Starlette:
     """The paths beside /v1.
 
@@ -179,6 +179,7 @@ def control_plane(
         dispatcher: Knows the pools.
         metrics: What /metrics shows.
         store: Where durable tasks are; None serves no /api/tasks.
+        limits: Size and depth of bodies.
 
     Returns:
         The application.
@@ -217,7 +218,7 @@ def control_plane(
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", show_metrics),
-            *([] if store is None else TaskApi(store, dispatcher).routes()),
+            *([] if store is None else TaskApi(store, dispatcher, limits).routes()),
         ],
         exception_handlers={HTTPException: refused, SteelyardError: refused},
     )

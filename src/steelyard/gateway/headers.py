@@ -32,8 +32,8 @@ from steelyard.domain.task import OnMiss
 from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange
 
-_TASK_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-_NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
+TASK_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}.*"
 )
@@ -102,7 +102,7 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
     sent = exchange.headers
     if not any(name in sent for name in _NAMES):
         return _NOTHING
-    task_id = _matching(exchange, "Steelyard-Task", _TASK_ID, "1-128 letters, digits and ._:-")
+    task_id = _matching(exchange, "Steelyard-Task", TASK_ID, "1-128 letters, digits and ._:-")
     trace = _TRACEPARENT.fullmatch(exchange.header(b"traceparent") or "")
     on_miss = exchange.header(b"steelyard-on-miss")
     if on_miss is not None and on_miss not in _ON_MISS:
@@ -114,8 +114,8 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
     return TaskHeaders(
         # A malformed traceparent is ignored, as W3C Trace Context section 3.2 demands.
         task_id=task_id or (trace.group(1) if trace else None),
-        agent=_matching(exchange, "Steelyard-Agent", _NAME, printable) or "unnamed",
-        step=_matching(exchange, "Steelyard-Step", _NAME, printable),
+        agent=_matching(exchange, "Steelyard-Agent", NAME, printable) or "unnamed",
+        step=_matching(exchange, "Steelyard-Step", NAME, printable),
         step_id=_step_id(task_id, exchange.header(b"idempotency-key")),
         deadline_after_s=deadline_after_s,
         deadline_s=deadline_s,

@@ -81,11 +81,11 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if not self._in_head:
             if self._timer is None:
-                self._start_timer(self.limits.body_timeout_s)
+                self._start_timer(self._part_timeout_s())
         elif self._head_bytes > self.limits.head_bytes:
             self._break_off(431, "the head of the request is too long")
         elif self._head_bytes and self._timer is None:
-            self._start_timer(self.limits.head_timeout_s)
+            self._start_timer(self._part_timeout_s())
 
     def pause_writing(self) -> None:
         """The client reads too slowly: hold back what is behind it."""
@@ -203,6 +203,9 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self.flow.read_paused:
             self.flow.resume_reading()
+            if self._timer is not None:
+                self._stop_timer()
+                self._start_timer(self._part_timeout_s())
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
@@ -295,12 +298,20 @@ class GatewayProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         """Head or body did not come in time."""
         self._timer = None
+        if self.flow.read_paused:
+            # It is we who do not read: the answer before it is still under way.
+            self._start_timer(self._part_timeout_s())
+            return
         exchange, self._reading = self._reading, None
         if exchange is None:
             self.transport.close()
             return
         msg = f"the request body did not arrive within {self.limits.body_timeout_s:g} s"
         self._give_up(exchange, RequestError(msg, status=408))
+
+    def _part_timeout_s(self) -> float:
+        limits = self.limits
+        return limits.head_timeout_s if self._in_head else limits.body_timeout_s
 
     def _start_timer(self, after_s: float) -> None:
         self._timer = self.loop.call_later(after_s, self._too_slow)

@@ -1,9 +1,10 @@
 """/api/tasks: submit, look at, cancel and signal durable tasks; workers run them elsewhere."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +15,10 @@ from steelyard.domain.events import JsonValue, SignalSent, TaskSubmitted
 from steelyard.errors import TaskNotFoundError
 from steelyard.gateway import sse
 from steelyard.gateway.errors_http import RequestError
+from steelyard.gateway.headers import NAME, TASK_ID
+from steelyard.gateway.protocol import too_large
+from steelyard.gateway.settings import GatewayLimits
+from steelyard.gateway.wire import parse_json, parse_request
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
@@ -22,19 +27,27 @@ from steelyard.store.tasks import ENDED, STATES, Submission, TaskRow
 
 _LOOK_S = 0.2
 _MAX_LISTED = 1000
+_T = TypeVar("_T")
+_MAX_KEY_CHARS = 256
+# What an INTEGER column of every store holds.
+_MAX_PRIORITY = 2**31 - 1
+_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._:\-]")
+_MAX_AGENT_CHARS_IN_ID = 64
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /api/tasks`.
 
     Attributes:
-        agent: Name of the agent, as workers know it.
+        agent: Name of the agent, as workers know it: 1-128 printable ASCII characters.
         input: The agent's arguments by name.
-        id: Id of the task; empty makes one. One that is there already stays as it is.
-        key: Chosen by the caller; a second task with the same key is the first one.
+        id: Id of the task, 1-128 letters, digits and `._:-`, as in `Steelyard-Task`; empty makes
+            one. One that is there already stays as it is.
+        key: Chosen by the caller, at most 256 printable characters; a second task with the same
+            key is the first one.
         deadline_after_s: Seconds from now to the deadline; None without one.
         budget_usd: What it may cost; None without a limit.
-        priority: Higher ones are taken first.
+        priority: Higher ones are taken first; at most 2**31 - 1 from zero.
     """
 
     agent: str
@@ -59,11 +72,13 @@ class TaskApi:
     Args:
         store: Where the tasks are.
         dispatcher: Tells the time of the log.
+        limits: Size and depth of bodies.
     """
 
-    def __init__(self, store: EventStore, dispatcher: Dispatcher) -> None:
+    def __init__(self, store: EventStore, dispatcher: Dispatcher, limits: GatewayLimits) -> None:
         self._store = store
         self._dispatcher = dispatcher
+        self._limits = limits
 
     def routes(self) -> list[Route]:
         """The paths, for Starlette."""
@@ -85,13 +100,13 @@ class TaskApi:
         return _json({"object": "list", "data": rows})
 
     async def _create(self, request: Request) -> Response:
-        asked = _body(await request.body(), NewTask)
+        asked = await self._body(request, NewTask)
         _check(asked)
         now_s = self._dispatcher.now_s()
         limits = TaskLimits(deadline_after_s=asked.deadline_after_s, budget_usd=asked.budget_usd)
         event = TaskSubmitted(
             t_s=now_s,
-            task_id=asked.id or f"{asked.agent}-{uuid.uuid4().hex[:12]}",
+            task_id=asked.id or _new_id(asked.agent),
             agent=asked.agent,
             deadline_s=limits.deadline_from(now_s),
             budget_usd=limits.budget_usd,
@@ -125,7 +140,7 @@ class TaskApi:
 
     async def _signal(self, request: Request) -> Response:
         row = await self._row(request.path_params["task_id"])
-        sent = _body(await request.body(), NewSignal)
+        sent = await self._body(request, NewSignal)
         if row.state in ENDED:
             raise RequestError(
                 f"task {row.task_id[:128]} has ended ({row.state}); it takes no signal"
@@ -156,6 +171,14 @@ class TaskApi:
                 return
             await asyncio.sleep(_LOOK_S)
 
+    async def _body(self, request: Request, kind: type[_T]) -> _T:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > self._limits.body_bytes:
+                raise too_large(len(body), self._limits.body_bytes)
+        return parse_request(parse_json(bytes(body), self._limits.json_depth), kind)
+
     async def _row(self, task_id: str) -> TaskRow:
         rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
         if not rows:
@@ -163,21 +186,30 @@ class TaskApi:
         return rows[0]
 
 
+def _new_id(agent: str) -> str:
+    return f"{_NOT_IN_IDS.sub('-', agent)[:_MAX_AGENT_CHARS_IN_ID]}-{uuid.uuid4().hex[:12]}"
+
+
 def _check(asked: NewTask) -> None:
-    """Refuse a task that could do nothing."""
+    """Refuse a task that could do nothing, or that no store or header can hold."""
     if not asked.agent:
         raise RequestError("agent is empty; name the agent as workers know it")
+    if not NAME.fullmatch(asked.agent):
+        raise RequestError(
+            f"agent {asked.agent[:80]!r} is no name; send 1-128 printable ASCII characters"
+        )
+    if asked.id and not TASK_ID.fullmatch(asked.id):
+        raise RequestError(f"id {asked.id[:80]!r} is none; send 1-128 letters, digits and ._:-")
+    if len(asked.key) > _MAX_KEY_CHARS or not asked.key.isprintable():
+        raise RequestError(
+            f"key {asked.key[:80]!r} is none; send up to {_MAX_KEY_CHARS} printable characters"
+        )
+    if abs(asked.priority) > _MAX_PRIORITY:
+        raise RequestError(f"priority is not from -{_MAX_PRIORITY} to {_MAX_PRIORITY}")
     for key in ("deadline_after_s", "budget_usd"):
         value: float | None = getattr(asked, key)
         if value is not None and not value > 0.0:
             raise RequestError(f"{key} is {value:g}; it must be greater than 0")
-
-
-def _body(body: bytes, kind: type[Any]) -> Any:  # noqa: ANN401 - the kind says what comes back
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise RequestError(f"the request body is not as expected: {error}") from error
 
 
 def _json(value: Any, status: int = 200) -> Response:  # noqa: ANN401 - JSON is any value

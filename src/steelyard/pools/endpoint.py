@@ -258,6 +258,11 @@ class OpenAiEndpointPool:
             if not handler.status:
                 await self._mark(replica, up=False)
             raise
+        except PoolRejectedError:
+            # It answers, if only that it lists no models; a probe learns nothing else of it.
+            if self._probes:
+                await self._mark(replica, up=True)
+            raise
         if self._probes:
             await self._mark(replica, up=True)
 
@@ -328,6 +333,9 @@ def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         has_host = bool(parts.hostname) and parts.port != 0
+        if not parts.netloc.isascii():
+            # As `HttpHost` does; a name that has no such form raises a ValueError, too.
+            parts.netloc.encode("idna")
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and has_host and parts.path.isascii()

@@ -101,5 +101,5 @@ def _retry_after_s(value: str | None) -> float:
         pass
     try:
         return min(3600.0, max(0.0, parsedate_to_datetime(value).timestamp() - time.time()))
-    except ValueError:
+    except (ValueError, OverflowError):
         return _DEFAULT_RETRY_AFTER_S

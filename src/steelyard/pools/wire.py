@@ -18,6 +18,8 @@ from steelyard.pools.backend import (
 
 _FINISH_REASONS: frozenset[str] = frozenset(("stop", "length", "tool_calls", "content_filter"))
 _BYTES_PER_TOKEN = 4
+# Far above every context; a count beyond it would be learned and spoil all later placements.
+_MAX_USAGE_TOKENS = 2**40
 # Fields that Steelyard reads itself and an upstream must read alike.
 _READ_FIELDS = (
     *(b'"model"', b'"stream"', b'"stream_options"', b'"max_tokens"', b'"max_completion_tokens"'),
@@ -190,7 +192,7 @@ def parse_usage(raw: JsonObject) -> LlmUsage | None:
     """Which usage does an upstream object report? None when it reports none.
 
     Raises:
-        PoolProtocolError: The usage has another shape.
+        PoolProtocolError: The usage has another shape, or a count that no call can have.
     """
     usage = raw.get("usage")
     if not usage:
@@ -198,14 +200,23 @@ def parse_usage(raw: JsonObject) -> LlmUsage | None:
     try:
         details: JsonObject = usage.get("prompt_tokens_details") or {}
         cached = details.get("cached_tokens")
+        input_tokens = _count(usage, "prompt_tokens")
         return LlmUsage(
-            input_tokens=int(usage.get("prompt_tokens") or 0),
-            cached_tokens=int(cached or 0),
-            output_tokens=int(usage.get("completion_tokens") or 0),
+            input_tokens=input_tokens,
+            # Some servers count them beside the prompt; here they are a part of it.
+            cached_tokens=min(_count(details, "cached_tokens"), input_tokens),
+            output_tokens=_count(usage, "completion_tokens"),
             cached_tokens_measured=cached is not None,
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise PoolProtocolError(f"The upstream's usage has another shape: {error}.") from error
+
+
+def _count(usage: JsonObject, name: str) -> int:
+    tokens = int(usage.get(name) or 0)
+    if not 0 <= tokens <= _MAX_USAGE_TOKENS:
+        raise ValueError(f"{name} is {tokens:.6g}")
+    return tokens
 
 
 def estimated_usage(request: LlmRequest, output_texts: list[str]) -> LlmUsage:

@@ -25,6 +25,18 @@ def test_vectors_are_those_of_sentence_transformers() -> None:
         assert cosine.min() > 0.999, TEXTS[int(cosine.argmin())]
 
 
+@pytest.mark.engine
+def test_a_piece_that_ends_lines_in_unicode_is_one_piece(tmp_path: Path) -> None:
+    packaged = find_embedding_model()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(packaged / name)
+    pieces = (packaged / "vocab.txt").read_text(encoding="utf-8")
+    changed = pieces.replace("[unused1]", "a\u2028b\x85")
+    assert changed != pieces
+    (tmp_path / "vocab.txt").write_text(changed, encoding="utf-8")
+    assert EmbeddingModel(tmp_path).encode("hello") == EmbeddingModel(packaged).encode("hello")
+
+
 def test_a_folder_without_a_model_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no file config\.json"):
         find_embedding_model(tmp_path)

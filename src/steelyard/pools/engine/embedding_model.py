@@ -72,7 +72,9 @@ class EmbeddingModel:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         shape = _shape(folder)
-        vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): a piece may be a separator of lines to Unicode, such as U+2028.
+        text = (folder / "vocab.txt").read_text(encoding="utf-8")
+        vocabulary = text.removesuffix("\n").split("\n")
         tokenizer = _optional(folder / "tokenizer_config.json")
         self._tokens = WordPiece(
             {piece: token_id for token_id, piece in enumerate(vocabulary)},
