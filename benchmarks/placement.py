@@ -20,7 +20,7 @@ from simulator import agents, fleet
 
 from steelyard.domain.events import PoolAdded
 from steelyard.fleet.state import FleetState
-from steelyard.placement.candidates import cached_then_two_choices
+from steelyard.placement.candidates import warm_or_cold
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.placement.predictions import predict
 from steelyard.sim import Conditions
@@ -62,7 +62,7 @@ def main() -> None:
     policy, view = CheapestFeasible(), state.view(step, 0.0)
     made: dict[str, Any] = {
         "view": lambda: state.view(step, 0.0),
-        "predictions": lambda: predict(step, view, cached_then_two_choices),
+        "predictions": lambda: predict(step, view, warm_or_cold),
         "decision": lambda: policy(step, view),
     }
     print(

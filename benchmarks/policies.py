@@ -136,7 +136,7 @@ def _window_s(row: dict[str, object], random: np.random.Generator) -> list[float
 def market(
     catalog: Catalog, workload: Workload, model: str, only: str = ""
 ) -> tuple[PoolSpec, ...]:
-    """The best three GPU offerings, the best Arm and the best x86 for the model, two for tools."""
+    """The best four GPU offerings, the best Arm and the best x86 for the model, two for tools."""
     steps = [step for task in workload.tasks for step in task.steps if step.kind == "llm"]
     uncached = math.fsum(s.prompt_tokens - s.shared_prefix_tokens for s in steps) / len(steps)
     output = math.fsum(s.output_tokens for s in steps) / len(steps)
@@ -353,7 +353,7 @@ def compare(
         for curve in spec.llm_curves.values():
             print(f"  {spec.name}: {spec.usd_per_hour:.3f} USD/h, {curve.concurrency_cap} streams")
     names = tuple(given.policies.split(",")) if given.policies else policy_names()
-    results = open_market(given, workload, pools, bound, given.budget or usd_per_hour, names)
+    results = open_market(given, workload, pools, given.budget or usd_per_hour, names)
     show(results, pools, bound)
 
 
@@ -361,12 +361,10 @@ def open_market(
     given: argparse.Namespace,
     workload: Workload,
     pools: tuple[PoolSpec, ...],
-    bound: CostBound,
     usd_per_hour: float,
     names: tuple[str, ...],
 ) -> list[Result]:
     """Every policy on its best fleet."""
-    del bound
     fleets: list[tuple[Counts, float]] = []
     bids: dict[Counts, dict[str, float]] = {}
     for counts in mixes_of(pools, workload, usd_per_hour):

@@ -79,22 +79,26 @@ def queue_sample(replicas: int, jobs: int, seed: int) -> tuple[Sample, tuple[Poo
 def timed(
     given: tuple[Sample, tuple[PoolSpec, ...]], policy: str, repeats: int, seed: int
 ) -> tuple[CompiledRun, list[float]]:
-    """One run of each repeat, and CPU seconds of each from the first event to the last."""
-    took_s: list[float] = []
+    """The last of the runs, and of each the events per CPU second."""
+    paces_per_s: list[float] = []
     sample, pools = given
     run = None
     for _ in range(repeats):
-        marks: list[float] = []
+        marks: list[tuple[float, int]] = []
 
-        def mark(now_s: float, events: int, marks: list[float] = marks) -> None:
-            del now_s, events
-            marks.append(time.thread_time())
+        def mark(now_s: float, events: int, marks: list[tuple[float, int]] = marks) -> None:
+            del now_s
+            marks.append((time.thread_time(), events))
 
-        # The first call grows the empty arrays and marks the start of the clock.
+        # The first call comes when the arrays first grow; neither the time nor the events before
+        # it are counted.
         run = simulate_compiled(sample, pools, policy, seed, None, (Span(), mark))
-        took_s.append(time.thread_time() - marks[0])
+        if run.changes["task_succeeded"] + run.changes["task_failed"] != len(sample.arrival_s):
+            sys.exit(f"not every task has ended: {run.changes}")
+        began_s, before = marks[0]
+        paces_per_s.append((run.events - before) / (time.thread_time() - began_s))
     assert run is not None
-    return run, took_s
+    return run, paces_per_s
 
 
 def simpy_events_per_s(jobs: int, seed: int) -> float:
@@ -134,8 +138,8 @@ def main() -> None:
     options = parser.parse_args()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}; "
-        f"{dt.datetime.now(tz=dt.UTC).date()}; seed {options.seed}, {options.steps:,} steps, "
-        f"median of {options.repeats}, one thread"
+        f"{dt.datetime.now(tz=dt.UTC).date()}; seed {options.seed}, "
+        f"at least {options.steps:,} steps, median of {options.repeats}, one thread"
     )
     print(f"{'case':32} {'replicas':>9} {'events':>12} {'events/s':>12} {'steps/s':>12}")
     simulate_compiled(*agent_sample(44, 1000, 1), "cheapest_feasible", 1)
@@ -146,8 +150,8 @@ def main() -> None:
             ("agents, join_shortest_of_two", agent_sample(*sized), "join_shortest_of_two"),
             ("queue, join_shortest_of_two", queue_sample(*sized), "join_shortest_of_two"),
         ):
-            run, took_s = timed(given, policy, options.repeats, options.seed)
-            median_s = statistics.median(took_s)
+            run, paces_per_s = timed(given, policy, options.repeats, options.seed)
+            median_s = run.events / statistics.median(paces_per_s)
             placed = run.changes["step_placed"]
             events = 2 * placed if case.startswith("queue") else run.events
             count = sum(pool.replicas for pool in given[1])

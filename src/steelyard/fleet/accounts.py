@@ -13,7 +13,6 @@ class TaskAccount(msgspec.Struct):
         spent_usd: Cost of finished attempts.
         reserved_usd: Predicted cost of attempts placed and not finished.
         children_usd: What children that run may cost, by step; part of `reserved_usd`.
-        finished: Name, number and end of finished steps; remaining work is learned from them.
         finished: Name, number and end of finished steps, what had been avoidable up to there taken
             off; remaining work is learned from them.
         submitted_s: When the task arrived.

@@ -69,7 +69,8 @@ class FittedArrivals(msgspec.Struct, frozen=True, kw_only=True):
         for mark in marks:
             while True:
                 per_hour = self.rate_per_s * _HOUR_S * self.hourly[hour % len(self.hourly)]
-                if mark <= reached + per_hour:
+                # Nobody arrives in an hour without a rate, not even at a mark of zero.
+                if per_hour > 0.0 and mark <= reached + per_hour:
                     break
                 reached += per_hour
                 hour += 1

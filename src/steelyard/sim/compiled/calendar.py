@@ -63,13 +63,23 @@ def look_ahead(world: World, until_s: float) -> None:
 
 
 def fits(world: World) -> bool:
-    """Does the next bucket fit into the heap of the moment?"""
+    """Does the next bucket fit into the heap of the moment, and what is far off into buckets?"""
     clock = world.clock[0]
     at = (clock["bucket"] + 1) & (len(world.bucket_head) - 1)
     coming = world.bucket_n[at] + clock["near_n"]
+    spare = 2 * clock["stride"] + 2
     if at == 0:
         coming += clock["far_n"]
-    return bool(coming + 2 * clock["stride"] + 2 <= len(world.near))
+        if chunks_to_bring(world) + spare > clock["free_chunks"]:
+            return False
+    return bool(coming + spare <= len(world.near))
+
+
+def chunks_to_bring(world: World) -> int:
+    """How many chunks can it take at most to throw all that is far off into buckets?"""
+    far = world.clock[0]["far_n"]
+    # Every bucket may begin one chunk and leave it all but empty.
+    return int(min(far, len(world.bucket_head) + far // CHUNK))
 
 
 def _open_next(world: World) -> None:

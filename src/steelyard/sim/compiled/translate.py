@@ -118,8 +118,8 @@ def _digest(kernel: types.FunctionType) -> str:
     seen: set[types.FunctionType] = set()
     _called_by(kernel, seen)
     files = sorted({function.__code__.co_filename for function in seen})
-    # Constants live beside them.
-    files.append(str(Path(__file__).with_name("layout.py")))
+    # Constants live beside them, and how the world is handed on is compiled in.
+    files += [str(Path(__file__).with_name(name)) for name in ("layout.py", "by_reference.py")]
     hashed = hashlib.sha256()
     for file in files:
         hashed.update(Path(file).read_bytes())

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from steelyard.domain.pool import PoolSpec
 from steelyard.sim.compiled import layout
-from steelyard.sim.compiled.calendar import CHUNK
+from steelyard.sim.compiled.calendar import CHUNK, chunks_to_bring
 from steelyard.sim.compiled.layout import World
 from steelyard.sim.compiled.placing import POLICIES
 from steelyard.sim.compiled.tables import (
@@ -153,8 +153,9 @@ def grown(world: World) -> World:
         world = _more_tasks(world, stride)
     if clock["free_attempts"] < stride:
         world = _more_attempts(world, max(_FIRST_TASKS, stride, len(world.attempts)))
-    if clock["free_chunks"] < 2 * stride + 2:
-        world = _more_chunks(world, max(_FIRST_TASKS, 4 * stride, len(world.chunk_next)))
+    chunks = chunks_to_bring(world) + 2 * stride + 2
+    if clock["free_chunks"] < chunks:
+        world = _more_chunks(world, max(_FIRST_TASKS, 2 * chunks, len(world.chunk_next)))
     near = int(clock["near_n"] + clock["far_n"] + world.bucket_n.max()) + 4 * stride + 4
     if near > len(world.near):
         world = world._replace(near=_longer(world.near, near))
