@@ -222,14 +222,13 @@ def test_every_retry_gets_as_much_time_and_money_as_there_was_at_first() -> None
     submitted = TaskSubmitted(t_s=0.0, task_id="t", agent="a", deadline_s=10.0, budget_usd=2.0)
     failed = TaskFinished(t_s=1.0, task_id="t", status="failed")
     events: list[Event] = [submitted, failed]
-    for limits, now_s in (
-        (FREE, 100.0),
-        (TaskLimits(deadline_after_s=50.0, budget_usd=9.0), 200.0),
-        (FREE, 300.0),
-    ):
-        event = retried("t", Journal.of(events), limits, now_s)
-        events += [event, failed]
-    assert (event.deadline_s, event.budget_usd) == (310.0, 2.0)
+    wanted = (FREE, TaskLimits(deadline_after_s=50.0, budget_usd=9.0), FREE)
+    told = [retried("t", Journal.of(events), wanted[0], 100.0)]
+    for limits, now_s in zip(wanted[1:], (200.0, 300.0), strict=True):
+        events += [told[-1], failed]
+        told.append(retried("t", Journal.of(events), limits, now_s))
+    expected = [(110.0, 2.0), (250.0, 9.0), (310.0, 2.0)]
+    assert [(one.deadline_s, one.budget_usd) for one in told] == expected
     anew = submitted_anew("t2", Journal.of(events), FREE, 400.0)
     assert (anew.deadline_s, anew.budget_usd) == (410.0, 2.0)
 
