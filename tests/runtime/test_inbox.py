@@ -2,7 +2,8 @@
 
 import asyncio
 
-from steelyard.domain.events import SignalSent
+from steelyard.domain.events import SignalSent, StepRecorded
+from steelyard.errors import SignalTimeoutError
 from steelyard.runtime.inbox import Inbox
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.waits import Wait
@@ -30,6 +31,25 @@ async def test_values_are_taken_in_the_order_in_which_they_were_asked_for() -> N
     inbox.update(_journal(1, 2))
     inbox.update(_journal(1, 2, 3))
     assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == [1, 2, 3]
+
+
+async def test_a_recorded_wait_that_ran_out_of_patience_has_taken_no_value() -> None:
+    def waited(step_id: int, error_code: str) -> StepRecorded:
+        return StepRecorded(
+            t_s=0.0,
+            task_id="t",
+            step_id=step_id,
+            path=str(step_id),
+            kind="signal",
+            name="go",
+            fingerprint="",
+            error_code=error_code,
+        )
+
+    journal = _journal(1, 2)
+    for event in (waited(0, SignalTimeoutError.code), waited(1, "")):
+        journal.apply(event)
+    assert await asyncio.wait_for(Inbox(journal).take("go", Wait()), 10) == 2
 
 
 async def test_a_wait_knows_of_the_signals_that_were_not_for_it() -> None:

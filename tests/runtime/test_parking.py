@@ -1,6 +1,7 @@
 """A task that only waits is parked in the store, and any worker goes on with it."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,40 @@ async def test_an_agent_that_swallows_its_cancellation_is_parked_all_the_same(
     with SqliteEventLog(path) as store:
         async with start_worker(store, stubborn) as worker:
             await worker.submit(stubborn, "t", FREE, {})
+            await _until(lambda: _state(store, "t") == "waiting")
+            store.append(SignalSent(t_s=0.0, task_id="t", name="go", value=5))
+            ended = await asyncio.wait_for(worker.result("t"), 10)
+    assert ended.result == 5
+
+
+async def test_a_parked_child_of_an_agent_that_only_its_parent_knows_goes_on(
+    path: Path, start_worker: StartWorker
+) -> None:
+    @task(name="parent")
+    async def parent(ctx: TaskContext) -> str:
+        return await ctx.child(sleeper, FREE, 0.5)
+
+    with SqliteEventLog(path) as store:
+        async with start_worker(store, parent, settings=ONE_SLOT) as worker:
+            await worker.submit(parent, "t", FREE, {})
+            ended = await asyncio.wait_for(worker.result("t"), 10)
+    assert ended.result == "awake"
+    resumed = {one.task_id for one in read_events(path) if isinstance(one, TaskResumed)}
+    assert resumed == {"t", "t.0"}
+
+
+async def test_a_signal_that_came_too_late_for_one_wait_is_there_for_the_next(
+    path: Path, start_worker: StartWorker
+) -> None:
+    @task(name="asks_twice")
+    async def asks_twice(ctx: TaskContext) -> Any:
+        with contextlib.suppress(SignalTimeoutError):
+            await ctx.signal("go", timeout_s=0.01)
+        return await ctx.signal("go")
+
+    with SqliteEventLog(path) as store:
+        async with start_worker(store, asks_twice, settings=ONE_SLOT) as worker:
+            await worker.submit(asks_twice, "t", FREE, {})
             await _until(lambda: _state(store, "t") == "waiting")
             store.append(SignalSent(t_s=0.0, task_id="t", name="go", value=5))
             ended = await asyncio.wait_for(worker.result("t"), 10)

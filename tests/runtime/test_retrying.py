@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from tests.runtime.conftest import StartWorker
 
-from steelyard.domain.events import StepRecorded, TaskFinished, TaskSubmitted
+from steelyard.domain.events import Event, StepRecorded, TaskFinished, TaskSubmitted
 from steelyard.errors import ConfigError, SteelyardError
 from steelyard.ledger.ledger import Ledger
 from steelyard.runtime.context import TaskContext
 from steelyard.runtime.definitions import AgentTask, task
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
-from steelyard.runtime.retrying import retried
+from steelyard.runtime.retrying import retried, submitted_anew
 from steelyard.runtime.worker import Worker
 from steelyard.store.event_store import EventStore
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
@@ -216,6 +216,21 @@ def test_what_has_succeeded_or_has_not_ended_is_not_retried() -> None:
     failed = TaskFinished(t_s=1.0, task_id="t", status="failed")
     event = retried("t", Journal.of([submitted, failed]), FREE, 100.0)
     assert (event.deadline_s, event.budget_usd) == (110.0, 2.0)
+
+
+def test_every_retry_gets_as_much_time_and_money_as_there_was_at_first() -> None:
+    submitted = TaskSubmitted(t_s=0.0, task_id="t", agent="a", deadline_s=10.0, budget_usd=2.0)
+    failed = TaskFinished(t_s=1.0, task_id="t", status="failed")
+    events: list[Event] = [submitted, failed]
+    wanted = (FREE, TaskLimits(deadline_after_s=50.0, budget_usd=9.0), FREE)
+    told = [retried("t", Journal.of(events), wanted[0], 100.0)]
+    for limits, now_s in zip(wanted[1:], (200.0, 300.0), strict=True):
+        events += [told[-1], failed]
+        told.append(retried("t", Journal.of(events), limits, now_s))
+    expected = [(110.0, 2.0), (250.0, 9.0), (310.0, 2.0)]
+    assert [(one.deadline_s, one.budget_usd) for one in told] == expected
+    anew = submitted_anew("t2", Journal.of(events), FREE, 400.0)
+    assert (anew.deadline_s, anew.budget_usd) == (410.0, 2.0)
 
 
 async def test_a_second_retry_goes_on_from_the_second_failure(

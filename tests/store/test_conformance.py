@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from steelyard.domain.events import (
     TaskSubmitted,
 )
 from steelyard.domain.pool import PoolLimit
-from steelyard.errors import StoreError
+from steelyard.errors import ConfigError, StoreError
 from steelyard.store.event_store import EventStore, read_store
+from steelyard.store.group_writer import GroupWriter
 from steelyard.store.open_store import open_store
+from steelyard.store.sqlite_backend import SqliteBackend
 from steelyard.store.sqlite_log import SqliteEventLog
 from steelyard.store.tasks import Claim, Lease, Parking, Submission
 
@@ -49,6 +52,41 @@ def _claim(
 
 def _marker(task_id: str, t_s: float = 3.0) -> TaskPreempted:
     return TaskPreempted(t_s=t_s, task_id=task_id, cause="deadline")
+
+
+_REFUSED: tuple[Callable[[EventStore], object], ...] = (
+    lambda store: _submit(store, "a\0b"),
+    lambda store: store.tasks(task_id="a\udc80"),
+    lambda store: _submit(store, "t", agent="a\0b"),
+    lambda store: store.task_with_key("a\0b"),
+    lambda store: _submit(store, "t", priority=2**31),
+    lambda store: store.tasks(task_id="a\0b"),
+    lambda store: store.journal("a\0b"),
+    lambda store: store.cost_usd("a\0b"),
+    lambda store: store.cancel("a\0b", 1.0),
+    lambda store: store.append(_marker("a\0b")),
+)
+
+
+def test_what_no_database_can_hold_is_refused_and_the_log_goes_on(open_one: Open) -> None:
+    with open_one() as store:
+        for ask in _REFUSED:
+            with pytest.raises(ConfigError, match=r"does not fit|cannot be stored"):
+                ask(store)
+        _submit(store, "t", priority=2**31 - 1)
+        assert [one.task_id for one in store.tasks().result()] == ["t"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_ever_for_a_log_whose_thread_broke_off(tmp_path: Path) -> None:
+    writer = GroupWriter(SqliteBackend(tmp_path / "log.db"))
+    broken = writer.call(lambda _: 1 // 0)
+    with pytest.raises(StoreError, match="broke off: ZeroDivisionError"):
+        broken.result(10)
+    with pytest.raises(StoreError, match="broke off"):
+        writer.durable().result(10)
+    with pytest.raises(StoreError, match="broke off"):
+        writer.close()
 
 
 def test_a_task_is_taken_once_with_its_journal(open_one: Open) -> None:

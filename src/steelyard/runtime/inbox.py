@@ -20,7 +20,8 @@ class Inbox:
         self._lines: dict[str, list[object]] = {}
         self._changed = asyncio.Event()
         for step in journal.steps.values():
-            if step.kind == "signal" and step.done:
+            # One that ran out of patience has taken none.
+            if step.kind == "signal" and step.done and not step.error_code:
                 self._taken[step.name] = self._taken.get(step.name, 0) + 1
         self.update(journal)
 

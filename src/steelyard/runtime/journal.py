@@ -189,10 +189,6 @@ class Journal:
         self.retries.append(event.cause)
         self.finished = self.preempted = None
         self.cancel_requested = False
-        if self.submitted is not None:
-            self.submitted = msgspec.structs.replace(
-                self.submitted, deadline_s=event.deadline_s, budget_usd=event.budget_usd
-            )
         self.steps = {path: one for path, one in self.steps.items() if not path.startswith(WRAP_UP)}
         last: dict[str, int] = {}
         for path in self.steps:

@@ -196,11 +196,12 @@ class Worker:
             running.stop("leave")
 
     async def _take_tasks(self) -> None:
-        limits = {name: agent.limit for name, agent in self._agents.items()}
         loop = asyncio.get_running_loop()
         woke_s = -math.inf
-        limited = any(one.max_running is not None or one.starts for one in limits.values())
         while True:
+            # Asked anew each time: children may bring agents that were not known at the start.
+            limits = {name: agent.limit for name, agent in self._agents.items()}
+            limited = any(one.max_running is not None or one.starts for one in limits.values())
             free = self._free()
             self._wake.clear()
             leases: list[Lease] = []
@@ -386,10 +387,11 @@ class Worker:
 
     async def run_child(self, agent: AnyAgent, event: TaskSubmitted, waits: Waits) -> TaskFinished:
         """Submit a task of a task, run it here when it is new, and wait for its end."""
+        # Known from here on, or nobody would take the child again once it was parked or lost.
+        self._agents.setdefault(agent.name, agent)
         submission = Submission(event=event, worker=self.name, lease_s=self._settings.lease_s)
         lease = await asyncio.wrap_future(self._store.submit(submission))
         if lease is not None and event.task_id not in self._fences:
-            self._agents.setdefault(agent.name, agent)
             self._spawn(lease, is_child=True)
 
         def told(state: TaskState) -> None:

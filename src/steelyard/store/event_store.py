@@ -1,6 +1,7 @@
 """Event log and task store in one: what every backend's database is asked, in one place."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -17,7 +18,7 @@ from steelyard.domain.events import (
     TaskSubmitted,
 )
 from steelyard.domain.pool import PoolLimit
-from steelyard.errors import SchemaMismatchError, StoreError
+from steelyard.errors import ConfigError, SchemaMismatchError, StoreError
 from steelyard.store import place_sql, task_sql, waiting_sql
 from steelyard.store.backend import Backend, EventRow, TaskToAdd
 from steelyard.store.event_log import task_of
@@ -28,6 +29,11 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 _PAGE = 10_000
+# Of 32 bits in PostgreSQL.
+_MAX_PRIORITY = 2**31 - 1
+# No text of PostgreSQL holds the first, no UTF-8 the others. A statement that fails takes the whole
+# log down with it, so these stay outside.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 _TAGS = {kind: str(kind.__struct_config__.tag) for kind in get_args(Event)}
 _encoder = msgspec.json.Encoder()
@@ -41,6 +47,9 @@ class EventStore:
     disk: whoever acknowledges work waits for it first. Everything about a task that must agree
     with its events (its lease, its state) changes in the transaction of those events.
 
+    Ids, keys and names of agents with NUL or half a surrogate pair in them are refused with
+    ConfigError, whatever the backend.
+
     Args:
         backend: The database; this object's alone from now on.
     """
@@ -53,6 +62,7 @@ class EventStore:
         """Take one more event; see `EventLog`.
 
         Raises:
+            ConfigError: The task's id cannot be stored.
             StoreError: An earlier commit failed, or the log is closed.
         """
         self._writer.write(event_row(event, fence))
@@ -71,6 +81,7 @@ class EventStore:
 
     def journal(self, task_id: str) -> "Future[tuple[Event, ...]]":
         """Which events has a task, in order?"""
+        _check_text("task id", task_id)
         return self._decoded(lambda backend: task_sql.bodies(backend, task_id))
 
     # ------------------------------------------------------------------ tasks
@@ -83,8 +94,18 @@ class EventStore:
 
         Returns:
             A lease when the submission's worker got one; None otherwise.
+
+        Raises:
+            ConfigError: Its id, key, agent or priority cannot be stored.
         """
         event = submission.event
+        for what, text in (("agent", event.agent), ("key", submission.key)):
+            _check_text(what, text)
+        if abs(submission.priority) > _MAX_PRIORITY:
+            raise ConfigError(
+                f"priority {submission.priority} of task {event.task_id} does not fit; "
+                f"it must be within +-{_MAX_PRIORITY}"
+            )
         task = TaskToAdd(
             task_id=event.task_id,
             agent=event.agent,
@@ -101,6 +122,7 @@ class EventStore:
 
     def task_with_key(self, key: str) -> "Future[str | None]":
         """Which task was submitted with this key? None when none was."""
+        _check_text("key", key)
         return self._writer.read(lambda backend: task_sql.task_with_key(backend, key))
 
     def claim(self, claim: Claim) -> "Future[list[Lease]]":
@@ -160,10 +182,12 @@ class EventStore:
         Returns:
             Whether there was an open task to be ended.
         """
+        _check_text("task id", task_id)
         return self._writer.call(lambda backend: task_sql.cancel(backend, task_id, t_s))
 
     def cost_usd(self, task_id: str) -> "Future[float]":
         """What have the attempts of a task and of its children cost, in USD?"""
+        _check_text("task id", task_id)
         found = self._writer.call(lambda backend: task_sql.family_attempts(backend, task_id))
         return _mapped(found, _cost_usd)
 
@@ -177,6 +201,7 @@ class EventStore:
             limit: At most so many.
             task_id: Only this one; empty for all.
         """
+        _check_text("task id", task_id)
         return self._writer.read(
             lambda backend: task_sql.tasks(backend, state=state, limit=limit, task_id=task_id)
         )
@@ -241,11 +266,17 @@ def read_store(store: EventStore) -> Iterator[Event]:
 
 
 def event_row(event: Event, fence: int | None) -> EventRow:
-    """An event as it is stored."""
+    """An event as it is stored.
+
+    Raises:
+        ConfigError: The task's id cannot be stored.
+    """
+    task_id = task_of(event)
+    _check_text("task id", task_id or "")
     return EventRow(
         event.t_s,
         _TAGS[type(event)],
-        task_of(event),
+        task_id,
         _encoder.encode(event),
         fence,
         event.status if isinstance(event, TaskFinished) else None,
@@ -270,6 +301,15 @@ def iter_events(bodies: Iterator[bytes]) -> Iterator[Event]:
         raise SchemaMismatchError(
             f"the log holds an event that this version cannot read: {error}"
         ) from error
+
+
+def _check_text(what: str, text: str) -> None:
+    """Refuse what a database cannot hold, before it is in a group with other people's events."""
+    if _UNSTORABLE.search(text):
+        raise ConfigError(
+            f"{what} {text[:128]!a} cannot be stored: it holds NUL or half a surrogate pair; "
+            "leave them out"
+        )
 
 
 def _cost_usd(bodies: list[bytes]) -> float:

@@ -208,6 +208,11 @@ class GroupWriter:
         except StoreError as error:
             self._fail(error, queue, waiters)
             return False
+        except BaseException as error:
+            # A bug of ours; without this, everybody would wait for a thread that is no more.
+            told = f"event log {self._backend.where} broke off: {type(error).__name__}: {error}"
+            self._fail(StoreError(f"{told}; start again, and report this"), queue, waiters)
+            raise
         return True
 
     def _urgent(self) -> bool:

@@ -231,12 +231,15 @@ def retry(backend: Backend, row: EventRow) -> bool:
 
 def tasks(backend: Backend, *, state: str, limit: int, task_id: str) -> list[TaskRow]:
     """List tasks, the newest first."""
+    wanted = {"told = ?": state, "task_id = ?": task_id}
+    # Only conditions that are asked for: with "or none is", one task is not found by its index.
+    asked = {condition: value for condition, value in wanted.items() if value}
     rows = backend.execute(
-        "SELECT * FROM (SELECT task_id, agent, CASE WHEN state <> 'open' THEN state"  # noqa: S608 - a constant
+        "SELECT * FROM (SELECT task_id, agent, CASE WHEN state <> 'open' THEN state"  # noqa: S608 - constants
         f" WHEN lease_until_s > {backend.now_sql} THEN 'running' ELSE 'queued' END AS told,"
         " priority, submitted_s, worker, fence, parent, number FROM tasks) AS shown"
-        " WHERE (? = '' OR told = ?) AND (? = '' OR task_id = ?) ORDER BY number DESC LIMIT ?",
-        (state, state, task_id, task_id, limit),
+        f" WHERE {' AND '.join(['1 = 1', *asked])} ORDER BY number DESC LIMIT ?",
+        (*asked.values(), limit),
     )
     return [
         TaskRow(

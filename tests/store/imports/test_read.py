@@ -169,11 +169,26 @@ def test_a_plain_table_is_read_with_a_mapping(tmp_path: Path) -> None:
     assert read.report.missing["model"] == 3
 
 
+def test_steps_that_begin_while_others_run_begin_when_they_did(tmp_path: Path) -> None:
+    rows = ((0.0, 10.0), (4.0, 5.0), (10.0, 100.0), (50.0, 60.0), (100.0, 101.0))
+    text = "task_id,start_s,end_s\n" + "".join(f"t,{start},{end}\n" for start, end in rows)
+    read = import_workload(_write(tmp_path / "t.csv", text), form="csv")
+    ends_s: dict[int, float] = {}
+    begun_s: list[float] = []
+    for step in read.workload.tasks[0].steps:
+        start_s = max((ends_s[parent] for parent in step.parents), default=0.0)
+        ends_s[step.step_id] = start_s + (step.recorded_s or 0.0)
+        if step.kind == "llm":
+            begun_s.append(start_s)
+    assert begun_s == [start for start, _ in rows]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("t,in_tok\n0,1\n1,many\n", r"row 2, column in_tok is 'many'; it must be a whole number"),
         ("t,in_tok\nsoon,1\n", r"row 1, column t is 'soon', which is no time; write RFC 3339"),
+        ("t,in_tok\nnan,1\n", r"row 1, column t is 'nan', which is no time; write RFC 3339"),
         ("t,tokens\n0,1\n", r"has no column 'in_tok' for prompt_tokens; it has t, tokens"),
     ],
 )

@@ -30,8 +30,10 @@ def assemble(path: Path, form: str, seen: list[SeenStep], skipped: Counter[str])
     """Which tasks do these steps make up?
 
     Steps of a task are put in order of their beginnings. A step waits for the steps that had ended
-    before it began and that no other such step waited for; the time between is a gap of its own
-    (kind `human`), because no log says what the agent did in it.
+    before it began and that no other such step waited for. Where others waited for all of those
+    (it began while they ran), it waits for the one that had ended last, or for the task's
+    beginning. The time between is a gap of its own (kind `human`), because no log says what the
+    agent did in it.
 
     Args:
         path: The file, for names and messages.
@@ -84,12 +86,16 @@ def _task(
     steps: list[WorkloadStep] = []
     # (number of the step that stands for it, its end); what nobody has waited for yet
     open_ends: list[tuple[int, float]] = []
+    ended_last: list[tuple[int, float]] = []
     last: dict[str, SeenStep] = {}
     for step, end_s in zip(ordered, ends_s, strict=True):
         done = [one for one in open_ends if one[1] <= step.start_s + _SHORTEST_GAP_S]
         open_ends = [one for one in open_ends if one not in done]
-        parents = tuple(number for number, _ in done)
-        gap_s = step.start_s - max((end for _, end in done), default=step.start_s)
+        if done:
+            ended_last = [max(done, key=lambda one: one[1])]
+        waited_for = done or ended_last
+        parents = tuple(number for number, _ in waited_for)
+        gap_s = step.start_s - max((end for _, end in waited_for), default=ordered[0].start_s)
         if gap_s > _SHORTEST_GAP_S:
             steps.append(_gap(len(steps), parents, gap_s))
             parents = (len(steps) - 1,)
@@ -203,7 +209,8 @@ def seconds_of(path: Path, where: str, value: object) -> float:
         return float(value)
     text = str(value).strip()
     try:
-        return float(text)
+        if math.isfinite(number := float(text)):
+            return number
     except ValueError:
         pass
     try:
