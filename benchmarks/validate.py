@@ -7,7 +7,8 @@ log. Pools are those of `--config`, or else an embedded engine and tools on this
 pool without a figures file is profiled by `steelyard measure` first, so the curves come from
 other prompts than those they are tested on. Tasks arrive as a Poisson process at shares of what
 the fleet can serve, by the cost function. Then the simulator gets the recorded arrivals with each
-step's tokens and CPU seconds, the same pools and policy, and nothing of the measured times.
+step's tokens, CPU seconds and the time a tool waited beside them, the same pools and policy, and no
+measured time of a model.
 
 Printed per load, live and simulated: task latency (mean, p50, p95), step latency by kind, cost per
 task, goodput; errors are relative to live. The distance is Wasserstein's of the task latencies,

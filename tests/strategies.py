@@ -27,6 +27,10 @@ from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 # Whatever text a user may write; lone surrogates are no Unicode text.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+# A database cannot hold NUL in text; stores refuse it in the id of a task.
+task_ids = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
+)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(min_value=0.0, max_value=1e12)
 counts = st.integers(min_value=0, max_value=2**53)
@@ -92,7 +96,7 @@ def llm_calls(draw: st.DrawFn) -> LlmCall:
 tool_calls = st.builds(ToolCall, tool=names, memory_bytes=counts)
 steps = st.builds(
     Step,
-    task_id=names,
+    task_id=task_ids,
     step_id=counts,
     agent=names,
     name=names,
@@ -147,18 +151,18 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(
         TaskSubmitted,
         t_s=numbers,
-        task_id=names,
+        task_id=task_ids,
         agent=texts,
         deadline_s=optional_numbers,
         budget_usd=st.none() | amounts,
     ),
     st.builds(StepPlaced, t_s=numbers, step=steps, decision=decisions),
     st.builds(StepRefused, t_s=numbers, step=steps, refusal=refusals),
-    st.builds(AttemptStarted, t_s=numbers, task_id=names, step_id=counts, attempt=counts),
+    st.builds(AttemptStarted, t_s=numbers, task_id=task_ids, step_id=counts, attempt=counts),
     st.builds(
         AttemptFinished,
         t_s=numbers,
-        task_id=names,
+        task_id=task_ids,
         step_id=counts,
         attempt=counts,
         usage=usages,
@@ -170,7 +174,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(
         TaskFinished,
         t_s=numbers,
-        task_id=names,
+        task_id=task_ids,
         error_code=texts,
         error=texts,
         result=json_values,

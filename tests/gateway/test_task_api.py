@@ -84,6 +84,8 @@ async def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         async with http.get("/api/tasks/nix") as answer:
             assert answer.status == 404
             assert "nix" in (await answer.json())["error"]["message"]
+        async with http.get("/api/tasks/%00") as answer:
+            assert answer.status == 404
         async with http.post("/api/tasks", json={"agent": "asks", "inputs": {}}) as answer:
             assert answer.status == 400
             assert "inputs" in (await answer.json())["error"]["message"]

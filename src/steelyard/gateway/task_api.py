@@ -180,7 +180,10 @@ class TaskApi:
         return parse_request(parse_json(bytes(body), self._limits.json_depth), kind)
 
     async def _row(self, task_id: str) -> TaskRow:
-        rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
+        rows: list[TaskRow] = []
+        # The command line takes other ids; what no store can hold is in none.
+        if task_id.isprintable():
+            rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
         if not rows:
             raise TaskNotFoundError(f"task {task_id[:128]!r} does not exist; GET /api/tasks lists")
         return rows[0]

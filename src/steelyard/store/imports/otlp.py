@@ -15,7 +15,7 @@ from pathlib import Path
 from steelyard.errors import WorkloadError
 from steelyard.store.imports.assemble import assemble, count_of
 from steelyard.store.imports.record import Imported, SeenStep
-from steelyard.store.imports.records import Record, field, records_of
+from steelyard.store.imports.records import Record, field, nested, objects_of, records_of
 
 FORM = "otlp"
 
@@ -55,24 +55,19 @@ def read(path: Path) -> Imported:
 
 
 def _spans(path: Path) -> Iterator[tuple[Record, Record]]:
-    for _, request in records_of(path):
-        for group in _list(request, "resourceSpans"):
-            held: Record = group.get("resource") or {}
-            resource = _attributes(_list(held, "attributes"))
-            for scope in _list(group, "scopeSpans"):
-                for span in _list(scope, "spans"):
+    for row, request in records_of(path):
+        where = f"record {row},"
+        for group in objects_of(path, where, request, "resourceSpans"):
+            resource = _attributes(path, where, nested(group, "resource"))
+            for scope in objects_of(path, where, group, "scopeSpans"):
+                for span in objects_of(path, where, scope, "spans"):
                     yield span, resource
 
 
-def _list(record: Record, name: str) -> list[Record]:
-    held: list[Record] = record.get(name) or []
-    return held
-
-
-def _attributes(pairs: list[Record]) -> Record:
+def _attributes(path: Path, where: str, holder: Record) -> Record:
     found: Record = {}
-    for pair in pairs:
-        value: Record = pair.get("value") or {}
+    for pair in objects_of(path, where, holder, "attributes"):
+        value = nested(pair, "value")
         for kind in ("stringValue", "intValue", "doubleValue", "boolValue"):
             if kind in value:
                 found[str(pair.get("key"))] = value[kind]
@@ -80,7 +75,7 @@ def _attributes(pairs: list[Record]) -> Record:
 
 
 def _step(path: Path, row: int, span: Record, resource: Record) -> SeenStep | None:
-    told = _attributes(_list(span, "attributes"))
+    told = _attributes(path, f"span {row},", span)
     operation = str(told.get("gen_ai.operation.name", ""))
     tool = str(field(told, "gen_ai.tool.name") or "")
     has_tokens = "gen_ai.usage.input_tokens" in told or "gen_ai.usage.prompt_tokens" in told

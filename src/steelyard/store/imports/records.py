@@ -12,6 +12,7 @@ from steelyard.errors import WorkloadError
 Record = dict[str, Any]
 
 _BATCH_ROWS = 50_000
+_MAX_SHOWN_CHARS = 60
 
 
 def records_of(path: Path) -> Iterator[tuple[int, Record]]:
@@ -105,3 +106,37 @@ def nested(record: Record, name: str) -> Record:
             return {}
     nothing: Record = {}
     return msgspec.convert(value, Record) if isinstance(value, dict) else nothing
+
+
+def list_of(path: Path, where: str, record: Record, name: str) -> list[Any]:
+    """A field that holds a list; empty if it is missing.
+
+    Args:
+        path: The file, for the message.
+        where: Which record, for the message.
+        record: Holds the field.
+        name: The field.
+
+    Raises:
+        WorkloadError: It is something else.
+    """
+    held: Any = record.get(name)
+    if held is None:
+        return []
+    if not isinstance(held, list):
+        raise WorkloadError(f"{path}: {where} {name} is {_short(held)}; it must be a list")
+    return msgspec.convert(held, list[Any])
+
+
+def objects_of(path: Path, where: str, record: Record, name: str) -> list[Record]:
+    """A field that holds a list of objects; as `list_of`."""
+    held = list_of(path, where, record, name)
+    for one in held:
+        if not isinstance(one, dict):
+            raise WorkloadError(f"{path}: {where} {name} holds {_short(one)}; all must be objects")
+    return held
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}..."

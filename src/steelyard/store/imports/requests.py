@@ -12,14 +12,15 @@ Sources, read 2026-11-23:
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from steelyard.errors import WorkloadError
 from steelyard.store.imports.assemble import assemble, count_of, seconds_of
 from steelyard.store.imports.record import Imported, SeenStep
-from steelyard.store.imports.records import Record, field, records_of
+from steelyard.store.imports.records import Record, field, list_of, records_of
 
 FORM = "requests"
+
+_RATE = "request_throughput"
 
 _TIMES = ("TIMESTAMP", "Timestamp", "timestamp", "arrival_s", "arrival_time", "time")
 _PROMPTS = (
@@ -66,7 +67,7 @@ def read(path: Path) -> Imported:
     """
     seen: list[SeenStep] = []
     skipped: Counter[str] = Counter()
-    known: set[int] = set()
+    known: set[int | str] = set()
     for row, record in records_of(path):
         if "input_lens" in record:
             seen.extend(_benchmark(path, row, record, skipped))
@@ -79,15 +80,17 @@ def read(path: Path) -> Imported:
     return assemble(path, FORM, seen, skipped)
 
 
-def _step(path: Path, row: int, record: Record, known: set[int]) -> SeenStep:
+def _step(path: Path, row: int, record: Record, known: set[int | str]) -> SeenStep:
     time = next((name for name in _TIMES if name in record), _TIMES[0])
     prompt = next((name for name in _PROMPTS if name in record), _PROMPTS[0])
     output = next((name for name in _OUTPUTS if name in record), _OUTPUTS[0])
     start_s = seconds_of(path, f"row {row}, column {time}", record.get(time))
     prompt_tokens = count_of(path, f"row {row}, column {prompt}", record.get(prompt))
     shared: int | None = 0
-    hashes: list[int] | None = record.get("hash_ids")
-    if hashes is not None:
+    if record.get("hash_ids") is not None:
+        hashes = list_of(path, f"row {row},", record, "hash_ids")
+        if not all(isinstance(one, int | str) for one in hashes):
+            raise WorkloadError(f"{path}: row {row}, hash_ids must hold numbers or texts alone")
         # Mooncake's times are milliseconds; its hashes name blocks of 512 tokens, in a chain.
         start_s /= _MILLI
         held = next((at for at, one in enumerate(hashes) if one not in known), len(hashes))
@@ -110,22 +113,23 @@ def _step(path: Path, row: int, record: Record, known: set[int]) -> SeenStep:
 
 def _benchmark(path: Path, row: int, result: Record, skipped: Counter[str]) -> list[SeenStep]:
     """The requests of one result of `vllm bench serve --save-detailed`."""
-    prompts: list[Any] = result["input_lens"]
-    outputs: list[Any] = result["output_lens"]
+    where = f"record {row},"
+    prompts = list_of(path, where, result, "input_lens")
+    outputs = list_of(path, where, result, "output_lens")
     if len(prompts) != len(outputs):
         raise WorkloadError(
             f"{path}: record {row} has {len(prompts)} input_lens and {len(outputs)} output_lens; "
             "both must be as long"
         )
-    errors: list[Any] = result.get("errors") or []
-    ttfts: list[Any] = result.get("ttfts") or []
-    itls: list[Any] = result.get("itls") or []
-    starts: list[Any] = result.get("start_times") or []
-    rate = result.get("request_throughput")
-    if not starts and not rate:
+    errors = list_of(path, where, result, "errors")
+    ttfts = list_of(path, where, result, "ttfts")
+    itls = list_of(path, where, result, "itls")
+    starts = list_of(path, where, result, "start_times")
+    rate_per_s = seconds_of(path, f"{where} request_throughput", field(result, _RATE) or 0.0)
+    if len(starts) < len(prompts) and not rate_per_s > 0.0:
         raise WorkloadError(
-            f"{path}: record {row} has neither start_times nor request_throughput, so no arrivals; "
-            "run `vllm bench serve --save-detailed`"
+            f"{path}: record {row} has neither all start_times nor request_throughput, so no "
+            "arrivals; run `vllm bench serve --save-detailed`"
         )
     seen: list[SeenStep] = []
     for at, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
@@ -133,10 +137,15 @@ def _benchmark(path: Path, row: int, result: Record, skipped: Counter[str]) -> l
             skipped["failed request"] += 1
             continue
         where = f"record {row}, request {at + 1},"
-        start_s = float(starts[at]) if at < len(starts) else at / float(rate or 1.0)
+        if at < len(starts):
+            start_s = seconds_of(path, f"{where} start_times", starts[at])
+        else:
+            start_s = at / rate_per_s
         took_s = None
         if at < len(ttfts) and at < len(itls):
-            took_s = float(ttfts[at]) + sum(float(one) for one in itls[at])
+            gaps = list_of(path, where, {"itls": itls[at]}, "itls")
+            took_s = seconds_of(path, f"{where} ttfts", ttfts[at])
+            took_s += sum(seconds_of(path, f"{where} itls", one) for one in gaps)
         seen.append(
             SeenStep(
                 row=row * 1_000_000 + at,
