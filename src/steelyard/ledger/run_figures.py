@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from steelyard.domain.pool import PoolSpec
-from steelyard.domain.units import SECONDS_PER_HOUR, rental_usd
+from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.ledger.ledger import AttemptRecord, Ledger
 from steelyard.perf.predict import FloatArray
 
@@ -61,12 +61,13 @@ class PoolFigures(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         pool: Its name.
         hardware: `gpu`, `arm`, `x86` or `vendor`.
-        replicas: How many.
+        replicas: How many there can be at once.
+        rented_replicas: How many were rented, in the mean over the span.
         attempts: Attempts that ended there.
         used_usd: Cost of what was used.
-        paid_usd: Rent, idle time included, or the vendor's charge.
+        paid_usd: Rent of what was rented, idle time included, or the vendor's charge.
         utilisation_frac: Used over paid for; 0 for a pool without rent.
-        busy_frac: Share of the time for which a replica had anything to do.
+        busy_frac: Share of the rented time for which a replica had anything to do.
         cached_frac: Share of the prompt tokens read from its caches; None without prompts.
         gpu_hours: GPUs times hours rented.
         energy_kwh: Estimate from idle and full power, by `busy_frac`; None without a source.
@@ -75,6 +76,7 @@ class PoolFigures(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     hardware: str
     replicas: int
+    rented_replicas: float
     attempts: int
     used_usd: float
     paid_usd: float
@@ -209,10 +211,11 @@ def _percentiles(values_s: list[float]) -> Percentiles:
 def _pool(ledger: Ledger, spec: PoolSpec, facts: ReplicaFacts) -> PoolFigures:
     mine = [one for one in ledger.attempts if one.decision.pool == spec.name]
     used_usd = math.fsum(one.cost_usd for one in mine)
-    hours = spec.replicas * ledger.span_s / SECONDS_PER_HOUR
-    rent_usd = rental_usd(spec.usd_per_hour * spec.replicas, ledger.span_s)
+    rent, span = ledger.rents[spec.name], (ledger.first_s, ledger.last_s)
+    rented_s, rent_usd = rent.replica_s(*span), rent.usd(*span)
+    hours = rented_s / SECONDS_PER_HOUR
     paid_usd = used_usd if spec.token_price is not None else rent_usd
-    busy_frac = _busy_s(mine) / (spec.replicas * ledger.span_s) if hours > 0.0 else 0.0
+    busy_frac = _busy_s(mine) / rented_s if rented_s > 0.0 else 0.0
     prompt = sum(one.usage.input_tokens for one in mine)
     energy_kwh = None
     if facts.watts_idle is not None and facts.watts_max is not None:
@@ -222,6 +225,7 @@ def _pool(ledger: Ledger, spec: PoolSpec, facts: ReplicaFacts) -> PoolFigures:
         pool=spec.name,
         hardware=spec.hardware,
         replicas=spec.replicas,
+        rented_replicas=rented_s / ledger.span_s if ledger.span_s > 0.0 else 0.0,
         attempts=len(mine),
         used_usd=used_usd,
         paid_usd=paid_usd,
