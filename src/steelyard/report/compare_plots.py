@@ -56,9 +56,13 @@ def over_time_plot(run: RunFigures, outages: tuple[tuple[float, float], ...] = (
         plots[5].set_ylabel("tasks ended")
         plots[5].set_xlabel("time since the first task arrived, s")
         plots[5].set_xlim(0.0, told.bucket_s * len(told.waiting))
-        for at in (0, 3, 4, 5):
-            if plots[at].get_legend_handles_labels()[0]:
-                plots[at].legend(loc="upper right")
+        # Beside the axes, for they would hide lines inside.
+        drawn.figure.legend(
+            *plots[0].get_legend_handles_labels(), loc="outside upper left", ncols=3
+        )
+        for plot in plots[3:]:
+            if plot.get_legend_handles_labels()[0]:
+                plot.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7.5)
     return drawn.svg
 
 
@@ -83,8 +87,15 @@ def _money(plot: Axes, told: TimeFigures, middles_s: FloatArray) -> None:
 def _latency(plot: Axes, told: TimeFigures, middles_s: FloatArray) -> None:
     for at, step in enumerate(told.steps[:_MAX_STEPS]):
         p95_s = [np.nan if one is None else one.p95_s for one in step.e2e]
-        label = f"{name(step.step, 24)} of {name(step.agent, 20)}"
-        plot.plot(middles_s, p95_s, "o-", markersize=2.5, color=hue(at), linewidth=1.0, label=label)
+        plot.plot(
+            middles_s,
+            p95_s,
+            "o-",
+            markersize=2.5,
+            color=hue(at),
+            linewidth=1.0,
+            label=f"{name(step.step, 18)}\n({name(step.agent, 18)})",
+        )
     plot.set_ylabel("latency p95, s")
     plot.set_ylim(bottom=0.0)
 

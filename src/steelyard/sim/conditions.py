@@ -1,6 +1,7 @@
 """What the simulated world is like, beside workload and fleet."""
 
 import difflib
+import math
 
 import msgspec
 
@@ -103,10 +104,10 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
                     f"renting of {pool}: usd_per_hour_by_hour is for pools that are rented, and "
                     "this one is paid per token; leave it out"
                 )
-        if not (self.first_hour >= 0.0 and self.outage_patience_s >= 0.0):
+        if not (0.0 <= self.first_hour < math.inf and 0.0 <= self.outage_patience_s < math.inf):
             raise ConfigError(
                 f"first_hour {self.first_hour:g} and outage_patience_s "
-                f"{self.outage_patience_s:g} must not be negative"
+                f"{self.outage_patience_s:g} must be finite and not negative"
             )
         if self.service_factor <= 0.0 or self.noise_sigma < 0.0 or self.max_attempts < 1:
             raise ConfigError(

@@ -8,6 +8,10 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.errors import ConfigError
 
 _ROUNDING = 1e-9
+# More than one in a second is a mistake in the unit, and would take for ever to simulate.
+_MAX_PREEMPTIONS_PER_HOUR = 3600.0
+# Beyond that only the compiled path gets anywhere.
+_MAX_REPLICAS = 100_000
 
 
 class Scaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +115,19 @@ class Renting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 _require(pool, name, value, least=0.0)
         if self.replicas_by_hour and not any(self.replicas_by_hour):
             raise ConfigError(f"renting of {pool}: replicas_by_hour is 0 all day; raise an hour")
+        if self.preemptions_per_hour > _MAX_PREEMPTIONS_PER_HOUR:
+            raise ConfigError(
+                f"renting of {pool}: preemptions_per_hour is {self.preemptions_per_hour:g}; more "
+                f"than {_MAX_PREEMPTIONS_PER_HOUR:g} are not simulated"
+            )
+        if self.most(0) > _MAX_REPLICAS:
+            raise ConfigError(
+                f"renting of {pool}: {self.most(0):,} replicas; at most {_MAX_REPLICAS:,} "
+                "of a pool are simulated"
+            )
+        self._check_scaling(pool)
+
+    def _check_scaling(self, pool: str) -> None:
         scaling = self.scaling
         if scaling is None:
             return
