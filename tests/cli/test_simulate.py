@@ -44,8 +44,8 @@ def files(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def simulated(run: Run, *arguments: str) -> dict[str, Any]:
     ran = run("simulate", "--workload", "w.parquet", "--json", *arguments)
     assert ran.code == 0, ran.err
-    found: dict[str, Any] = json.loads(ran.out)
-    return found["runs"]["cheapest_feasible"]
+    found: dict[str, Any] = json.loads(ran.out)["runs"]["cheapest_feasible"]
+    return found
 
 
 def test_a_fleet_that_comes_and_goes_is_paid_for_while_it_is_there(files: Path, run: Run) -> None:
