@@ -14,8 +14,8 @@ from steelyard.errors import ConfigError
 from steelyard.sim import Renting, Scaling
 
 # Seconds between notice and end of a spot machine. AWS: EC2 User Guide, "Spot Instance interruption
-# notices"; Azure: Well-Architected guide to spot eviction, "up to 30 seconds"; GCP: Compute Engine,
-# "Spot VMs", up to 30 seconds. All read 2026-11-23.
+# notices"; Azure: its documentation of Scheduled Events, "Preempt | 30 seconds" (azure-docs,
+# linux/scheduled-events.md); GCP: up to 30 seconds, as others tell it. All read 2026-11-23.
 _NOTICE_S = {"aws": 120.0, "azure": 30.0, "gcp": 30.0}
 
 
