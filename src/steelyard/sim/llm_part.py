@@ -19,14 +19,16 @@ class LlmPart:
     A stream goes through three phases. Its floor (`ttft_floor_s`) stalls nobody. Its prefill has
     the replica for itself and stalls every decode, first come first served. Then it decodes at
     `1 / itl(c)` tokens per second, where c counts every stream that has a place on the replica, in
-    whatever phase. On a full replica the seconds so used add up to `steelyard.perf.cost`.
+    whatever phase. On a full replica the seconds so used add up to `steelyard.perf.cost`. A vendor
+    spreads its streams over machines that nobody sees: there, prefill is part of the floor.
 
     Thin: prefill is not cut into chunks, and key-value memory is bounded by the concurrency cap
     alone. Models that share a replica share its places and its prefill, each at its own pace.
     """
 
-    def __init__(self, curves: dict[str, LlmCurve]) -> None:
+    def __init__(self, curves: dict[str, LlmCurve], *, is_vendor: bool = False) -> None:
         self._curves = curves
+        self._is_vendor = is_vendor
         self._floors: list[tuple[float, int, SimAttempt]] = []
         self._started = 0
         self._prefills: deque[SimAttempt] = deque()
@@ -46,7 +48,10 @@ class LlmPart:
         """
         curve = self._curves[attempt.truth.model]
         attempt.work_left = attempt.truth.output_tokens * attempt.slowness
-        floor_end_s = now_s + curve.ttft_floor_s * attempt.slowness
+        floor_s = curve.ttft_floor_s
+        if self._is_vendor:
+            floor_s += _uncached(attempt) * curve.prefill_s_per_token
+        floor_end_s = now_s + floor_s * attempt.slowness
         heapq.heappush(self._floors, (floor_end_s, self._started, attempt))
         self._started += 1
         self._streams += 1
@@ -100,7 +105,7 @@ class LlmPart:
 
     def _begin_prefill(self, now_s: float, attempt: SimAttempt) -> None:
         curve = self._curves[attempt.truth.model]
-        uncached = max(0, attempt.truth.prompt_tokens - attempt.cached_tokens)
+        uncached = 0 if self._is_vendor else _uncached(attempt)
         self._prefilling = attempt
         self._prefill_end_s = now_s + uncached * curve.prefill_s_per_token * attempt.slowness
 
@@ -123,3 +128,7 @@ class LlmPart:
             gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(self._streams))
             stalled = self._prefilling is not None
             shared.set_rate(now_s, 0.0 if stalled else 1.0 / max(gap_s, _SHORTEST_GAP_S))
+
+
+def _uncached(attempt: SimAttempt) -> int:
+    return max(0, attempt.truth.prompt_tokens - attempt.cached_tokens)

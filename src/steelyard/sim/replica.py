@@ -32,7 +32,7 @@ class SimReplica:
         self._queue = StepQueue()
         self._waiting: dict[tuple[str, int], SimAttempt] = {}
         self._running = 0
-        self._llm = LlmPart(spec.llm_curves)
+        self._llm = LlmPart(spec.llm_curves, is_vendor=spec.token_price is not None)
         self._tools = None if spec.tool_curve is None else ToolPart(spec.tool_curve)
 
     def push(self, now_s: float, attempt: SimAttempt) -> None:
