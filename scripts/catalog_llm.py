@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from steelyard.perf.cost import llm_used_s
-from steelyard.perf.fit import PrefillFit, fit_itl, fit_prefill
+from steelyard.perf.fit import PrefillFit, decode_alone, fit_itl, fit_prefill
 from steelyard.perf.predict import prefill_share_s
 
 # The source's model names, and our canonical ones.
@@ -79,31 +79,6 @@ def _sweeps(rows: list[Row]) -> list[list[Row]]:
         for _, sweep in sorted(by_shape.items())
         if any(r["strategy"] == "synchronous" for r in sweep)
     ]
-
-
-def decode_alone(base_s: float, slope_s: float, share_s: float) -> tuple[float, float, bool]:
-    """What is left of a sweep's line when the prefill of the other streams is taken off?
-
-    In a closed loop of c streams, each of the c - 1 others prefills once per answer, and stalls
-    every decode meanwhile: the line measured is `a + b*c = itl(c) + (c - 1) * share`, the inverse of
-    `steelyard.perf.predict.shared_itl_s` (ADR 19). So `a' = a + share` and `b' = b - share`. Never
-    more than the slope is taken off; the gap of one stream alone stays what it was.
-
-    Args:
-        base_s: The a of the sweep's line.
-        slope_s: Its b.
-        share_s: `prefill_share_s` of the sweep's prompt and answer.
-
-    Returns:
-        The a and b of decode alone, and whether less than the share was taken off.
-
-    >>> decode_alone(0.5, 0.375, 0.25)
-    (0.75, 0.125, False)
-    >>> decode_alone(0.5, 0.125, 0.25)
-    (0.625, 0.0, True)
-    """
-    taken_s = min(share_s, slope_s)
-    return base_s + taken_s, slope_s - taken_s, taken_s < share_s
 
 
 def _curve(sweep: list[Row], prefill: PrefillFit) -> Row:
