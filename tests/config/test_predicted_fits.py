@@ -6,7 +6,6 @@ from steelyard.config.catalog_table import Catalog, hardware_key, load_catalog
 from steelyard.config.predicted_fits import PARTS, SIZES, measured_cases, with_predictions
 from steelyard.perf.roofline import held_out_errors
 
-
 HARDWARE = ("arm", "x86", "gpu")
 
 

@@ -62,7 +62,7 @@ def test_steps_take_as_long_beside_others_as_is_predicted(llm_pool: PoolSpec) ->
     state = FleetState()
     for event in run.events:
         state.apply(event)
-    # Measured over predicted, in the mean; without the neighbours' prefill it is 1.25.
+    # Measured over predicted, in the mean; without the neighbours' prefill it is 1.23.
     assert float(state.view(step, 1e6).correction[0]) == pytest.approx(1.0, abs=0.05)
 
 

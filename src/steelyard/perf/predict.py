@@ -81,9 +81,10 @@ def shared_itl_s(
     """How long is the mean gap between two tokens when the other streams prefill in between?
 
     `itl(c) + (c - 1) * share`. Prefill has the replica for itself, so it stalls every decode. While
-    a stream decodes one token, so does each of its c - 1 neighbours, and each brings `share` seconds
-    of prefill per token with it (`prefill_share_s`). By Little's law the second term is the gap
-    times the share of time that the replica spends in prefill. ADR 19 has the measurements.
+    a stream decodes one token, so does each of its c - 1 neighbours, or who takes its place, and
+    each brings `share` seconds of prefill per token with it (`prefill_share_s`). By Little's law
+    the second term is the gap times the share of time that the replica spends in prefill. ADR 19
+    has the measurements.
 
     Args:
         itl_base_s: The a of `a + b*c`, seconds; float or array of shape [n].

@@ -155,7 +155,7 @@ def _begin_prefill(world: World, replica: int) -> None:
 
 def _uncached(world: World, attempt: int) -> int:
     one = world.attempts[attempt]
-    return max(0, world.steps[one["step"]]["prompt"] - one["cached"])
+    return int(max(0, world.steps[one["step"]]["prompt"] - one["cached"]))
 
 
 def _end_prefill(world: World, replica: int) -> None:
