@@ -1,6 +1,7 @@
 """The virtual driver: workloads run through simulated fleets with the live policy and state."""
 
 from steelyard.sim.conditions import Conditions, Outage
+from steelyard.sim.serving import Serving
 from steelyard.sim.simulate import Progress, Simulation, simulate
 from steelyard.sim.synth import (
     ArrivalProcess,
@@ -16,6 +17,7 @@ __all__ = [
     "Conditions",
     "Outage",
     "Progress",
+    "Serving",
     "Simulation",
     "StepClass",
     "TaskClass",

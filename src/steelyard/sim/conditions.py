@@ -7,6 +7,7 @@ import msgspec
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import OnMiss
 from steelyard.errors import ConfigError
+from steelyard.sim.serving import WHOLE_PROMPTS, Serving
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         bids_usd_per_hour: Bid price of a replica-hour per pool, from the plan; pools that are not
             named bid their rent.
         outages: What is lost, and when.
+        serving: How the engines of a pool serve, by pool; others compute prompts whole and forget
+            none.
         service_factor: Factor on every service time: 1.2 for machines 20 % slower than figures say.
         noise_sigma: Spread of a lognormal factor with mean 1 on each step's service time, drawn
             by the seed in order of arrival, so that policies are compared on the same draws.
@@ -47,11 +50,16 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     bids_usd_per_hour: dict[str, float] = {}
     outages: tuple[Outage, ...] = ()
+    serving: dict[str, Serving] = {}
     service_factor: float = 1.0
     noise_sigma: float = 0.0
     max_attempts: int = 3
     max_output_tokens: int = 1024
     on_miss: OnMiss = "run_late"
+
+    def serving_of(self, pool: str) -> Serving:
+        """How do the engines of a pool serve?"""
+        return self.serving.get(pool, WHOLE_PROMPTS)
 
     def check(self, pools: tuple[PoolSpec, ...]) -> None:
         """Refuse what makes no sense for this fleet.
@@ -78,6 +86,9 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
                     f"outage of {outage.pool or outage.provider}: start_s {outage.start_s:g} must "
                     f"not be negative and duration_s {outage.duration_s:g} must be above zero"
                 )
+        for pool, serving in self.serving.items():
+            _require_known("serving: pool", pool, names)
+            serving.check(pool)
         if self.service_factor <= 0.0 or self.noise_sigma < 0.0 or self.max_attempts < 1:
             raise ConfigError(
                 f"service_factor {self.service_factor:g} must be above zero, noise_sigma "

@@ -115,7 +115,11 @@ class _Run:
         self._random = np.random.default_rng(seed)
         self._state = FleetState()
         self._replicas = {
-            spec.name: [SimReplica(spec, index) for index in range(spec.replicas)] for spec in pools
+            spec.name: [
+                SimReplica(spec, index, conditions.serving_of(spec.name))
+                for index in range(spec.replicas)
+            ]
+            for spec in pools
         }
         for spec in pools:
             self._emit(PoolAdded(t_s=0.0, spec=spec))
