@@ -44,9 +44,9 @@ class LlmPart:
         self._prefilling: SimAttempt | None = None
         self._prefill_end_s = math.inf
         # Seconds of prefill still to be done, since when, and how many are done per second.
-        self._prefill_left_s = 0.0
-        self._prefill_at_s = 0.0
-        self._prefill_rate = 1.0
+        self._prefill_left_s: float = 0.0
+        self._prefill_at_s: float = 0.0
+        self._prefill_rate: float = 1.0
         self._decodes: dict[str, SharedProgress[SimAttempt]] = {
             model: SharedProgress() for model in curves
         }
