@@ -27,7 +27,8 @@ from steelyard.pools.backend import (
 from steelyard.pools.chunked_answer import ChunkedAnswer
 from steelyard.pools.endpoint_errors import ErrorReader
 from steelyard.pools.http_client import HttpHost, HttpRequest, StaleConnectionError, header_lines
-from steelyard.pools.relay import Relay, WholeBody
+from steelyard.pools.relay import WholeBody
+from steelyard.pools.relays import relay_for
 from steelyard.pools.wire import parse_object, parse_usage, relayed_body, request_body
 
 
@@ -62,6 +63,7 @@ class OpenAiEndpointPool:
         api_key: Sent as a bearer token; empty for none.
         limits: How long to wait.
         headers: Sent with every request.
+        apis: What the servers offer beside chat, completions and embeddings: `responses`, `rerank`.
 
     Raises:
         ConfigError: A base URL is no http(s) URL, or a key or header cannot be sent.
@@ -74,6 +76,7 @@ class OpenAiEndpointPool:
         api_key: str = "",
         limits: EndpointLimits | None = None,
         headers: Mapping[str, str] | None = None,
+        apis: Sequence[str] = (),
     ) -> None:
         urls = tuple(_checked_url(url) for url in base_urls)
         if not urls:
@@ -96,6 +99,7 @@ class OpenAiEndpointPool:
         )
         self._errors = tuple(ErrorReader(url, api_key) for url in urls)
         self._models = tuple(models)
+        self._paths = frozenset(("", *(f"/{api}" for api in apis)))
         self._watch: ReplicaWatcher | None = None
         self._is_started = False
         self._probes: dict[int, asyncio.Task[None]] = {}
@@ -170,15 +174,20 @@ class OpenAiEndpointPool:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
 
+    def relays(self, path: str) -> bool:
+        """Can `relay` be asked this path?"""
+        return path in self._paths
+
     async def relay(self, asked: RelayRequest, replica: int, target: RelayTarget) -> RelayedAnswer:
         """Answer a request byte for byte; cancelling closes the connection at once.
 
         Raises:
             PoolError: As in `LlmBackend.complete`.
         """
-        relay = Relay(asked, target, self._errors[replica])
+        relay = relay_for(asked, target, self._errors[replica])
         request = asked.request
-        sent = HttpRequest("POST", _path(request), relayed_body(asked))
+        body = asked.body if asked.path else relayed_body(asked)
+        sent = HttpRequest("POST", asked.path or _path(request), body)
         limit_s = self._limits.first_token_s if asked.stream else self._limits.answer_s
         await self._exchange(replica, sent, relay, limit_s, request.deadline_s)
         return relay.answer()
