@@ -17,6 +17,7 @@ from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange, json_lines
 from steelyard.gateway.generation import Generation
 from steelyard.gateway.headers import cost_line, decision_lines, task_headers
+from steelyard.gateway.hints import hints_of, with_affinity, with_session
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.protocol import too_large
@@ -116,12 +117,14 @@ class DataPlane:
         param = "messages" if request.kind == "chat" else "prompt"
         tokens = generation.prefixes.input_tokens
         check_length(self._dispatcher, request.model, tokens, param)
-        headers = task_headers(exchange)
+        hints = hints_of(exchange, request.raw_body)
+        headers = with_session(task_headers(exchange), hints)
+        prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
         limit = request.max_output_tokens
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
             all_answers = None if limit is None else limit * request.n
             name = request.kind
-            step = task.step(name, request.model, generation.prefixes, all_answers)
+            step = task.step(name, request.model, prefixes, all_answers)
             exchange.step_key = step.key
             if task.remaining_s is not None:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)

@@ -81,6 +81,10 @@ class RequestHeaders:
             raise RequestError(msg, param=told)
         return value.decode("latin-1").strip()
 
+    def first(self, name: bytes) -> str:
+        """The first value of a header, for those that are hints; empty where it is missing."""
+        return self._values.get(name, b"").decode("latin-1").strip()
+
 
 class Connection(Protocol):
     """What an exchange asks of the connection that it is on."""

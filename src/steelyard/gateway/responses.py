@@ -14,6 +14,7 @@ from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange, json_lines
 from steelyard.gateway.generation import Generation, steelyard_object
 from steelyard.gateway.headers import cost_line, decision_lines, task_headers
+from steelyard.gateway.hints import hints_of, with_affinity, with_session
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import chat_prefixes
 from steelyard.gateway.responses_chat import chat_document
@@ -47,6 +48,7 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         asked: The request.
+        document: Its body.
         generation: The same as a chat.
         body: What a pool with /responses is asked.
         previous_id: The response before, where it is kept here.
@@ -54,6 +56,7 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     asked: ResponsesRequest
+    document: _Json
     generation: Generation
     body: bytes
     previous_id: str | None
@@ -112,12 +115,14 @@ class Responses:
         question = self._question(exchange)
         generation = question.generation
         request = generation.request
-        headers = task_headers(exchange)
+        hints = hints_of(exchange, question.document)
+        headers = with_session(task_headers(exchange), hints)
+        prefixes = with_affinity(generation.prefixes, request.model, hints, question.document)
         target: ResponseAnswer | None = None
         try:
             with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
                 limit = request.max_output_tokens
-                step = task.step("response", request.model, generation.prefixes, limit)
+                step = task.step("response", request.model, prefixes, limit)
                 exchange.step_key = step.key
                 if task.remaining_s is not None:
                     request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
@@ -187,7 +192,12 @@ class Responses:
         tokens = generation.prefixes.input_tokens
         check_length(self._dispatcher, asked.model, tokens, "input")
         return _Question(
-            asked=asked, generation=generation, body=body, previous_id=previous_id, owner=owner
+            asked=asked,
+            document=document,
+            generation=generation,
+            body=body,
+            previous_id=previous_id,
+            owner=owner,
         )
 
     def _all_native(self, model: str) -> bool:
