@@ -22,7 +22,8 @@ def message_for(body: dict[str, Any]) -> dict[str, Any]:
     tools = body.get("tools")
     if tools and last["role"] != "tool" and body.get("tool_choice") != "none":
         function = tools[0]["function"]
-        names = function["parameters"].get("required") or list(function["parameters"]["properties"])
+        parameters = function.get("parameters") or {}
+        names = parameters.get("required") or list(parameters.get("properties") or {})
         arguments = json.dumps(dict.fromkeys(names, "Oslo"))
         call = {
             "id": "call_1",
@@ -32,9 +33,9 @@ def message_for(body: dict[str, Any]) -> dict[str, Any]:
         return {"role": "assistant", "content": None, "tool_calls": [call]}
     held = body.get("response_format") or {}
     if held.get("type") == "json_schema":
-        names = held["json_schema"]["schema"]["properties"]
+        names = held["json_schema"]["schema"].get("properties") or {}
         return {"role": "assistant", "content": json.dumps(dict.fromkeys(names, "rain"))}
-    said = last["content"] if isinstance(last["content"], str) else "parts"
+    said = last.get("content") if isinstance(last.get("content"), str) else "parts"
     return {"role": "assistant", "content": f"You said: {said}"}
 
 
@@ -49,6 +50,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path.endswith("/embeddings"):
+            rows = [{"index": n, "embedding": [0.5, 0.5]} for n in range(len(body["input"]))]
+            self._send({"data": rows, "usage": USAGE})
+            return
+        if "prompt" in body:
+            self._complete(body)
+            return
         message = message_for(body)
         reason = "tool_calls" if message.get("tool_calls") else "stop"
         head = {"id": "up-1", "created": 1, "model": MODEL}
@@ -57,10 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
             told = {"object": "chat.completion", "choices": [choice], "usage": USAGE}
             self._send({**head, **told})
             return
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.send_header("connection", "close")
-        self.end_headers()
+        self._begin_stream()
         for delta in _deltas(message):
             choice = {"index": 0, "delta": delta, "finish_reason": None}
             self._event({**head, "object": "chat.completion.chunk", "choices": [choice]})
@@ -69,6 +74,23 @@ class _Handler(BaseHTTPRequestHandler):
         self._event({**head, "object": "chat.completion.chunk", "choices": [], "usage": USAGE})
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
+
+    def _complete(self, body: dict[str, Any]) -> None:
+        choice = {"index": 0, "text": "and so on", "finish_reason": "stop"}
+        told = {"id": "up-2", "object": "text_completion", "choices": [choice], "usage": USAGE}
+        if not body.get("stream"):
+            self._send(told)
+            return
+        self._begin_stream()
+        self._event(told)
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
 
     def _event(self, payload: dict[str, Any]) -> None:
         self.wfile.write(b"data: " + json.dumps(payload).encode() + b"\n\n")

@@ -21,6 +21,7 @@ from steelyard.gateway.hints import hints_of, with_affinity, with_session
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.protocol import too_large
+from steelyard.gateway.rerank import RERANK_PATH, Rerank
 from steelyard.gateway.responses import RESPONSES_PATH, Responses
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.gateway.tasks import RequestTask, context_tokens
@@ -51,6 +52,7 @@ class DataPlane:
             "/v1/completions": self._completion,
             "/v1/embeddings": self._embeddings,
             RESPONSES_PATH: self._responses.create,
+            RERANK_PATH: Rerank(settings, dispatcher, self._document).create,
         }
 
     def route(self, path: str) -> str:
