@@ -91,15 +91,25 @@ def test_responses_whole_and_streamed_and_continued(client: openai.OpenAI, model
     first = client.responses.create(model=model, input="Hi", max_output_tokens=16)
     assert first.output_text
     assert first.usage is not None
-    with client.responses.stream(
-        model=model, input="More", previous_response_id=first.id, max_output_tokens=16
-    ) as stream:
-        kinds = [event.type for event in stream]
-        final = stream.get_final_response()
-    assert kinds[0] == "response.created"
-    assert kinds[-1] in {"response.completed", "response.incomplete"}
-    assert final.output_text
-    assert final.previous_response_id == first.id
+    stream = client.responses.create(
+        model=model,
+        input="More",
+        previous_response_id=first.id,
+        max_output_tokens=16,
+        stream=True,
+    )
+    events = list(stream)
+    assert events[0].type == "response.created"
+    last = events[-1]
+    assert last.type in {"response.completed", "response.incomplete"}
+    assert last.response.output_text
+    assert last.response.previous_response_id == first.id
+
+
+def test_the_packages_own_stream_of_responses_ends_well(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="mock", input="Hi") as stream:
+        assert [event.type for event in stream][-1] == "response.completed"
+        assert stream.get_final_response().output_text.strip() == "You said: Hi"
 
 
 @MODELS

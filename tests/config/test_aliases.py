@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.config.aliases import aliases_of
+from steelyard.config.aliases import aliases_of, with_aliases
+from steelyard.config.catalog_table import load_catalog
+from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import Settings, load_settings
 from steelyard.errors import ConfigError
 
@@ -54,3 +56,11 @@ def test_an_alias_that_means_nothing_is_refused(tmp_path: Path, aliases: str, to
     with pytest.raises(ConfigError, match=told) as caught:
         _load(tmp_path, aliases)
     assert "\n" not in str(caught.value)
+
+
+def test_an_alias_is_placed_like_the_model_that_it_means(tmp_path: Path) -> None:
+    loaded = _load(tmp_path, '[aliases.fast]\ncandidates = [{ model = "small" }]')
+    spec = pool_spec("vendor", loaded.pools["vendor"], load_catalog())
+    named = with_aliases(spec, {"fast": "small"})
+    assert named.llm_curves["fast"] == spec.llm_curves["small"]
+    assert {*named.llm_curves} == {"big", "small", "fast"}

@@ -125,7 +125,7 @@ def test_a_key_of_affinity_is_a_boundary_of_one_token_in_front(name: str) -> Non
 async def test_requests_of_a_session_are_steps_of_one_task(start: Start) -> None:
     async with start() as rig:
         for _ in range(2):
-            body = {"model": "scripted", "messages": PROMPT, "user": "someone"}
+            body: dict[str, Any] = {"model": "scripted", "messages": PROMPT, "user": "someone"}
             headers = {"X-Dynamo-Session-ID": "run-42"}
             async with rig.http.post("/v1/chat/completions", json=body, headers=headers) as got:
                 assert got.headers["steelyard-task"] == "run-42"

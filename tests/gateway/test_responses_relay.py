@@ -117,6 +117,39 @@ async def test_events_pass_byte_for_byte_and_the_last_one_gets_the_cost(start: S
     assert finished.usage.output_tokens == 2
 
 
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (event("response.completed"), "without a response"),
+        (b"data: [1]\n\n", "sent no answer"),
+        (event("response.completed", response={"usage": {"input_tokens": -1}}), "usage"),
+    ],
+)
+async def test_a_last_event_of_another_shape_is_an_error(
+    start: Start, last: bytes, told: str
+) -> None:
+    async def script(call: Call) -> None:
+        await call.send(STREAM + chunk(BEGUN + last) + b"0\r\n\r\n")
+
+    async with rig_of(start, script) as (rig, _):
+        with pytest.raises(openai.APIError, match=told):
+            await _read(rig)
+
+
+async def test_an_answer_without_id_and_output_is_handed_on_and_not_kept(start: Start) -> None:
+    async def script(call: Call) -> None:
+        await call.send(whole(b'{"object":"response","status":"completed","usage":null}'))
+
+    async with rig_of(start, script) as (rig, _):
+        async with rig.http.post("/v1/responses", json={"model": "m", "input": "Hi"}) as got:
+            assert (got.status, await got.json()) == (
+                200,
+                {"object": "response", "status": "completed", "usage": None},
+            )
+        [finished] = rig.of_kind(AttemptFinished)
+        assert finished.usage.counting == "estimated"
+
+
 async def test_a_conversation_goes_on_wherever_it_is_placed(start: Start) -> None:
     async with rig_of(start, _streaming) as (rig, upstream):
         create = rig.openai.responses.create

@@ -149,7 +149,7 @@ def _field(document: _Json, paths: tuple[tuple[str, ...], ...]) -> str | None:
     for path in paths:
         found: object = document
         for part in path:
-            found = cast("_Json", found).get(part) if isinstance(found, dict) else None
+            found = cast("_Json", found).get(part) if isinstance(found, dict) else None  # pyright: ignore[reportUnnecessaryCast]
         if isinstance(found, str) and _is_name(found):
             return found
     return None

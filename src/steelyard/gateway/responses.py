@@ -143,7 +143,7 @@ class Responses:
             target.fail(error)
             return
         response = target.finish()
-        if question.asked.store is not False:
+        if question.asked.store is not False and isinstance(response.get("id"), str):
             items, previous_id = question.asked.items, question.previous_id
             self._memory.keep(question.owner, response, items, previous_id)
 
@@ -328,10 +328,13 @@ class ResponseAnswer:
             self._respond(relayed.body, settlement)
             return msgspec.json.decode(relayed.body, type=_Json)
         last = relayed.last_event.rstrip()
-        cost = msgspec.json.encode(steelyard_object(settlement))
-        # Put in front of the brace that ends the event: every byte of the upstream stays.
-        self._end_stream(last[:-1] + b',"steelyard":' + cost + b"}\n\n")
-        data = b"".join(line[5:] for line in last.splitlines() if line.startswith(b"data:"))
+        if last.endswith(b"}"):
+            # Put in front of the brace that ends the event: every byte of the upstream stays.
+            cost = msgspec.json.encode(steelyard_object(settlement))
+            last = last[:-1] + b',"steelyard":' + cost + b"}"
+        self._end_stream(last + b"\n\n")
+        lines = relayed.last_event.splitlines()
+        data = b"".join(line[5:] for line in lines if line.startswith(b"data:"))
         response: _Json = msgspec.json.decode(data, type=_Json)["response"]
         return response
 

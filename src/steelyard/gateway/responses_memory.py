@@ -108,7 +108,9 @@ class ResponsesMemory:
         for name in reversed(chain):
             kept = self._kept[name]
             items += msgspec.json.decode(kept.items, type=list[_Json])
-            items += msgspec.json.decode(kept.response, type=_Json)["output"]
+            # An endpoint's answer is kept as it came.
+            output: Any = msgspec.json.decode(kept.response, type=_Json).get("output")
+            items += output if isinstance(output, list) else []
         return items
 
     def response(self, owner: bytes, response_id: str) -> bytes | None:

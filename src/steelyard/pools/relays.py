@@ -84,6 +84,8 @@ class ResponsesRelay(Relay):
             self._text_bytes += len(told.delta.encode())
         if is_event and told.type not in _LAST_EVENTS:
             return False
+        if is_event and told.response is None:
+            raise PoolProtocolError(f"The upstream sent {told.type} without a response.")
         self._has_end = True
         usage = told.usage if told.response is None else told.response.usage
         if isinstance(usage, dict):
