@@ -1,5 +1,6 @@
 """/v1/responses as the unmodified openai package asks it."""
 
+import asyncio
 from typing import Any
 
 import openai
@@ -230,3 +231,49 @@ async def test_thoughts_schema_and_reasoning_reach_the_pool(start: Start) -> Non
         assert request.raw_body["reasoning_effort"] == "low"
         assert request.raw_body["chat_template_kwargs"] == {"x": 1}
         assert "input" not in request.raw_body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_client_that_leaves_frees_the_pool(start: Start, stream: bool, begun: bool) -> None:
+    held = asyncio.Event()
+    script = ScriptedAnswer(before_each=held) if begun else ScriptedAnswer(before_first=held)
+    pool = ScriptedLlmPool((script,))
+    async with start(pool) as rig:
+        asking = asyncio.create_task(_ask(rig, stream=stream))
+        async with asyncio.timeout(5.0):
+            await pool.wait_in_flight(1)
+            asking.cancel()
+            await pool.wait_in_flight(0)
+        await asyncio.gather(asking, return_exceptions=True)
+        await rig.wait_for(AttemptFinished)
+        [finished] = rig.of_kind(AttemptFinished)
+        assert (finished.outcome, pool.cancelled) == ("cancelled", 1)
+
+
+async def _ask(rig: Rig, *, stream: bool) -> None:
+    body = {"model": "scripted", "input": "Hi", "stream": stream}
+    async with rig.http.post("/v1/responses", json=body) as response:
+        await response.read()
+
+
+async def test_a_numbered_step_is_answered_from_the_log(start: Start) -> None:
+    pool = ScriptedLlmPool((CALLING,))
+    headers = {"Steelyard-Task": "t", "Idempotency-Key": "t/0"}
+    body = {"model": "scripted", "input": "Weather?", "tools": [WEATHER]}
+    outputs: list[Any] = []
+    async with start(pool) as rig:
+        for _ in range(2):
+            async with rig.http.post("/v1/responses", json=body, headers=headers) as response:
+                told = await response.json()
+                outputs.append([item.get("arguments") for item in told["output"]])
+    assert outputs == [[None, '{"city":"Oslo"}', "{}"]] * 2
+    assert len(pool.requests) == 1
+
+
+async def test_a_failure_before_the_first_piece_is_retried_unseen(start: Start) -> None:
+    broken = ScriptedAnswer(error=PoolUnavailableError("gone"))
+    async with start(ScriptedLlmPool((broken, ScriptedAnswer()))) as rig:
+        events = await _stream(rig)
+        assert events[-1].response.output_text == "Hello world"
+        assert [one.outcome for one in rig.of_kind(AttemptFinished)] == ["failed", "ok"]
