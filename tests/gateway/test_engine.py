@@ -148,7 +148,8 @@ async def test_a_response_calls_a_tool_takes_its_result_and_streams(
             max_output_tokens=8,
             stream=True,
         )
-        last = [event async for event in stream][-1]
+        events: list[Any] = [event async for event in stream]
+        last = events[-1]
         assert last.type in {"response.completed", "response.incomplete"}
         assert last.response.output_text
 

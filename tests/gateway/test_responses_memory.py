@@ -82,7 +82,7 @@ def test_memory_is_bounded_and_no_kept_one_lost_its_predecessor(
         if name % 2:
             memory.keep(ME, _response(f"r{name}"), [], None)
         whole.add(f"r{name}.{number}")
-    sizes = [len(memory.response(ME, name) or b"") for name in whole]
+    sizes = [len(memory.response(ME, one) or b"") for one in whole]
     assert sum(sizes) <= 4000
-    for name in whole:
-        assert (memory.response(ME, name) is None) == (memory.items(ME, name) is None)
+    for one in whole:
+        assert (memory.response(ME, one) is None) == (memory.items(ME, one) is None)
