@@ -66,19 +66,24 @@ def test_every_operation_is_tested_below(api: Any) -> None:
     assert {(one.method.upper(), one.path) for one in described} == set(OPERATIONS)
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+CALLS = [(*one, GenerationMode.POSITIVE) for one in OPERATIONS] + [
+    # A path alone has no wrong values.
+    (*one, GenerationMode.NEGATIVE)
+    for one in OPERATIONS
+    if one[0] == "POST"
+]
+
+
+@pytest.mark.parametrize(("method", "path", "mode"), CALLS)
 def test_no_request_breaks_the_gateway(
     api: Any, base_url: str, method: str, path: str, mode: GenerationMode
 ) -> None:
-    if mode is GenerationMode.NEGATIVE and method != "POST":
-        pytest.skip("a path alone has no wrong values")
     checks = [CHECKS.get_one(name) for name in NAMES]
     root = base_url.removesuffix("/v1")
 
     @given(api[path][method].as_strategy(generation_mode=mode))
     @settings(
-        max_examples=40,
+        max_examples=25,
         deadline=None,
         derandomize=True,
         database=None,
