@@ -30,6 +30,8 @@ _KEY_HEADERS = (
     *(b"x-dynamo-session-id", b"x-claude-code-agent-id", b"x-claude-code-session-id"),
     *_TASK_HEADERS[4:],
 )
+# Asked first: most requests have none of them.
+_ANY_HEADER = frozenset(_TASK_HEADERS)
 _TASK_FIELDS = (
     ("vllm_xargs", "agentic_context", "task_id"),
     ("vllm_xargs", "agentic_context", "program_id"),
@@ -80,9 +82,10 @@ def hints_of(exchange: Exchange, document: _Json) -> Hints:
         The names as they were sent. One that cannot be a name is ignored: hints are for others, and
         never a reason to refuse.
     """
-    task = _header(exchange, _TASK_HEADERS)
-    if task is not None:
-        return Hints(task=task, key=_header(exchange, _KEY_HEADERS) or task)
+    if exchange.headers.has_any(_ANY_HEADER):
+        task = _header(exchange, _TASK_HEADERS)
+        if task is not None:
+            return Hints(task=task, key=_header(exchange, _KEY_HEADERS) or task)
     if _ROOTS.isdisjoint(document):
         return _NOTHING
     task = _field(document, _TASK_FIELDS)
