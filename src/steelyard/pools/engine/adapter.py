@@ -8,7 +8,6 @@ from typing import Literal, Protocol
 
 import msgspec
 
-
 EngineName = Literal["openvino", "llamacpp"]
 
 

@@ -65,7 +65,7 @@ class SlotTable:
         Raises:
             IndexError: No slot is free.
         """
-        slot = max(self._free, key=lambda s: (shared_tokens(self._held[s], token_ids)))
+        slot = max(self._free, key=lambda s: shared_tokens(self._held[s], token_ids))
         shared = shared_tokens(self._held[slot], token_ids)
         name, copied = self._best_snapshot(token_ids)
         if copied >= shared + self._worth_tokens:
