@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 MODEL = "smollm2"
-_READY_S = 120.0
+_READY_S = 300.0
 _OURS = """
 [gateway]
 port = 0

@@ -155,7 +155,7 @@ def _remember(memory: Path, known: _Remembered) -> None:
 
 async def _measured(engines: tuple[EngineName, ...], model_path: Path) -> dict[EngineName, float]:
     """Seconds of each for the same small workload: the best of interleaved rounds."""
-    pools = {
+    pools: dict[EngineName, EmbeddedEnginePool] = {
         engine: EmbeddedEnginePool(
             model_path=model_path, settings=EngineSettings(adapter=engine, max_streams=_STREAMS)
         )

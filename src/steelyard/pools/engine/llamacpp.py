@@ -5,6 +5,7 @@ this process. A step here waits for what it sends.
 """
 
 import contextlib
+import importlib
 import os
 import secrets
 import selectors
@@ -83,7 +84,8 @@ class LlamaCppAdapter:
 
     def __init__(self, model_path: Path, settings: EngineSettings, context_tokens: int) -> None:
         try:
-            import xllamacpp  # noqa: PLC0415 - an optional extra, and slow to import
+            # An optional extra, slow to import, and without types.
+            library: Any = importlib.import_module("xllamacpp")
         except ImportError as error:
             raise MissingExtraError(
                 f"This engine needs xllamacpp, and importing it failed: {error}. "
@@ -101,8 +103,8 @@ class LlamaCppAdapter:
             snapshot_tokens + self.max_streams * self.context_tokens
         ) // _BLOCK_TOKENS
         key = secrets.token_urlsafe(24)
-        parameters = self._parameters(xllamacpp.CommonParams(), model_path, settings, key)
-        self._server: Any = xllamacpp.Server(parameters)
+        parameters = self._parameters(library.CommonParams(), model_path, settings, key)
+        self._server: Any = library.Server(parameters)
         port = int(str(self._server.listening_address).rsplit(":", 1)[1])
         self._address = Address(port, key)
         self._table = SlotTable(self.max_streams, snapshot_tokens, _WORTH_TOKENS)
@@ -173,9 +175,9 @@ class LlamaCppAdapter:
         if place.snapshot is not None:
             name = place.snapshot
             path = f"/slots/{place.slot}?action=restore"
-            body = {"filename": str(name)}
-            jobs.append(_Job(kind="restore", path=path, body=body, snapshot=name))
-        prompt = {
+            copied = {"filename": str(name)}
+            jobs.append(_Job(kind="restore", path=path, body=copied, snapshot=name))
+        prompt: dict[str, Any] = {
             "prompt": token_ids,
             "id_slot": place.slot,
             "cache_prompt": True,
