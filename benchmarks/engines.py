@@ -23,6 +23,7 @@ import asyncio
 import datetime as dt
 import random
 import statistics
+import sys
 import time
 from contextlib import ExitStack, aclosing
 from importlib import metadata
@@ -174,6 +175,7 @@ async def rounds(clients: list[Client], count: int, seed: int) -> Figures:
 
     def note(what: str, client: Client, value: float) -> None:
         figures.setdefault(what, {}).setdefault(client.server.name, []).append(value)
+        print(f"  {client.server.name}: {what}: {value:.4g}", file=sys.stderr, flush=True)
 
     for number in range(count):
         for client in clients if number % 2 == 0 else clients[::-1]:

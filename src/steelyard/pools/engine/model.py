@@ -101,6 +101,18 @@ def _parse(path: Path, file: BinaryIO) -> ModelFile:
     raise ConfigError(f"{path} names no context length; it is not a language model.")
 
 
+def skip_entries(file: BinaryIO, entries: int) -> int:
+    """Read past the entries of a GGUF header. Returns the alignment of its tensors in bytes."""
+    alignment_bytes = 32
+    for _ in range(entries):
+        key = _read_string(file)
+        (kind,) = struct.unpack("<I", file.read(4))
+        value = _read_value(file, kind)
+        if key == "general.alignment" and isinstance(value, int):
+            alignment_bytes = value
+    return alignment_bytes
+
+
 def _kv_bytes_per_token(architecture: str, known: dict[str, object]) -> int:
     names = ("block_count", "embedding_length", "attention.head_count", "attention.head_count_kv")
     values = [known.get(f"{architecture}.{name}") for name in names]

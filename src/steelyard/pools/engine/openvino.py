@@ -1,5 +1,6 @@
 """OpenVINO GenAI behind the adapter interface: continuous batching, reads the GGUF itself."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -7,6 +8,7 @@ from typing import Any, Literal
 
 from steelyard.errors import MissingExtraError
 from steelyard.pools.engine.adapter import EngineDelta, EngineSettings, Sampling
+from steelyard.pools.engine.requantized import write_without_q4_1
 
 _BATCHED_TOKENS = 256
 # Blocks of the CPU plugin's paged attention hold 32 tokens.
@@ -45,9 +47,14 @@ class OpenVinoAdapter:
         scheduler.max_num_seqs = settings.max_streams
         scheduler.enable_prefix_caching = True
         scheduler.cache_size = max(1, round(settings.cache_bytes / _GIB_BYTES))
-        self._pipeline: Any = openvino_genai.ContinuousBatchingPipeline(
-            str(model_path), scheduler, "CPU", {"INFERENCE_NUM_THREADS": settings.threads}
-        )
+        options = {"INFERENCE_NUM_THREADS": settings.threads}
+        with tempfile.TemporaryDirectory() as folder:
+            # The library is done with the file when it has built its graph.
+            copy = Path(folder) / "model.gguf"
+            read = copy if write_without_q4_1(model_path, copy) else model_path
+            self._pipeline: Any = openvino_genai.ContinuousBatchingPipeline(
+                str(read), scheduler, "CPU", options
+            )
         self._tokenizer: Any = self._pipeline.get_tokenizer()
         # Keys are the tokens' raw bytes, so texts can be put together exactly.
         vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
