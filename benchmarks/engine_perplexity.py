@@ -1,4 +1,4 @@
-"""How well does each library predict the same text from the same GGUF file? Perplexity, on one core.
+"""How well does each library predict the same text from the same GGUF file? On one core.
 
     .venv/bin/python benchmarks/engine_perplexity.py
 
@@ -27,17 +27,22 @@ from steelyard.pools.engine.model import find_model
 from steelyard.pools.engine.openvino import OpenVinoAdapter
 
 _TEXTS = (
-    "It is a truth universally acknowledged, that a single man in possession of a good fortune, "
-    "must be in want of a wife. However little known the feelings or views of such a man may be on "
-    "his first entering a neighbourhood, this truth is so well fixed in the minds of the "
-    "surrounding families, that he is considered as the rightful property of some one or other of "
-    "their daughters.",
-    "Call me Ishmael. Some years ago - never mind how long precisely - having little or no money in "
-    "my purse, and nothing particular to interest me on shore, I thought I would sail about a "
-    "little and see the watery part of the world. It is a way I have of driving off the spleen and "
-    "regulating the circulation. Whenever I find myself growing grim about the mouth; whenever it "
-    "is a damp, drizzly November in my soul; whenever I find myself involuntarily pausing before "
-    "coffin warehouses, and bringing up the rear of every funeral I meet.",
+    (
+        "It is a truth universally acknowledged, that a single man in possession of a good "
+        "fortune, must be in want of a wife. However little known the feelings or views of "
+        "such a man may be on his first entering a neighbourhood, this truth is so well "
+        "fixed in the minds of the surrounding families, that he is considered as the "
+        "rightful property of some one or other of their daughters."
+    ),
+    (
+        "Call me Ishmael. Some years ago - never mind how long precisely - having little or "
+        "no money in my purse, and nothing particular to interest me on shore, I thought I "
+        "would sail about a little and see the watery part of the world. It is a way I have "
+        "of driving off the spleen and regulating the circulation. Whenever I find myself "
+        "growing grim about the mouth; whenever it is a damp, drizzly November in my soul; "
+        "whenever I find myself involuntarily pausing before coffin warehouses, and "
+        "bringing up the rear of every funeral I meet."
+    ),
 )
 
 
