@@ -20,7 +20,7 @@ async def engine_pool(request: pytest.FixtureRequest) -> AsyncIterator[EmbeddedE
         pytest.skip(f"{PACKAGES[engine]} is not installed")
     pool = EmbeddedEnginePool(
         settings=EngineSettings(adapter=engine, max_streams=8),
-        limits=SupervisorLimits(max_in_flight=20),
+        limits=SupervisorLimits(max_in_flight=10),
     )
     await pool.start()
     yield pool

@@ -117,10 +117,13 @@ async def test_says_how_to_install_what_is_missing(host: Host) -> None:
 
 @pytest.mark.engine
 @pytest.mark.timeout(300)
-async def test_measures_the_engines_that_are_installed(tmp_path: Path) -> None:
+async def test_measures_the_engines_that_are_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     installed = installed_engines()
     if len(installed) < 2:
         pytest.skip("one engine alone is installed: nothing to measure")
+    monkeypatch.setattr(choice, "_ROUNDS", 1)
     chosen = await choose_engine("auto", find_model(), "cpu", tmp_path / "engines.json")
     assert chosen.engine in installed
     assert "s for a small workload" in chosen.reason

@@ -269,11 +269,11 @@ async def test_gives_up_at_the_deadline(engine_pool: EmbeddedEnginePool) -> None
 async def test_refuses_what_does_not_fit_its_queue(engine_pool: EmbeddedEnginePool) -> None:
     calls = [
         asyncio.create_task(collect(engine_pool, request(f"Count to {i}.", max_output_tokens=2)))
-        for i in range(25)
+        for i in range(13)
     ]
     results = await asyncio.gather(*calls, return_exceptions=True)
     refused = [result for result in results if isinstance(result, PoolOverloadedError)]
-    assert len(refused) == 5
+    assert len(refused) == 3
     assert all(error.retry_after_s > 0 for error in refused)
     assert all(isinstance(result, list | PoolOverloadedError) for result in results)
 
