@@ -10,6 +10,7 @@ import msgspec
 from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
 
+EngineChoice = Literal["auto", "openvino", "llamacpp"]
 EngineTask = Literal["generate", "embeddings"]
 EndpointEngine = Literal["", "openai", "vllm", "sglang", "llama.cpp", "ollama", "mistral"]
 EndpointApi = Literal["responses", "rerank"]
@@ -70,6 +71,8 @@ class EmbeddedPoolSettings(
 
     Attributes:
         task: What the engines do: generate text, or turn texts into vectors.
+        engine: Library that generates text; `auto` takes what is installed, and of both the one
+            that a measurement of a few seconds finds faster on this machine.
         replicas: Number of engine processes.
         model_path: GGUF file, or for embeddings the folder of a BERT model in the form of
             sentence-transformers; None takes the packaged SmolLM2-135M-Instruct or
@@ -84,6 +87,7 @@ class EmbeddedPoolSettings(
     """
 
     task: EngineTask = "generate"
+    engine: EngineChoice = "auto"
     replicas: int = 1
     model_path: Path | None = None
     model: str = ""
@@ -239,6 +243,8 @@ def check_pool(where: str, pool: PoolSettings) -> None:
     """
     counts: dict[str, float | None] = {}
     if isinstance(pool, EmbeddedPoolSettings):
+        if pool.task == "embeddings" and pool.engine == "llamacpp":
+            raise ConfigError(f"{where}.engine is 'llamacpp'; embeddings are made with openvino")
         counts = {
             "replicas": pool.replicas,
             "concurrency_cap": pool.concurrency_cap,
