@@ -8,6 +8,7 @@ import typer
 
 import steelyard
 from steelyard.cli import catalog
+from steelyard.cli.keys_app import keys_app
 from steelyard.cli.tasks_app import tasks_app
 from steelyard.cli.workload_app import workload_app
 from steelyard.errors import SteelyardError
@@ -59,6 +60,7 @@ def _print_version(wanted: bool) -> None:
 
 
 app.add_typer(catalog.app)
+app.add_typer(keys_app, name="keys")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(workload_app, name="workload")
 

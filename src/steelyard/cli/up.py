@@ -49,8 +49,9 @@ def gateway_settings(section: GatewaySection) -> GatewaySettings:
         host=section.host,
         port=section.port,
         api_keys=() if section.api_keys_file is None else read_keys(section.api_keys_file),
+        require_key=section.require_key,
         access_log=section.request_log,
-        limits=GatewayLimits(body_bytes=section.max_body_bytes),
+        limits=GatewayLimits(body_bytes=section.max_body_bytes, shutdown_timeout_s=section.drain_s),
     )
 
 

@@ -48,6 +48,8 @@ _MAX_LOG_CORRECTION = math.log(20.0)
 _MAX_OPEN_TASKS = 100_000
 _MAX_ESTIMATES = 10_000
 _MODELLESS = ""
+# Curves are kept per model and list of allowed pools, of which callers have few.
+_MAX_ARRAYS = 1000
 
 
 class FleetState:
@@ -62,6 +64,7 @@ class FleetState:
         self._pools: list[PoolSpec] = []
         self._specs: tuple[PoolSpec, ...] = ()
         self._index: dict[str, int] = {}
+        self._leaving: set[str] = set()
         self._offsets = np.zeros(1, dtype=np.int64)
         self._running = np.zeros(0, dtype=np.float64)
         self._waiting = np.zeros(0, dtype=np.float64)
@@ -75,7 +78,7 @@ class FleetState:
         self._failures: list[int] = []
         self._failed_s: list[float] = []
         self._open_until_s = np.zeros(0, dtype=np.float64)
-        self._arrays: dict[str, LlmArrays | ToolArrays] = {}
+        self._arrays: dict[tuple[str, tuple[str, ...]], LlmArrays | ToolArrays] = {}
         self._estimates: dict[tuple[str, str], StepEstimate] = {}
         self._tasks: dict[str, TaskAccount] = {}
         self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
@@ -154,7 +157,7 @@ class FleetState:
         return FleetView(
             now_s=now_s,
             pools=self._specs,
-            arrays=self._arrays_for(model),
+            arrays=self._arrays_for(model, step.pools),
             rent_usd_per_hour=self._rent_usd_per_hour,
             bid_usd_per_hour=self._bid_usd_per_hour,
             correction=self._correction,
@@ -227,12 +230,21 @@ class FleetState:
         """Close a task's account without learning from it: it goes on in another process."""
         self._tasks.pop(task_id, None)
 
-    def _arrays_for(self, model: str) -> LlmArrays | ToolArrays:
-        arrays = self._arrays.get(model)
+    def _arrays_for(self, model: str, allowed: tuple[str, ...]) -> LlmArrays | ToolArrays:
+        """Curves of all pools; those that the step may not go to, or that leave, serve nothing."""
+        arrays = self._arrays.get((model, allowed))
         if arrays is None:
+            if len(self._arrays) >= _MAX_ARRAYS:
+                self._arrays.clear()
             pools = tuple(self._pools)
-            arrays = tool_arrays(pools) if model == _MODELLESS else llm_arrays(pools, model)
-            self._arrays[model] = arrays
+            names = {one.name for one in pools} - self._leaving
+            names &= set(allowed) or names
+            arrays = (
+                tool_arrays(pools, names)
+                if model == _MODELLESS
+                else llm_arrays(pools, model, names)
+            )
+            self._arrays[(model, allowed)] = arrays
         return arrays
 
     def _cached_tokens(self, step: Step) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -30,6 +30,7 @@ from steelyard.gateway.exchange import (
     Send,
     json_lines,
 )
+from steelyard.gateway.keys_books import KeyDesk
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.gateway.task_api import TaskApi
@@ -53,6 +54,7 @@ class Gateway:
         dispatcher: Places and runs steps.
         metrics: Where requests are counted; it should be subscribed to the dispatcher already.
         store: Where durable tasks are; None serves no /api/tasks.
+        keys: The store's keys; None knows those of the settings alone.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class Gateway:
         dispatcher: Dispatcher,
         metrics: Metrics,
         store: EventStore | None = None,
+        keys: KeyDesk | None = None,
     ) -> None:
         self._settings = settings
-        self._authenticator = Authenticator(settings)
+        self._keys = keys
+        self._authenticator = Authenticator(settings, None if keys is None else keys.ring)
         self._data_plane = DataPlane(settings, dispatcher)
         self._control_plane = control_plane(dispatcher, metrics, store, settings.limits)
         self._metrics = metrics
@@ -77,8 +81,11 @@ class Gateway:
         Raises:
             RequestError: Who asks may not, or nothing like this is served here.
         """
-        self._authenticator.check(exchange)
+        key = self._authenticator.check(exchange)
         self._data_plane.admit(exchange)
+        if key is not None and self._keys is not None:
+            exchange.key = self._keys.books.use(key)
+            exchange.key.admit()
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request to the data plane; ends when its client leaves.
@@ -100,6 +107,8 @@ class Gateway:
         finally:
             if exchange.timer is not None:
                 exchange.timer.cancel()
+            if exchange.key is not None:
+                exchange.key.settle()
         status = _CLIENT_LEFT if exchange.left else exchange.status
         self._metrics.http_request(self._data_plane.route(exchange.path), status)
         if self._settings.access_log:
@@ -144,7 +153,7 @@ class Gateway:
         self, exchange: AsgiExchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if exchange.path not in _OPEN_PATHS:
-            self._authenticator.check(exchange)
+            self._authenticator.check_control(exchange)
 
         async def watching_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -166,6 +175,9 @@ class Gateway:
             "task_id": task_id,
             "step_id": step_id,
             "pool": exchange.pool if isinstance(exchange, Exchange) else "",
+            "key_id": exchange.key.key.key_id
+            if isinstance(exchange, Exchange) and exchange.key
+            else "",
         }
         _ACCESS_LOGGER.info("%s", msgspec.json.encode(line).decode())
 

@@ -17,6 +17,7 @@ from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange, json_lines
 from steelyard.gateway.generation import Generation
 from steelyard.gateway.headers import cost_line, decision_lines, task_headers
+from steelyard.gateway.keys_identity import keyed_headers
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.protocol import too_large
 from steelyard.gateway.settings import GatewaySettings
@@ -105,12 +106,14 @@ class DataPlane:
         request = generation.request
         self._check_model(request.model)
         self._check_length(generation)
-        headers = task_headers(exchange)
+        headers = keyed_headers(exchange.key, task_headers(exchange), request.model)
         limit = request.max_output_tokens
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
             all_answers = None if limit is None else limit * request.n
             name = request.kind
             step = task.step(name, request.model, generation.prefixes, all_answers)
+            if exchange.key is not None:
+                step = await exchange.key.reserve(step, all_answers, exchange.body)
             exchange.step_key = step.key
             if task.remaining_s is not None:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
@@ -139,7 +142,7 @@ class DataPlane:
     async def _embeddings(self, exchange: Exchange) -> None:
         asked = parse_embeddings(self._document(exchange))
         self._check_model(asked.model)
-        headers = task_headers(exchange)
+        headers = keyed_headers(exchange.key, task_headers(exchange), asked.model)
         texts = input_texts(asked)
         messages: list[dict[str, Any]] = [{"content": text} for text in texts]
         length = chat_prefixes(asked.model, messages, []).input_tokens
@@ -147,6 +150,8 @@ class DataPlane:
             # No hashes: an embedding leaves nothing in a cache that another step could use.
             prefixes = Prefixes(hashes=(), tokens=(), input_tokens=length)
             step = task.step("embedding", asked.model, prefixes, 0)
+            if exchange.key is not None:
+                step = await exchange.key.reserve(step, 0, exchange.body)
             exchange.step_key = step.key
             decision, vectors, settlement = await self._dispatcher.embed(
                 step, texts, asked.model, journal=task.journal
@@ -163,7 +168,9 @@ class DataPlane:
             self._check_model(name)
             body = self._model(name)
         else:
-            models = [self._model(model) for model in self._dispatcher.models()]
+            use = exchange.key
+            names = [one for one in self._dispatcher.models() if use is None or use.may_use(one)]
+            models = [self._model(model) for model in names]
             body = {"object": "list", "data": models}
         exchange.respond(200, msgspec.json.encode(body))
 

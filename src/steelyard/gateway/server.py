@@ -12,6 +12,7 @@ import uvicorn
 from steelyard.domain.events import PoolAdded
 from steelyard.errors import ConfigError
 from steelyard.gateway.app import Gateway
+from steelyard.gateway.keys_books import KeyDesk, key_desk
 from steelyard.gateway.metrics import Metrics
 from steelyard.gateway.protocol import gateway_protocol
 from steelyard.gateway.settings import GatewaySettings
@@ -76,7 +77,28 @@ async def serve(
         for spec in dispatcher.state.pools:
             metrics.apply(PoolAdded(t_s=dispatcher.now_s(), spec=spec))
         dispatcher.subscribe(metrics.apply)
-    gateway = Gateway(settings, dispatcher, metrics, store)
+    async with _desk(store, dispatcher) as keys:
+        gateway = Gateway(settings, dispatcher, metrics, store, keys)
+        async with _listening(settings, gateway, listener) as server:
+            yield server
+
+
+@contextlib.asynccontextmanager
+async def _desk(
+    store: EventStore | None, dispatcher: Dispatcher
+) -> AsyncGenerator[KeyDesk | None, None]:
+    """The keys of a store; they are settled after the last request has ended."""
+    if store is None:
+        yield None
+        return
+    async with key_desk(store.keys, dispatcher) as desk:
+        yield desk
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    settings: GatewaySettings, gateway: Gateway, listener: socket.socket | None
+) -> AsyncGenerator[GatewayServer, None]:
     server = _EmbeddedServer(_uvicorn_config(settings, gateway))
     if listener is None:
         listener = listen(settings)
