@@ -86,6 +86,7 @@ class KeyAccount:
         self.left_usd = math.inf
         self.requests = _bucket(terms.requests_per_s, 1.0, 1)
         self.tokens = _bucket(terms.tokens_per_min, 60.0, 1)
+        self._asked: list[Waiter] = []
         self._number = 0
         self._processes = 1
         self._spent_usd = 0.0
@@ -138,6 +139,7 @@ class KeyAccount:
     def wish(self) -> Wish:
         """What to tell and to ask the store; what it tells is settled with that."""
         self._number += 1
+        self._asked = list(self.waiting)
         needed = math.fsum(one.usd for one in self.waiting if not one.granted.done())
         if not self.waiting and (not self.used or self.left_usd <= 0.0):
             # Others may need what is idle here.
@@ -166,14 +168,12 @@ class KeyAccount:
         if not self.terms.has_budget:
             return
         self.free_usd += grant.held_usd - wish.keep_usd
-        waiting, self.waiting = self.waiting, []
-        for one in waiting:
-            if one.granted.done():
-                continue
-            if self.take(one.usd):
-                one.granted.set_result(None)
-            else:
-                one.granted.set_result(grant)
+        # Those that came while the store was asked are still to be asked for.
+        self.waiting = self.waiting[len(self._asked) :]
+        for one in self._asked:
+            if not one.granted.done():
+                one.granted.set_result(None if self.take(one.usd) else grant)
+        self._asked = []
 
     def failed(self, error: Exception) -> None:
         """The store cannot answer any more."""
