@@ -102,6 +102,21 @@ def up(config: ConfigOption = Path("steelyard.toml"), store: _StoreOption = "") 
 
 
 @app.command()
+def reload(
+    config: ConfigOption = Path("steelyard.toml"),
+    timeout: Annotated[
+        str, typer.Option("--timeout", help="Wait so long for pools to start.")
+    ] = "2m",
+    as_json: JsonOption = False,
+) -> None:
+    """Let the gateway of a configuration read it anew; no request is lost."""
+    from steelyard.cli.limits import seconds
+    from steelyard.cli.reload import run_reload
+
+    run_reload(config, seconds(timeout), as_json=as_json)
+
+
+@app.command()
 def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     program: Annotated[
         str, typer.Argument(help="FILE.py:AGENT runs one task; FILE.py serves all agents in it.")

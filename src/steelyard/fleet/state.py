@@ -13,6 +13,7 @@ from steelyard.domain.events import (
     BidChanged,
     Event,
     PoolAdded,
+    PoolRemoved,
     ReplicaChanged,
     StepPlaced,
     StepRecorded,
@@ -63,6 +64,7 @@ class FleetState:
     def __init__(self) -> None:
         self._pools: list[PoolSpec] = []
         self._specs: tuple[PoolSpec, ...] = ()
+        self._staying: tuple[PoolSpec, ...] = ()
         self._index: dict[str, int] = {}
         self._leaving: set[str] = set()
         self._offsets = np.zeros(1, dtype=np.int64)
@@ -85,6 +87,7 @@ class FleetState:
         # By class: a chain of cases would be walked with every event of every request.
         self._takes: dict[type[Any], Callable[[Any], None]] = {
             PoolAdded: self._add_pool,
+            PoolRemoved: self._remove_pool,
             BidChanged: self._change_bid,
             ReplicaChanged: self._change_replica,
             TaskSubmitted: self._open_task,
@@ -98,11 +101,11 @@ class FleetState:
 
     @property
     def pools(self) -> tuple[PoolSpec, ...]:
-        """Specifications of all pools, in the order in which they joined."""
-        return self._specs
+        """Specifications of the pools that take steps, in the order in which they joined."""
+        return self._staying
 
     def spec(self, pool: str) -> PoolSpec | None:
-        """Specification of a pool; None when there is no such pool."""
+        """Specification of a pool, of one that leaves, too; None when there is no such pool."""
         index = self._index.get(pool)
         return None if index is None else self._pools[index]
 
@@ -226,6 +229,11 @@ class FleetState:
         """Is the task open?"""
         return task_id in self._tasks
 
+    def open_attempts(self, pool: str) -> frozenset[tuple[str, int, int]]:
+        """Which attempts were placed in a pool and have not ended? Task, step and attempt."""
+        index = self._index.get(pool)
+        return frozenset(key for key, one in self._attempts.items() if one.pool == index)
+
     def forget_task(self, task_id: str) -> None:
         """Close a task's account without learning from it: it goes on in another process."""
         self._tasks.pop(task_id, None)
@@ -280,10 +288,18 @@ class FleetState:
             self._pools[index] = spec
             self._bid_usd_per_hour[index] = spec.usd_per_hour
         self._specs = tuple(self._pools)
+        self._leaving.discard(spec.name)
+        self._staying = tuple(one for one in self._pools if one.name not in self._leaving)
         # A new array, never a changed one: views share it.
         self._rent_usd_per_hour = np.array([one.usd_per_hour for one in self._pools])
         self._arrays.clear()
         self._lay_out_replicas()
+
+    def _remove_pool(self, event: PoolRemoved) -> None:
+        """Its place in the arrays stays: attempts that run there are known by it."""
+        self._leaving.add(event.pool)
+        self._staying = tuple(one for one in self._pools if one.name not in self._leaving)
+        self._arrays.clear()
 
     def _lay_out_replicas(self) -> None:
         """Give every replica its place in the arrays; those that stay keep their counts."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 import msgspec
 from starlette.applications import Starlette
@@ -71,6 +72,28 @@ class Gateway:
         self._data_plane = DataPlane(settings, dispatcher)
         self._control_plane = control_plane(dispatcher, metrics, store, settings.limits)
         self._metrics = metrics
+
+    def prepare(self, settings: GatewaySettings) -> Callable[[], None]:
+        """Check other settings, and say how to take them; where it listens does not change.
+
+        Args:
+            settings: The settings.
+
+        Returns:
+            Takes them at once; it cannot fail.
+
+        Raises:
+            ConfigError: They cannot be taken.
+        """
+        ring = None if self._keys is None else self._keys.ring
+        authenticator = Authenticator(settings, ring)
+
+        def take() -> None:
+            self._settings = settings
+            self._authenticator = authenticator
+            self._data_plane.change_settings(settings)
+
+        return take
 
     def admit(self, exchange: Exchange) -> None:
         """Refuse a request to the data plane by its head alone.

@@ -49,6 +49,11 @@ class DataPlane:
             "/v1/embeddings": self._embeddings,
         }
 
+    def change_settings(self, settings: GatewaySettings) -> None:
+        """Answer later requests by these settings."""
+        self._settings = settings
+        self._limits = settings.limits
+
     def route(self, path: str) -> str:
         """Under which name is a path counted? Paths that clients make up are one name."""
         if path in self._posts or path == _MODELS_PATH:

@@ -12,6 +12,7 @@ from steelyard.domain.events import (
     AttemptStarted,
     Event,
     PoolAdded,
+    PoolRemoved,
     StepPlaced,
     StepRecorded,
     StepRefused,
@@ -109,6 +110,8 @@ class Ledger:
         self._children_usd: dict[str, list[float]] = {}
         self._placed: dict[tuple[str, int, int], StepPlaced] = {}
         self._started_s: dict[tuple[str, int, int], float] = {}
+        self._away_s: dict[str, list[tuple[float, float]]] = {}
+        self._left_s: dict[str, float] = {}
         self._first_s = math.inf
         self._last_s = -math.inf
 
@@ -143,7 +146,9 @@ class Ledger:
         """
         match event:
             case PoolAdded():
-                self.pools[event.spec.name] = event.spec
+                self._add_pool(event)
+            case PoolRemoved():
+                self._left_s[event.pool] = event.t_s
             case TaskSubmitted():
                 self._submitted[event.task_id] = event
                 self._first_s = min(self._first_s, event.t_s)
@@ -163,6 +168,21 @@ class Ledger:
                 self._close_task(event)
             case _:
                 pass
+
+    def _add_pool(self, event: PoolAdded) -> None:
+        name = event.spec.name
+        left_s = self._left_s.pop(name, -math.inf if name not in self.pools else None)
+        if left_s is not None:
+            self._away_s.setdefault(name, []).append((left_s, event.t_s))
+        self.pools[name] = event.spec
+
+    def rented_s(self, pool: str) -> float:
+        """For how many seconds of `span_s` was a pool part of the fleet?"""
+        away_s = [*self._away_s.get(pool, [])]
+        if pool in self._left_s:
+            away_s.append((self._left_s[pool], math.inf))
+        gaps = [min(end, self._last_s) - max(start, self._first_s) for start, end in away_s]
+        return max(0.0, self.span_s - math.fsum(gap for gap in gaps if gap > 0.0))
 
     def _close_attempt(self, event: AttemptFinished) -> None:
         key = (event.task_id, event.step_id, event.attempt)
@@ -237,10 +257,10 @@ class Ledger:
 
     @property
     def rent_usd(self) -> float:
-        """What all replicas cost over `span_s`, used or idle, plus what vendors charged."""
+        """What all replicas cost over `rented_s`, used or idle, plus what vendors charged."""
         rents = [
-            rental_usd(spec.usd_per_hour * spec.replicas, self.span_s)
-            for spec in self.pools.values()
+            rental_usd(spec.usd_per_hour * spec.replicas, self.rented_s(name))
+            for name, spec in self.pools.items()
         ]
         by_token = [
             attempt.cost_usd

@@ -209,10 +209,11 @@ def _percentiles(values_s: list[float]) -> Percentiles:
 def _pool(ledger: Ledger, spec: PoolSpec, facts: ReplicaFacts) -> PoolFigures:
     mine = [one for one in ledger.attempts if one.decision.pool == spec.name]
     used_usd = math.fsum(one.cost_usd for one in mine)
-    hours = spec.replicas * ledger.span_s / SECONDS_PER_HOUR
-    rent_usd = rental_usd(spec.usd_per_hour * spec.replicas, ledger.span_s)
+    rented_s = ledger.rented_s(spec.name)
+    hours = spec.replicas * rented_s / SECONDS_PER_HOUR
+    rent_usd = rental_usd(spec.usd_per_hour * spec.replicas, rented_s)
     paid_usd = used_usd if spec.token_price is not None else rent_usd
-    busy_frac = _busy_s(mine) / (spec.replicas * ledger.span_s) if hours > 0.0 else 0.0
+    busy_frac = _busy_s(mine) / (spec.replicas * rented_s) if hours > 0.0 else 0.0
     prompt = sum(one.usage.input_tokens for one in mine)
     energy_kwh = None
     if facts.watts_idle is not None and facts.watts_max is not None:

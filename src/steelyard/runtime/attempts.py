@@ -77,6 +77,22 @@ class Attempts:
         }
         self._gate = AttemptGate(recorder, placing, tasks, limits)
 
+    def put_pool(self, name: str, pool: LlmBackend | ToolBackend) -> None:
+        """Run later attempts of a pool in this backend."""
+        self.drop_pool(name)
+        if isinstance(pool, ToolBackend):
+            self._tool_pools[name] = pool
+            return
+        self._llm_pools[name] = pool
+        if isinstance(pool, RelayBackend):
+            self._relays[name] = pool
+
+    def drop_pool(self, name: str) -> None:
+        """Forget a pool's backend; attempts that run keep theirs."""
+        self._llm_pools.pop(name, None)
+        self._tool_pools.pop(name, None)
+        self._relays.pop(name, None)
+
     async def embed(
         self, step: Step, texts: list[str], model: str, journal: bool
     ) -> tuple[Decision, Embeddings, Settlement]:
