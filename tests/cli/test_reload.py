@@ -1,11 +1,13 @@
 """A gateway process is told to change its pools under load, and to stop; no request fails."""
 
 import asyncio
+import contextlib
+import io
 import json
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+
+from steelyard.cli.reload import run_reload
+from steelyard.errors import ConfigError
 
 PROGRAM = [sys.executable, "-m", "steelyard"]
 
@@ -65,7 +70,7 @@ class Upstream:
                 choice = {"index": 0, "delta": delta, "finish_reason": None}
                 await self._event(response, {**head, "choices": [choice]})
                 await asyncio.sleep(self._hold_s)
-            last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+            last: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": "stop"}
             await self._event(response, {**head, "choices": [last]})
             await self._event(response, {**head, "choices": [], "usage": usage})
             await response.write(b"data: [DONE]\n\n")
@@ -114,7 +119,19 @@ class Process:
         text = "[gateway]\nport = 0\n" + more + "\n" + "\n".join(pools)
         (self.folder / "steelyard.toml").write_text(text, encoding="utf-8")
 
-    async def reload(self, *options: str) -> tuple[int, str]:
+    async def reload(self) -> tuple[int, str]:
+        """What the command does, without starting a program for it each time."""
+        out = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+            patch.setenv("XDG_STATE_HOME", str(self.folder / "state"))
+            try:
+                path = self.folder / "steelyard.toml"
+                await asyncio.to_thread(run_reload, path, 60.0, as_json=False)
+            except ConfigError as error:
+                return 2, f"{error}\n"
+        return 0, out.getvalue()
+
+    async def reload_by_program(self, *options: str) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
             *(*PROGRAM, "reload", *options),
             cwd=self.folder,
@@ -202,11 +219,22 @@ class Load:
                 self.pools.append(response.headers.get("steelyard-pool", ""))
 
 
-async def wait_until(load: Load, name: str) -> None:
-    """Until so many of the last answers came from a pool that it is clearly in use."""
-    async with asyncio.timeout(30.0):
-        while name not in load.pools[-8:]:
+async def until(happens: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60.0):
+        while not happens():  # noqa: ASYNC110 - other processes tell nobody
             await asyncio.sleep(0.02)
+
+
+async def wait_until(load: Load, name: str) -> None:
+    """Until some of the last answers came from a pool."""
+    await until(lambda: name in load.pools[-8:])
+
+
+async def status(running: Process, asked: dict[str, Any]) -> int:
+    """What a request gets."""
+    url = f"{running.base_url}/chat/completions"
+    async with aiohttp.ClientSession() as http, http.post(url, json=asked) as response:
+        return response.status
 
 
 async def test_no_request_fails_while_pools_come_and_go(tmp_path: Path) -> None:
@@ -224,17 +252,13 @@ async def test_no_request_fails_while_pools_come_and_go(tmp_path: Path) -> None:
             running.configure(pool(new, 0.1))
             assert (await running.reload())[1].endswith("removed old\n")
             seen = len(load.pools)
-            async with asyncio.timeout(30.0):
-                while old.in_flight or len(load.pools) < seen + 24:
-                    await asyncio.sleep(0.02)
+            await until(lambda: not old.in_flight and len(load.pools) >= seen + 24)
             served = old.served
             # Prices and the address behind a pool change; what runs there ends there.
             moved = pool(late, 0.1).replace("pools.late", "pools.new")
             running.configure(moved)
             assert (await running.reload())[1].endswith("changed new\n")
-            async with asyncio.timeout(30.0):
-                while late.served < 24 or new.in_flight:
-                    await asyncio.sleep(0.02)
+            await until(lambda: late.served >= 24 and not new.in_flight)
             # And back, several times in a row.
             for _ in range(3):
                 running.configure(pool(old), moved)
@@ -252,51 +276,42 @@ async def test_no_request_fails_while_pools_come_and_go(tmp_path: Path) -> None:
 async def test_a_wrong_configuration_is_refused_in_one_line_and_the_old_one_stays(
     tmp_path: Path,
 ) -> None:
-    async with upstreams("old") as up:
-        async with gateway(tmp_path, pool(up["old"])) as running:
-            for more, wrong, said in (
-                ("", ["nonsense"], "not TOML"),
-                ("", ['[pools.x]\nkind = "endpoint"\n'], "pools.x"),
-                ("", [pool(up["old"]), '[pools.e]\nkind = "embedded"\nmodel_path = "no"\n'], "no"),
-                ('api_keys_file = "missing"', [pool(up["old"])], "missing"),
-                ('host = "127.0.0.2"', [pool(up["old"])], "restart"),
-                ("", [pool(up["old"]), '[store]\npath = "other.db"\n'], "restart"),
-            ):
-                running.configure(*wrong, more=more)
-                code, told = await running.reload()
-                assert code == 2, told
-                assert told.count("\n") == 1
-                assert said in told
-                assert "stays in force" in told
-            async with aiohttp.ClientSession() as http:
-                asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-                url = f"{running.base_url}/chat/completions"
-                async with http.post(url, json=asked) as response:
-                    assert response.status == 200
-            running.configure(pool(up["old"]), more="max_body_bytes = 100")
-            code, told = await running.reload("--json")
-            assert (code, json.loads(told)["refused"]) == (0, "")
-            async with aiohttp.ClientSession() as http:
-                async with http.post(url, json={**asked, "user": "u" * 100}) as response:
-                    assert response.status == 413
-            assert await running.stop() == 0
+    async with upstreams("old") as up, gateway(tmp_path, pool(up["old"])) as running:
+        for more, wrong, said in (
+            ("", ["nonsense"], "not TOML"),
+            ("", ['[pools.x]\nkind = "endpoint"\n'], "pools.x"),
+            ("", [pool(up["old"]), '[pools.e]\nkind = "embedded"\nmodel_path = "no"\n'], "no"),
+            ('api_keys_file = "missing"', [pool(up["old"])], "missing"),
+            ('host = "127.0.0.2"', [pool(up["old"])], "restart"),
+            ("", [pool(up["old"]), '[store]\npath = "other.db"\n'], "restart"),
+        ):
+            running.configure(*wrong, more=more)
+            code, told = await running.reload()
+            assert code == 2, told
+            assert told.count("\n") == 1
+            assert said in told
+            assert "stays in force" in told
+        asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        assert await status(running, asked) == 200
+        running.configure(pool(up["old"]), more="max_body_bytes = 100")
+        code, told = await running.reload_by_program("--json")
+        assert (code, json.loads(told)["refused"]) == (0, "")
+        assert await status(running, {**asked, "user": "u" * 100}) == 413
+        assert await running.stop() == 0
 
 
 async def test_a_signal_alone_does_it_too(tmp_path: Path) -> None:
-    async with upstreams("old", "new") as up:
-        async with gateway(tmp_path, pool(up["old"])) as running:
-            running.configure(pool(up["old"]), pool(up["new"]))
-            running.process.send_signal(signal.SIGHUP)
-            async with asyncio.timeout(30.0):
-                while not any("reloaded: added new" in line for line in running.lines):
-                    await asyncio.sleep(0.02)
-            assert await running.stop() == 0
+    async with upstreams("old", "new") as up, gateway(tmp_path, pool(up["old"])) as running:
+        running.configure(pool(up["old"]), pool(up["new"]))
+        running.process.send_signal(signal.SIGHUP)
+        await until(lambda: any("reloaded: added new" in line for line in running.lines))
+        assert await running.stop() == 0
 
 
 async def test_where_no_gateway_runs_there_is_nothing_to_reload(tmp_path: Path) -> None:
     process = Process(tmp_path, None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     process.configure()
-    code, told = await process.reload()
+    code, told = await process.reload_by_program()
     assert code == 2
     assert "no gateway runs" in told
 
@@ -305,15 +320,14 @@ async def test_where_no_gateway_runs_there_is_nothing_to_reload(tmp_path: Path) 
 async def test_a_stopped_gateway_finishes_streams_up_to_its_time(
     tmp_path: Path, drain_s: int, whole: bool
 ) -> None:
-    async with upstreams("old", hold_s=0.7 if whole else 20.0) as up:
+    async with upstreams("old", hold_s=0.5 if whole else 4.0) as up:
         async with gateway(tmp_path, pool(up["old"]), more=f"drain_s = {drain_s}") as running:
             asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-            async with aiohttp.ClientSession() as http:
-                url = f"{running.base_url}/chat/completions"
-                async with http.post(url, json=asked) as response:
-                    told = (await response.content.readany()).decode()
-                    stopping = asyncio.create_task(running.stop())
-                    told += (await response.content.read()).decode()
+            url = f"{running.base_url}/chat/completions"
+            async with aiohttp.ClientSession() as http, http.post(url, json=asked) as response:
+                told = (await response.content.readany()).decode()
+                stopping = asyncio.create_task(running.stop())
+                told += (await response.content.read()).decode()
             assert await stopping == 0
         assert told.endswith("data: [DONE]\n\n") is whole
         assert ("the gateway is stopping" in told) is not whole

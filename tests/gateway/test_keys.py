@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import msgspec
 import openai
 import pytest
 from tests.gateway.keys_rig import keyed_gateway, minted
@@ -15,7 +17,7 @@ from steelyard.domain.key import KeyTerms
 from steelyard.gateway.keys_ring import SEEN_WITHIN_S
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.pools.backend import LlmBackend
-from steelyard.pools.scripted import ScriptedAnswer, ScriptedLlmPool
+from steelyard.pools.scripted import ScriptedLlmPool
 from steelyard.store.event_store import read_store
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
@@ -26,12 +28,19 @@ def client(base_url: str, token: str) -> openai.AsyncOpenAI:
 
 
 async def ask(who: openai.AsyncOpenAI, **more: Any) -> Any:
-    asked = {"model": "scripted", "messages": HELLO, "max_tokens": 4, **more}
-    return await who.chat.completions.create(**asked)
+    asked: dict[str, Any] = {"model": "scripted", "messages": HELLO, "max_tokens": 4, **more}
+    create: Any = who.chat.completions.create
+    return await create(**asked)
 
 
 def pools() -> dict[str, LlmBackend]:
     return {"lab": ScriptedLlmPool()}
+
+
+async def ask_on(who: openai.AsyncOpenAI, times: int, pause_s: float = 0.0) -> None:
+    for _ in range(times):
+        await ask(who)
+        await asyncio.sleep(pause_s)
 
 
 async def test_a_minted_key_is_needed_and_nothing_but_it_is_taken(tmp_path: Path) -> None:
@@ -49,42 +58,28 @@ async def test_a_minted_key_is_needed_and_nothing_but_it_is_taken(tmp_path: Path
 
 async def test_a_revoked_key_stops_within_the_stated_time(tmp_path: Path) -> None:
     token, key = minted("a1", KeyTerms(name="a"))
-    async with keyed_gateway(tmp_path / "s.db", pools(), key) as rig:
-        async with client(rig.server.base_url, token) as who:
-            await ask(who)
-            gone = type(key)(
-                key_id="a1", digest=key.digest, terms=key.terms, created_s=1.0, revoked_s=2.0
-            )
-            await asyncio.wrap_future(rig.store.keys.put(gone))
-            began_s = time.monotonic()
-            with pytest.raises(openai.AuthenticationError, match="revoked"):
-                while time.monotonic() - began_s < 10.0 * SEEN_WITHIN_S:
-                    await ask(who)
-                    await asyncio.sleep(0.02)
+    async with (
+        keyed_gateway(tmp_path / "s.db", pools(), key) as rig,
+        client(rig.server.base_url, token) as who,
+    ):
+        await ask(who)
+        gone = msgspec.structs.replace(key, revoked_s=2.0)
+        await asyncio.wrap_future(rig.store.keys.put(gone))
+        # Ten times as long, for busy machines.
+        with pytest.raises(openai.AuthenticationError, match="revoked"):
+            await ask_on(who, int(10.0 * SEEN_WITHIN_S / 0.02), 0.02)
 
 
 async def test_expiry_and_rotation_are_a_matter_of_time(tmp_path: Path) -> None:
     old, expired = minted("e1", KeyTerms(name="e", expires_s=time.time() - 1.0))
     first, before = minted("r1", KeyTerms(name="r"))
     second, after = minted("r1", KeyTerms(name="r"))
-    rotated = type(after)(
-        key_id="r1",
-        digest=after.digest,
-        terms=after.terms,
-        created_s=1.0,
-        old_digest=before.digest,
-        old_until_s=time.time() + 60.0,
+    rotated = msgspec.structs.replace(
+        after, old_digest=before.digest, old_until_s=time.time() + 60.0
     )
     _, over = minted("o1", KeyTerms(name="o"))
     late, ended = minted("o1", KeyTerms(name="o"))
-    ended = type(over)(
-        key_id="o1",
-        digest=over.digest,
-        terms=over.terms,
-        created_s=1.0,
-        old_digest=ended.digest,
-        old_until_s=time.time() - 1.0,
-    )
+    ended = msgspec.structs.replace(over, old_digest=ended.digest, old_until_s=time.time() - 1.0)
     async with keyed_gateway(tmp_path / "s.db", pools(), expired, rotated, ended) as rig:
         for token in (first, second):
             async with client(rig.server.base_url, token) as who:
@@ -162,8 +157,7 @@ async def test_rates_are_kept_and_say_when_to_come_back(tmp_path: Path) -> None:
             async with client(rig.server.base_url, token) as who:
                 await ask(who)
                 with pytest.raises(openai.RateLimitError) as caught:
-                    for _ in range(5):
-                        await ask(who)
+                    await ask_on(who, 5)
                 body: Any = caught.value.body
                 assert (body["type"], body["code"]) == (kind, "rate_limit_exceeded")
                 assert int(caught.value.response.headers["retry-after"]) >= 1
@@ -177,15 +171,15 @@ async def test_rates_are_kept_and_say_when_to_come_back(tmp_path: Path) -> None:
 async def test_a_minted_key_opens_metrics_only_where_it_says_so(tmp_path: Path) -> None:
     plain, key = minted("a1", KeyTerms(name="a"))
     wide, admin = minted("c1", KeyTerms(name="c", control=True))
-    async with keyed_gateway(tmp_path / "s.db", pools(), key, admin) as rig:
-        import aiohttp  # noqa: PLC0415
-
-        async with aiohttp.ClientSession(rig.server.url) as http:
-            for token, status in ((plain, 403), (wide, 200), ("", 401)):
-                headers = {"Authorization": f"Bearer {token}"}
-                for path in ("/metrics", "/api/tasks"):
-                    async with http.get(path, headers=headers) as response:
-                        assert response.status == status
+    async with (
+        keyed_gateway(tmp_path / "s.db", pools(), key, admin) as rig,
+        aiohttp.ClientSession(rig.server.url) as http,
+    ):
+        for token, status in ((plain, 403), (wide, 200), ("", 401)):
+            headers = {"Authorization": f"Bearer {token}"}
+            for path in ("/metrics", "/api/tasks"):
+                async with http.get(path, headers=headers) as response:
+                    assert response.status == status
 
 
 async def test_keys_of_the_file_still_open_everything(tmp_path: Path) -> None:
@@ -225,15 +219,3 @@ async def test_a_key_is_in_no_log_no_store_and_no_answer(
     for secret in (token.split("-", 3)[3], wrong.split("-", 3)[3]):
         assert secret not in told
         assert secret.encode() not in stored
-
-
-async def test_a_failing_script_costs_what_it_used(tmp_path: Path) -> None:
-    token, key = minted("f1", KeyTerms(name="f", budget_usd=1.0))
-    script = (ScriptedAnswer(pieces=("a", "b")),)
-    async with keyed_gateway(tmp_path / "s.db", {"lab": ScriptedLlmPool(script)}, key) as rig:
-        async with client(rig.server.base_url, token) as who:
-            answer = await who.chat.completions.with_raw_response.create(
-                model="scripted", messages=HELLO
-            )
-            cost_usd = float(answer.headers["steelyard-cost-usd"])
-    assert cost_usd > 0.0

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from steelyard.cli.limits import seconds
-from steelyard.domain.key import KEY_PREFIX, ApiKey, KeyTerms, Periods
+from steelyard.domain.key import KEY_PREFIX, ApiKey, KeyTerms
 from steelyard.errors import ConfigError, StoreError
 from steelyard.gateway.keys_ring import SEEN_WITHIN_S
 from steelyard.store.event_store import EventStore
-from steelyard.store.keys_sql import Spend
+from steelyard.store.keys_sql import Periods, Spend
 from steelyard.store.open_store import open_store
 
 _ID_BYTES = 8

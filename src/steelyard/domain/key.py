@@ -1,8 +1,5 @@
 """Keys of callers: who may ask for what, how fast and for how much money."""
 
-import datetime as dt
-from typing import NamedTuple
-
 import msgspec
 
 # What every minted key starts with: scanners for leaked secrets know such a prefix.
@@ -76,33 +73,6 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     old_digest: bytes = b""
     old_until_s: float = 0.0
     changed: int = 0
-
-
-class Periods(NamedTuple):
-    """Names of the spans of time that money is counted in.
-
-    Attributes:
-        total: Since the key was made.
-        day: The UTC day, `2026-11-23`.
-        month: The UTC month, `2026-11`.
-    """
-
-    total: str
-    day: str
-    month: str
-
-    @classmethod
-    def at(cls, now_s: float) -> "Periods":
-        """Which spans is a moment in?
-
-        Args:
-            now_s: Seconds since 1970.
-
-        >>> Periods.at(0.0)
-        Periods(total='total', day='1970-01-01', month='1970-01')
-        """
-        day = dt.datetime.fromtimestamp(now_s, dt.timezone.utc).date().isoformat()
-        return cls("total", day, day[:7])
 
 
 def budget_left_usd(terms: KeyTerms, spent_usd: tuple[float, float, float]) -> float:

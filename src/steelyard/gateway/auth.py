@@ -1,4 +1,4 @@
-"""Who may call: keys of the file, minted keys of the store, or this machine where none is needed."""
+"""Who may call: keys of the file, minted ones, or this machine alone where none is needed."""
 
 import hashlib
 import hmac

@@ -165,14 +165,14 @@ class KeyAccount:
         self.left_usd = grant.left_usd
         if grant.processes != self._processes:
             self._share(grant.processes)
-        if not self.terms.has_budget:
-            return
+        # Steps that still wait when a budget was taken away may go on, too.
+        endless = not self.terms.has_budget
         self.free_usd += grant.held_usd - wish.keep_usd
         # Those that came while the store was asked are still to be asked for.
         self.waiting = self.waiting[len(self._asked) :]
         for one in self._asked:
             if not one.granted.done():
-                one.granted.set_result(None if self.take(one.usd) else grant)
+                one.granted.set_result(None if self.take(one.usd) or endless else grant)
         self._asked = []
 
     def failed(self, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Whose request is it? What a key says of task, agent and model, beside the request's own headers."""
+"""Whose request is it? What a key says of task, agent and model, beside the headers."""
 
 import msgspec
 

@@ -241,7 +241,7 @@ class KeyUse:
         """After how many seconds does a new day or month allow the step? None for never."""
         terms = self.key.terms
         total, _, month = grant.spent_usd
-        now = dt.datetime.now(dt.timezone.utc)
+        now = dt.datetime.now(dt.UTC)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         tomorrow = midnight + dt.timedelta(days=1)
         next_month = (midnight.replace(day=1) + dt.timedelta(days=32)).replace(day=1)

@@ -145,10 +145,8 @@ class Ledger:
             event: The next event of the log.
         """
         match event:
-            case PoolAdded():
-                self._add_pool(event)
-            case PoolRemoved():
-                self._left_s[event.pool] = event.t_s
+            case PoolAdded() | PoolRemoved():
+                self._change_pool(event)
             case TaskSubmitted():
                 self._submitted[event.task_id] = event
                 self._first_s = min(self._first_s, event.t_s)
@@ -169,7 +167,10 @@ class Ledger:
             case _:
                 pass
 
-    def _add_pool(self, event: PoolAdded) -> None:
+    def _change_pool(self, event: PoolAdded | PoolRemoved) -> None:
+        if isinstance(event, PoolRemoved):
+            self._left_s[event.pool] = event.t_s
+            return
         name = event.spec.name
         left_s = self._left_s.pop(name, -math.inf if name not in self.pools else None)
         if left_s is not None:

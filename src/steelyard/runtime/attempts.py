@@ -84,8 +84,9 @@ class Attempts:
             self._tool_pools[name] = pool
             return
         self._llm_pools[name] = pool
-        if isinstance(pool, RelayBackend):
-            self._relays[name] = pool
+        self._relays = {
+            name: pool for name, pool in self._llm_pools.items() if isinstance(pool, RelayBackend)
+        }
 
     def drop_pool(self, name: str) -> None:
         """Forget a pool's backend; attempts that run keep theirs."""

@@ -24,8 +24,10 @@ from steelyard.runtime.starting import PoolStarter, RunningPool
 _LOOK_S = 0.1
 # Settings that say what a pool costs and how fast it is, and nothing about its backend.
 _OF_SPEC = frozenset(
-    ["offering", "machine_frac", "usd_per_hour", "token_price", "curve"]
-    + ["provider", "region", "arch"]
+    (
+        *("offering", "machine_frac", "usd_per_hour", "token_price", "curve"),
+        *("provider", "region", "arch"),
+    )
 )
 
 
@@ -159,7 +161,8 @@ class LiveFleet:
     async def _closed_when_idle(self, name: str, leaving: RunningPool) -> None:
         placed = self.dispatcher.state.open_attempts(name)
         try:
-            while placed & self.dispatcher.state.open_attempts(name):
+            # A listener for every event of every request would cost more than a look.
+            while placed & self.dispatcher.state.open_attempts(name):  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_S)
         finally:
             if name not in self._pools:

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.settings import Settings
 from steelyard.domain.events import PoolAdded
-from steelyard.domain.pool import PoolLimit
 from steelyard.errors import ConfigError
 from steelyard.placement.policy import Policy
 from steelyard.runtime.clock import WallClock

@@ -124,13 +124,12 @@ class PoolStarter:
             return RunningPool(settings=pool, spec=spec, backend=tools, watch=watch)
         self.progress(f"starting pool {name}")
         backend = _llm_backend(name, pool)
-        await backend.start(watch)
         started = RunningPool(settings=pool, spec=spec, backend=backend, watch=watch)
-        if not isinstance(pool, EmbeddedPoolSettings) or pool.figures is not None:
-            return started
-        self.progress(f"calibrating pool {name}")
         try:
-            spec = await _calibrated(spec, pool, backend)
+            await backend.start(watch)
+            if isinstance(pool, EmbeddedPoolSettings) and pool.figures is None:
+                self.progress(f"calibrating pool {name}")
+                spec = await _calibrated(spec, pool, backend)
         except BaseException:
             await started.close()
             raise

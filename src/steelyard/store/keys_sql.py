@@ -13,12 +13,13 @@ Everything here runs inside a transaction of `GroupWriter`, and may run again wh
 away: the number of an exchange tells that it has been made.
 """
 
+import datetime as dt
 import math
 from typing import NamedTuple
 
 import msgspec
 
-from steelyard.domain.key import ApiKey, KeyTerms, Periods, budget_left_usd
+from steelyard.domain.key import ApiKey, KeyTerms, budget_left_usd
 from steelyard.store.backend import Backend
 
 _COLUMNS = "key_id, digest, terms, created_s, revoked_s, old_digest, old_until_s, changed"
@@ -27,6 +28,33 @@ _NEXT = "(SELECT coalesce(max(changed), 0) + 1 FROM keys)"
 _FORGET_S = 86_400.0
 # More than it needs is given to a process only while that is a small part of what is left.
 _BLOCK_FRAC = 1.0 / 16.0
+
+
+class Periods(NamedTuple):
+    """Names of the spans of time that money is counted in.
+
+    Attributes:
+        total: Since the key was made.
+        day: The UTC day, `2026-11-23`.
+        month: The UTC month, `2026-11`.
+    """
+
+    total: str
+    day: str
+    month: str
+
+    @classmethod
+    def at(cls, now_s: float) -> "Periods":
+        """Which spans is a moment in?
+
+        Args:
+            now_s: Seconds since 1970.
+
+        >>> Periods.at(0.0)
+        Periods(total='total', day='1970-01-01', month='1970-01')
+        """
+        day = dt.datetime.fromtimestamp(now_s, dt.UTC).date().isoformat()
+        return cls("total", day, day[:7])
 
 
 class Wish(NamedTuple):
