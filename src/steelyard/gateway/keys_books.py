@@ -13,6 +13,7 @@ from steelyard.domain.events import AttemptFinished, Event
 from steelyard.domain.key import ApiKey
 from steelyard.errors import StoreError
 from steelyard.gateway.keys_account import KeyAccount, Waiter
+from steelyard.gateway.keys_costs import MostCosts
 from steelyard.gateway.keys_ring import KeyRing
 from steelyard.gateway.keys_use import KeyUse
 from steelyard.runtime.dispatcher import Dispatcher
@@ -36,6 +37,7 @@ class KeyBooks:
     def __init__(self, store: KeyStore, dispatcher: Dispatcher) -> None:
         self._store = store
         self.dispatcher = dispatcher
+        self.most = MostCosts()
         self._owner = f"gateway-{uuid.uuid4().hex}"
         self._accounts: dict[str, KeyAccount] = {}
         self._running: dict[tuple[str, int], KeyUse] = {}

@@ -12,22 +12,16 @@ from steelyard.domain.key import ApiKey, budget_left_usd
 from steelyard.domain.task import LlmCall, Step
 from steelyard.gateway.errors_http import Headers, LimitError, RequestError
 from steelyard.gateway.keys_account import Bucket, KeyAccount
-from steelyard.perf.cost import llm_step_usd
+from steelyard.gateway.keys_costs import MostCosts
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.store.keys_sql import Grant
-
-# What a chat template may add to a prompt, in tokens.
-_TEMPLATE_TOKENS = 256
-# Parts whose tokens have nothing to do with the length of the body.
-_UNMEASURED = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"file"', b'"input_file"')
-# Attempts that may have failed before the one that counts; they say nothing, and cost the floor.
-_FAILED_ATTEMPTS = 2.0
 
 
 class Books(Protocol):
     """Where money is reserved; `steelyard.gateway.keys_books.KeyBooks` is one."""
 
     dispatcher: Dispatcher
+    most: MostCosts
 
     async def reserve(self, account: KeyAccount, usd: float) -> Grant | None:
         """Reserve, or say what there is."""
@@ -75,8 +69,7 @@ class KeyUse:
         """
         bucket = self._account.requests
         if bucket is not None:
-            limit = self.key.terms.requests_per_s
-            self._take(bucket, 1.0, ("requests", f"{limit:g} requests per second"))
+            self._take(bucket, 1.0, "requests")
 
     def may_use(self, model: str) -> bool:
         """May the key ask for this model?"""
@@ -108,11 +101,11 @@ class KeyUse:
         call = step.call
         tokens = call.input_tokens if isinstance(call, LlmCall) else 0
         if account.tokens is not None:
-            limit = f"{terms.tokens_per_min:g} tokens per minute"
-            self._take(account.tokens, float(tokens), ("tokens", limit))
+            self._take(account.tokens, float(tokens), "tokens")
             self._prompt_tokens = tokens
         if terms.has_budget:
-            usd = self._most_usd(step, output_tokens, body)
+            pools = self._books.dispatcher.state.pools
+            usd = self._books.most.usd(pools, step, output_tokens, body)
             grant = await self._books.reserve(account, usd)
             if grant is not None:
                 raise self._too_dear(usd, grant)
@@ -167,35 +160,15 @@ class KeyUse:
             raise not_allowed(self.key, what, f"pool {', '.join(pools)}", "model")
         return msgspec.structs.replace(step, pools=pools)
 
-    def _most_usd(self, step: Step, output_tokens: int | None, body: bytes) -> float:
-        """What can the step cost at most, in the dearest pool that it may go to?
-
-        The prompt counts with one token per byte of the body, the answer with its limit.
-        """
-        call = step.call
-        if not isinstance(call, LlmCall):
-            return 0.0
-        measured = not any(mark in body for mark in _UNMEASURED)
-        dearest = 0.0
-        for spec in self._books.dispatcher.state.pools:
-            curve = spec.llm_curves.get(call.model)
-            if curve is None or (step.pools and spec.name not in step.pools):
-                continue
-            context = float(curve.context_tokens)
-            prompt = min(context, float(len(body) + _TEMPLATE_TOKENS)) if measured else context
-            answers = context if output_tokens is None else float(output_tokens)
-            usd = llm_step_usd(spec, call.model, (prompt, 0.0, answers), spec.usd_per_hour)
-            floor_usd = llm_step_usd(spec, call.model, (0.0, 0.0, 0.0), spec.usd_per_hour)
-            dearest = max(dearest, usd + _FAILED_ATTEMPTS * floor_usd)
-        return dearest
-
-    def _take(self, bucket: Bucket, amount: float, told: tuple[str, str]) -> None:
-        kind, limit = told
+    def _take(self, bucket: Bucket, amount: float, kind: str) -> None:
         wait_s = bucket.wait_s(amount, time.monotonic())
         if wait_s == 0.0:
             bucket.take(amount)
             return
-        key_id = self.key.key_id
+        key_id, terms = self.key.key_id, self.key.terms
+        limit = f"{terms.tokens_per_min} tokens per minute"
+        if kind == "requests":
+            limit = f"{terms.requests_per_s} requests per second"
         if math.isinf(wait_s):
             raise LimitError(
                 f"key {key_id} may use {limit}; this request has about {amount:.0f}, more than "
