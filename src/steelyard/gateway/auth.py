@@ -49,7 +49,7 @@ class Authenticator:
         scheme, _, presented = (exchange.header(b"authorization") or "").partition(" ")
         presented = presented.strip()
         if presented.startswith(KEY_PREFIX) and self._ring is not None:
-            if scheme.lower() != "bearer":
+            if scheme != "Bearer" and scheme.lower() != "bearer":
                 raise unknown_key()
             return self._ring.find(presented)
         if not self._digests and not self._require_key:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from steelyard.domain.key import KeyTerms
 from steelyard.store.keys_sql import Grant, Wish
 
-# So many steps of the size of those that wait are fetched ahead.
-_STEPS_AHEAD = 8.0
+# At least so many steps of the size of those that wait are fetched ahead, or as many as there were
+# since the last exchange.
+_STEPS_AHEAD = 8
 
 
 class Bucket:
@@ -145,7 +146,7 @@ class KeyAccount:
             # Others may need what is idle here.
             self.free_usd = 0.0
         short = max(0.0, needed - max(0.0, self.free_usd))
-        ahead = _STEPS_AHEAD * needed / max(1, len(self.waiting))
+        ahead = max(_STEPS_AHEAD, self._requests) * needed / max(1, len(self.waiting))
         told = Wish(
             key_id=self.key_id,
             number=self._number,

@@ -58,8 +58,9 @@ class MostCosts:
             return 0.0
         rates = self._rates_of(pools, call.model, step.pools)
         text_tokens = float(len(body) + _TEMPLATE_TOKENS)
-        if any(mark in body for mark in _UNMEASURED):
-            text_tokens = float("inf")
+        for mark in _UNMEASURED:
+            if mark in body:
+                text_tokens = float("inf")
         dearest = 0.0
         for context, floor_usd, input_usd, output_usd in rates:
             answers = context if output_tokens is None else float(output_tokens)
