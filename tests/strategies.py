@@ -12,6 +12,7 @@ from steelyard.domain.events import (
     BidChanged,
     Event,
     PoolAdded,
+    PoolRemoved,
     ReplicaChanged,
     StepPlaced,
     StepRefused,
@@ -105,6 +106,7 @@ steps = st.builds(
     deadline_s=optional_numbers,
     budget_usd=st.none() | amounts,
     attempt=st.integers(0, 3),
+    pools=st.lists(names, max_size=2).map(tuple),
 )
 verdicts = st.builds(
     PoolVerdict,
@@ -146,6 +148,7 @@ usages = st.builds(
 )
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(PoolAdded, t_s=numbers, spec=pool_specs),
+    st.builds(PoolRemoved, t_s=numbers, pool=names),
     st.builds(BidChanged, t_s=numbers, pool=names, bid_usd_per_hour=amounts),
     st.builds(ReplicaChanged, t_s=numbers, pool=names, replica=counts, reason=texts),
     st.builds(

@@ -25,12 +25,8 @@ ENDPOINT = (
 _HIDE = """
 import sys
 
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name == "openvino_genai":
-            raise ModuleNotFoundError("No module named 'openvino_genai'", name=name)
-
-sys.meta_path.insert(0, Hidden())
+# As if they were not installed.
+sys.modules["openvino_genai"] = sys.modules["xllamacpp"] = None
 """
 
 

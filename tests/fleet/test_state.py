@@ -12,6 +12,7 @@ from steelyard.domain.events import (
     AttemptStarted,
     Event,
     PoolAdded,
+    PoolRemoved,
     ReplicaChanged,
     StepPlaced,
     TaskFinished,
@@ -278,3 +279,33 @@ def test_a_draining_replica_keeps_its_caches_and_takes_no_steps(
     assert change(up=True, draining=False) == (True, 9)
     assert change(up=False, draining=True) == (False, 9)
     assert change(up=False, draining=False) == (False, 0)
+
+
+def chosen_pool(state: FleetState, step: Step) -> tuple[str, ...]:
+    """The pool that the policy takes, by plain numbers and by arrays; empty when it refuses."""
+    policy = CheapestFeasible()
+    view = state.view(step, 1.0)
+    answers = (policy(step, view), policy.by_arrays(step, view))
+    assert answers[0] == answers[1]
+    return tuple({one.pool for one in answers if isinstance(one, Decision)})
+
+
+def test_a_step_goes_to_its_allowed_pools_alone_and_to_none_that_leaves(
+    llm_pool: PoolSpec,
+) -> None:
+    dear = msgspec.structs.replace(llm_pool, name="dear", usd_per_hour=9.0)
+    cheap = msgspec.structs.replace(llm_pool, name="cheap", usd_per_hour=1.0)
+    state = folded((PoolAdded(t_s=0.0, spec=dear), PoolAdded(t_s=0.0, spec=cheap)))
+    free = llm_step()
+    confined = msgspec.structs.replace(free, pools=("dear", "unknown"))
+    assert chosen_pool(state, free) == ("cheap",)
+    assert chosen_pool(state, confined) == ("dear",)
+    running = llm_step("running")
+    place(state, running, 0.5)
+    state.apply(PoolRemoved(t_s=1.0, pool="cheap"))
+    assert [one.name for one in state.pools] == ["dear"]
+    assert chosen_pool(state, free) == ("dear",)
+    assert chosen_pool(state, msgspec.structs.replace(free, pools=("cheap",))) == ()
+    assert state.open_attempts("cheap") == {(running.task_id, running.step_id, 0)}
+    state.apply(PoolAdded(t_s=2.0, spec=cheap))
+    assert chosen_pool(state, free) == ("cheap",)

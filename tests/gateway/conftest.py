@@ -1,14 +1,16 @@
 """A real gateway on a loopback port, in front of a real dispatcher and a scripted pool."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
 import msgspec
 import openai
 import pytest
+from tests.store.postgres_server import MISSING, PostgresServer, postgres_server
 
 from steelyard.domain.events import Event, PoolAdded
 from steelyard.domain.pool import LlmCurve, PoolSpec
@@ -110,3 +112,20 @@ async def start_gateway(
 @pytest.fixture
 def start() -> Start:
     return start_gateway
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    if MISSING:
+        pytest.skip(f"PostgreSQL is not installed: {MISSING}")
+    pytest.importorskip("psycopg", reason="the postgres extra is not installed")
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return str(tmp_path / "log.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()

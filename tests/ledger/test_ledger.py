@@ -1,10 +1,18 @@
 from pathlib import Path
 
 import pytest
-from tests.ledger.books import Books
+from tests.ledger.books import LLM, Books
 
 from steelyard.domain.decision import Refusal
-from steelyard.domain.events import BidChanged, ReplicaChanged, StepRefused, TaskStatus, Usage
+from steelyard.domain.events import (
+    BidChanged,
+    PoolAdded,
+    PoolRemoved,
+    ReplicaChanged,
+    StepRefused,
+    TaskStatus,
+    Usage,
+)
 from steelyard.domain.task import Step, ToolCall
 from steelyard.ledger.ledger import Ledger
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
@@ -91,6 +99,20 @@ def test_rent_is_paid_for_idle_replicas_too_and_vendors_by_the_token() -> None:
     # Two replicas at 3.6 and one at 1.8 USD per hour for 1,000 s, and the vendor's bill.
     assert ledger.rent_usd == pytest.approx(2.0 + 0.5 + 0.25)
     assert ledger.cost_usd == pytest.approx(0.251)
+
+
+def test_a_pool_that_left_costs_no_rent_until_it_is_back() -> None:
+    books = Books()
+    books.open("t", 0.0)
+    books.attempt("t", 0, times_s=(0.0, 0.0, 1.0), cost_usd=0.001)
+    books.events.append(PoolRemoved(t_s=250.0, pool="llm"))
+    books.events.append(PoolAdded(t_s=500.0, spec=LLM))
+    books.events.append(PoolRemoved(t_s=750.0, pool="llm"))
+    books.close("t", 1000.0)
+    ledger = Ledger.of(books.events)
+    assert ledger.rents["llm"].replica_s(0.0, 1000.0) == LLM.replicas * 500.0
+    assert ledger.rents["tools"].replica_s(0.0, 1000.0) == 1000.0
+    assert ledger.rent_usd == pytest.approx(1.0 + 0.5)
 
 
 def test_refusals_are_kept() -> None:

@@ -288,7 +288,7 @@ from steelyard.domain.events import TaskSubmitted
 from steelyard.errors import StoreError
 from steelyard.store.sqlite_log import SqliteEventLog
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 log = SqliteEventLog(Path({str(path)!r}))
 event = TaskSubmitted(t_s=0.0, task_id="t", agent="a" * 1000)
 safe = 0

@@ -8,6 +8,7 @@ import typer
 
 import steelyard
 from steelyard.cli import catalog
+from steelyard.cli.keys_app import keys_app
 from steelyard.cli.tasks_app import tasks_app
 from steelyard.cli.workload_app import workload_app
 from steelyard.errors import SteelyardError
@@ -59,6 +60,7 @@ def _print_version(wanted: bool) -> None:
 
 
 app.add_typer(catalog.app)
+app.add_typer(keys_app, name="keys")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(workload_app, name="workload")
 
@@ -97,6 +99,21 @@ def up(config: ConfigOption = Path("steelyard.toml"), store: _StoreOption = "") 
     from steelyard.cli.up import run_up
 
     run_up(config, store)
+
+
+@app.command()
+def reload(
+    config: ConfigOption = Path("steelyard.toml"),
+    timeout: Annotated[
+        str, typer.Option("--timeout", help="Wait so long for pools to start.")
+    ] = "2m",
+    as_json: JsonOption = False,
+) -> None:
+    """Let the gateway of a configuration read it anew; no request is lost."""
+    from steelyard.cli.limits import seconds
+    from steelyard.cli.reload import run_reload
+
+    run_reload(config, seconds(timeout), as_json=as_json)
 
 
 @app.command()

@@ -4,18 +4,24 @@ import asyncio
 import gc
 import signal
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import uvloop
 
+from steelyard.cli.gateway_note import NoteFile, this_process
+from steelyard.cli.reload import Reloader
 from steelyard.cli.store_choice import opened_store
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
 from steelyard.config.settings import GatewaySection, Settings, load_settings
-from steelyard.gateway.server import listen, serve
+from steelyard.gateway.server import GatewayServer, listen, serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.baselines import policy_named
-from steelyard.runtime.live import live_fleet
+from steelyard.runtime.fleet_changes import LiveFleet
+from steelyard.runtime.live import changing_fleet
 
 
 def run_up(config: Path, store: str = "") -> None:
@@ -30,7 +36,7 @@ def run_up(config: Path, store: str = "") -> None:
     """
     settings = load_settings(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, store))
+        runner.run(_serve(config, settings, store))
 
 
 def gateway_settings(section: GatewaySection) -> GatewaySettings:
@@ -49,12 +55,13 @@ def gateway_settings(section: GatewaySection) -> GatewaySettings:
         host=section.host,
         port=section.port,
         api_keys=() if section.api_keys_file is None else read_keys(section.api_keys_file),
+        require_key=section.require_key,
         access_log=section.request_log,
-        limits=GatewayLimits(body_bytes=section.max_body_bytes),
+        limits=GatewayLimits(body_bytes=section.max_body_bytes, shutdown_timeout_s=section.drain_s),
     )
 
 
-async def _serve(settings: Settings, where: str) -> None:
+async def _serve(config: Path, settings: Settings, where: str) -> None:
     front = gateway_settings(settings.gateway)
     policy = policy_named(settings.policy.name)
     stop = asyncio.Event()
@@ -63,14 +70,45 @@ async def _serve(settings: Settings, where: str) -> None:
         loop.add_signal_handler(sign, stop.set)
     with listen(front) as listener, opened_store(settings.store, where) as log:
         async with (
-            live_fleet(settings, load_catalog(), policy, log, _say) as dispatcher,
-            serve(front, dispatcher, listener=listener, store=log) as server,
+            changing_fleet(settings, load_catalog(), policy, log, _say) as fleet,
+            serve(front, fleet.dispatcher, listener=listener, store=log) as server,
+            _reloading(config, settings, (fleet, server)),
         ):
             settle_memory()
-            models = ", ".join(dispatcher.models())
+            models = ", ".join(fleet.dispatcher.models())
             _say(f"serving {models} at {server.base_url} (log {log.where})")
             await stop.wait()
-            _say("stopping: open requests get a while to finish")
+            _say(f"stopping: open requests get {front.limits.shutdown_timeout_s} s to finish")
+
+
+@asynccontextmanager
+async def _reloading(
+    config: Path, settings: Settings, parts: tuple[LiveFleet, GatewayServer]
+) -> AsyncGenerator[None, None]:
+    """Read the configuration anew at every SIGHUP, and note how that went."""
+    reloader = Reloader(config, settings, lambda new: gateway_settings(new.gateway), parts)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
+    with ExitStack() as stack:
+        note = NoteFile(this_process(config, parts[1].base_url))
+        try:
+            stack.enter_context(note)
+        except OSError as error:
+            _say(f"`steelyard reload` cannot find this gateway ({error}); send it SIGHUP")
+
+        def told(refused: str, changed: str) -> None:
+            _say(f"reload refused: {refused}" if refused else f"reloaded: {changed}")
+            count = note.note.reloads + 1
+            with suppress(OSError):
+                note.write(
+                    msgspec.structs.replace(note.note, reloads=count, refused=refused, told=changed)
+                )
+
+        running = asyncio.create_task(reloader.run(told))
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 def settle_memory() -> None:

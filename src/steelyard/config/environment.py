@@ -78,6 +78,12 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "steelyard"
 
 
+def state_folder() -> Path:
+    """Where may this program note what runs? `$XDG_STATE_HOME`, or `~/.local/state`."""
+    base = os.environ.get("XDG_STATE_HOME", "").strip()
+    return (Path(base) if base else Path.home() / ".local" / "state") / "steelyard"
+
+
 def limit_price_download(timeout_s: int) -> None:
     """Let `sparecores-data` give up after this many seconds, unless the user set a limit."""
     os.environ.setdefault("SC_DATA_HTTP_TIMEOUT", str(timeout_s))

@@ -35,14 +35,19 @@ class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         host: Address to listen on; anything but loopback needs keys.
         port: TCP port; 0 takes a free one.
         api_keys_file: File with one key per line; None lets everybody on this machine in.
+        require_key: Whether a key is needed also where there is no file: one of
+            `steelyard keys create` then.
         max_body_bytes: Longest request body.
+        drain_s: Seconds that open requests get to finish when the gateway stops.
         request_log: Whether to write one line of JSON per request to standard error.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     api_keys_file: Path | None = None
+    require_key: bool = False
     max_body_bytes: int = 10 * 1024 * 1024
+    drain_s: int = 30
     request_log: bool = False
 
 

@@ -54,6 +54,13 @@ class PoolAdded(msgspec.Struct, frozen=True, kw_only=True, tag="pool_added"):
     spec: PoolSpec
 
 
+class PoolRemoved(msgspec.Struct, frozen=True, kw_only=True, tag="pool_removed"):
+    """No step is placed in the pool any more; those that were, end there."""
+
+    t_s: float
+    pool: str
+
+
 class BidChanged(msgspec.Struct, frozen=True, kw_only=True, tag="bid_changed"):
     """The price of a replica-hour by which the policy compares this pool has changed."""
 
@@ -286,6 +293,7 @@ class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished
 
 Event = (
     PoolAdded
+    | PoolRemoved
     | BidChanged
     | ReplicaChanged
     | TaskSubmitted

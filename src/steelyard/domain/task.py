@@ -55,6 +55,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
             step of the second branch of a gather in that place. Empty elsewhere.
         fingerprint: Hash of what is asked, by which a replay knows the step; empty elsewhere.
         fence: Number of the lease under which it runs; None outside of durable tasks.
+        pools: Pools that it may go to; empty for all.
     """
 
     task_id: str
@@ -70,6 +71,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     fingerprint: str = ""
     fence: int | None = None
+    pools: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Literal["llm", "tool"]:

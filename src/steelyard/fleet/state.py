@@ -14,6 +14,7 @@ from steelyard.domain.events import (
     BidChanged,
     Event,
     PoolAdded,
+    PoolRemoved,
     ReplicaChanged,
     StepPlaced,
     StepRecorded,
@@ -50,6 +51,8 @@ _MAX_LOG_CORRECTION = math.log(20.0)
 _MAX_OPEN_TASKS = 100_000
 _MAX_ESTIMATES = 10_000
 _MODELLESS = ""
+# Curves are kept per model and list of allowed pools, of which callers have few.
+_MAX_ARRAYS = 1000
 
 
 class FleetState:
@@ -63,9 +66,11 @@ class FleetState:
     def __init__(self) -> None:
         self._pools: list[PoolSpec] = []
         self._specs: tuple[PoolSpec, ...] = ()
+        self._staying: tuple[PoolSpec, ...] = ()
         self._index: dict[str, int] = {}
         self._loads = ReplicaLoads()
         self._draining: set[tuple[int, int]] = set()
+        self._leaving: set[str] = set()
         self._prefixes = PrefixIndex()
         self._rent_usd_per_hour = np.zeros(0, dtype=np.float64)
         self._bid_usd_per_hour = np.zeros(0, dtype=np.float64)
@@ -74,13 +79,14 @@ class FleetState:
         self._failures: list[int] = []
         self._failed_s: list[float] = []
         self._open_until_s = np.zeros(0, dtype=np.float64)
-        self._arrays: dict[str, LlmArrays | ToolArrays] = {}
+        self._arrays: dict[tuple[str, tuple[str, ...]], LlmArrays | ToolArrays] = {}
         self._estimates: dict[tuple[str, str], StepEstimate] = {}
         self._tasks: dict[str, TaskAccount] = {}
         self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
         # By class: a chain of cases would be walked with every event of every request.
         self._takes: dict[type[Any], Callable[[Any], None]] = {
             PoolAdded: self._add_pool,
+            PoolRemoved: self._remove_pool,
             BidChanged: self._change_bid,
             ReplicaChanged: self._change_replica,
             TaskSubmitted: self._open_task,
@@ -94,11 +100,11 @@ class FleetState:
 
     @property
     def pools(self) -> tuple[PoolSpec, ...]:
-        """Specifications of all pools, in the order in which they joined."""
-        return self._specs
+        """Specifications of the pools that take steps, in the order in which they joined."""
+        return self._staying
 
     def spec(self, pool: str) -> PoolSpec | None:
-        """Specification of a pool; None when there is no such pool."""
+        """Specification of a pool, of one that leaves, too; None when there is no such pool."""
         index = self._index.get(pool)
         return None if index is None else self._pools[index]
 
@@ -154,7 +160,7 @@ class FleetState:
         return FleetView(
             now_s=now_s,
             pools=self._specs,
-            arrays=self._arrays_for(model),
+            arrays=self._arrays_for(model, step.pools),
             rent_usd_per_hour=self._rent_usd_per_hour,
             bid_usd_per_hour=self._bid_usd_per_hour,
             correction=self._correction,
@@ -228,16 +234,30 @@ class FleetState:
         """Is the task open?"""
         return task_id in self._tasks
 
+    def open_attempts(self, pool: str) -> frozenset[tuple[str, int, int]]:
+        """Which attempts were placed in a pool and have not ended? Task, step and attempt."""
+        index = self._index.get(pool)
+        return frozenset(key for key, one in self._attempts.items() if one.pool == index)
+
     def forget_task(self, task_id: str) -> None:
         """Close a task's account without learning from it: it goes on in another process."""
         self._tasks.pop(task_id, None)
 
-    def _arrays_for(self, model: str) -> LlmArrays | ToolArrays:
-        arrays = self._arrays.get(model)
+    def _arrays_for(self, model: str, allowed: tuple[str, ...]) -> LlmArrays | ToolArrays:
+        """Curves of all pools; those that the step may not go to, or that leave, serve nothing."""
+        arrays = self._arrays.get((model, allowed))
         if arrays is None:
+            if len(self._arrays) >= _MAX_ARRAYS:
+                self._arrays.clear()
             pools = tuple(self._pools)
-            arrays = tool_arrays(pools) if model == _MODELLESS else llm_arrays(pools, model)
-            self._arrays[model] = arrays
+            names = {one.name for one in pools} - self._leaving
+            names &= set(allowed) or names
+            arrays = (
+                tool_arrays(pools, names)
+                if model == _MODELLESS
+                else llm_arrays(pools, model, names)
+            )
+            self._arrays[(model, allowed)] = arrays
         return arrays
 
     def _cached_tokens(self, step: Step) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -273,10 +293,18 @@ class FleetState:
             self._pools[index] = spec
             self._bid_usd_per_hour[index] = spec.usd_per_hour
         self._specs = tuple(self._pools)
+        self._leaving.discard(spec.name)
+        self._staying = tuple(one for one in self._pools if one.name not in self._leaving)
         # A new array, never a changed one: views share it.
         self._rent_usd_per_hour = np.array([one.usd_per_hour for one in self._pools])
         self._arrays.clear()
         self._lay_out_replicas()
+
+    def _remove_pool(self, event: PoolRemoved) -> None:
+        """Its place in the arrays stays: attempts that run there are known by it."""
+        self._leaving.add(event.pool)
+        self._staying = tuple(one for one in self._pools if one.name not in self._leaving)
+        self._arrays.clear()
 
     def _lay_out_replicas(self) -> None:
         """Give every replica its place in the arrays; those that stay keep their counts."""

@@ -1,16 +1,19 @@
 """FleetView: what a policy sees, frozen. Arrays of shape [pools] or [replicas]."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from steelyard.domain.pool import PoolSpec
+from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
 from steelyard.fleet.estimates import StepExpectation
 from steelyard.perf.predict import BoolArray, FloatArray
 
 IntArray = npt.NDArray[np.int64]
+_C = TypeVar("_C", LlmCurve, ToolCurve)
 
 
 class PoolRow(msgspec.Struct, frozen=True):
@@ -141,17 +144,20 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     history: TaskHistory = NO_HISTORY
 
 
-def llm_arrays(pools: tuple[PoolSpec, ...], model: str) -> LlmArrays:
+def llm_arrays(
+    pools: tuple[PoolSpec, ...], model: str, names: Collection[str] | None = None
+) -> LlmArrays:
     """Which pools serve the model, how fast, and at what token price?
 
     Args:
         pools: The fleet's pools.
         model: Name of the model.
+        names: Of those that may be used; None for all.
 
     Returns:
         Arrays of shape [pools]; a pool without the model gets ones, which no policy reads.
     """
-    curves = [spec.llm_curves.get(model) for spec in pools]
+    curves = [_usable(spec.llm_curves.get(model), spec, names) for spec in pools]
 
     def row(values: list[float]) -> FloatArray:
         return np.array(values, dtype=np.float64)
@@ -176,12 +182,16 @@ def llm_arrays(pools: tuple[PoolSpec, ...], model: str) -> LlmArrays:
             ],
             dtype=np.float64,
         ),
-        rows=tuple(_pool_row(spec, model) for spec in pools),
+        rows=tuple(_pool_row(*one) for one in zip(pools, curves, strict=True)),
     )
 
 
-def _pool_row(spec: PoolSpec, model: str) -> PoolRow:
-    curve, price = spec.llm_curves.get(model), spec.token_price
+def _usable(curve: _C | None, spec: PoolSpec, names: Collection[str] | None) -> _C | None:
+    return curve if names is None or spec.name in names else None
+
+
+def _pool_row(spec: PoolSpec, curve: LlmCurve | None) -> PoolRow:
+    price = spec.token_price
     by_token = (
         (0.0, 0.0, 0.0)
         if price is None
@@ -202,16 +212,17 @@ def _pool_row(spec: PoolSpec, model: str) -> PoolRow:
     return PoolRow(spec.name, True, numbers, cap, context_tokens, price is not None, by_token)
 
 
-def tool_arrays(pools: tuple[PoolSpec, ...]) -> ToolArrays:
+def tool_arrays(pools: tuple[PoolSpec, ...], names: Collection[str] | None = None) -> ToolArrays:
     """Which pools run tools, how fast, and how many at once?
 
     Args:
         pools: The fleet's pools.
+        names: Of those that may be used; None for all.
 
     Returns:
         Arrays of shape [pools]; a pool without tools gets ones, which no policy reads.
     """
-    curves = [spec.tool_curve for spec in pools]
+    curves = [_usable(spec.tool_curve, spec, names) for spec in pools]
 
     def row(values: list[float]) -> FloatArray:
         return np.array(values, dtype=np.float64)

@@ -60,6 +60,8 @@ class Answer:
         """The step starts there; what a failed attempt said before does not count."""
         self._decision = decision
         self._exchange.pool = decision.pool
+        if self._exchange.key is not None:
+            self._exchange.key.placed()
         self._parts.clear()
 
     def flows(self, flow: ReadFlow | None) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 import msgspec
 from starlette.applications import Starlette
@@ -31,6 +32,7 @@ from steelyard.gateway.exchange import (
     Send,
     json_lines,
 )
+from steelyard.gateway.keys_books import KeyDesk
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
 from steelyard.gateway.openapi import openapi_document
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
@@ -55,6 +57,7 @@ class Gateway:
         dispatcher: Places and runs steps.
         metrics: Where requests are counted; it should be subscribed to the dispatcher already.
         store: Where durable tasks are; None serves no /api/tasks.
+        keys: The store's keys; None knows those of the settings alone.
     """
 
     def __init__(
@@ -63,12 +66,36 @@ class Gateway:
         dispatcher: Dispatcher,
         metrics: Metrics,
         store: EventStore | None = None,
+        keys: KeyDesk | None = None,
     ) -> None:
         self._settings = settings
-        self._authenticator = Authenticator(settings)
+        self._keys = keys
+        self._authenticator = Authenticator(settings, None if keys is None else keys.ring)
         self._data_plane = DataPlane(settings, dispatcher)
         self._control_plane = control_plane(dispatcher, metrics, store, settings.limits)
         self._metrics = metrics
+
+    def prepare(self, settings: GatewaySettings) -> Callable[[], None]:
+        """Check other settings, and say how to take them; where it listens does not change.
+
+        Args:
+            settings: The settings.
+
+        Returns:
+            Takes them at once; it cannot fail.
+
+        Raises:
+            ConfigError: They cannot be taken.
+        """
+        ring = None if self._keys is None else self._keys.ring
+        authenticator = Authenticator(settings, ring)
+
+        def take() -> None:
+            self._settings = settings
+            self._authenticator = authenticator
+            self._data_plane.change_settings(settings)
+
+        return take
 
     def admit(self, exchange: Exchange) -> None:
         """Refuse a request to the data plane by its head alone.
@@ -79,8 +106,11 @@ class Gateway:
         Raises:
             RequestError: Who asks may not, or nothing like this is served here.
         """
-        self._authenticator.check(exchange)
+        key = self._authenticator.check(exchange)
         self._data_plane.admit(exchange)
+        if key is not None and self._keys is not None:
+            exchange.key = self._keys.books.use(key)
+            exchange.key.admit()
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request to the data plane; ends when its client leaves.
@@ -102,6 +132,8 @@ class Gateway:
         finally:
             if exchange.timer is not None:
                 exchange.timer.cancel()
+            if exchange.key is not None:
+                exchange.key.settle()
         status = _CLIENT_LEFT if exchange.left else exchange.status
         self._metrics.http_request(self._data_plane.route(exchange.path), status)
         if self._settings.access_log:
@@ -146,7 +178,7 @@ class Gateway:
         self, exchange: AsgiExchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if exchange.path not in _OPEN_PATHS:
-            self._authenticator.check(exchange)
+            self._authenticator.check_control(exchange)
 
         async def watching_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -168,6 +200,9 @@ class Gateway:
             "task_id": task_id,
             "step_id": step_id,
             "pool": exchange.pool if isinstance(exchange, Exchange) else "",
+            "key_id": exchange.key.key.key_id
+            if isinstance(exchange, Exchange) and exchange.key
+            else "",
         }
         _ACCESS_LOGGER.info("%s", msgspec.json.encode(line).decode())
 

@@ -18,6 +18,7 @@ from steelyard.gateway.exchange import Exchange, json_lines
 from steelyard.gateway.generation import Generation
 from steelyard.gateway.headers import cost_line, decision_lines, task_headers
 from steelyard.gateway.hints import hints_of, with_affinity, with_session
+from steelyard.gateway.keys_identity import keyed_headers
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.protocol import too_large
@@ -47,13 +48,21 @@ class DataPlane:
         self._dispatcher = dispatcher
         self._created = int(dispatcher.now_s())
         self._responses = Responses(settings, dispatcher, self._document)
+        self._rerank = Rerank(settings, dispatcher, self._document)
         self._posts: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._completion,
             "/v1/embeddings": self._embeddings,
             RESPONSES_PATH: self._responses.create,
-            RERANK_PATH: Rerank(settings, dispatcher, self._document).create,
+            RERANK_PATH: self._rerank.create,
         }
+
+    def change_settings(self, settings: GatewaySettings) -> None:
+        """Answer later requests by these settings."""
+        self._settings = settings
+        self._limits = settings.limits
+        self._responses.change_settings(settings)
+        self._rerank.change_settings(settings)
 
     def route(self, path: str) -> str:
         """Under which name is a path counted? Paths that clients make up are one name."""
@@ -120,13 +129,16 @@ class DataPlane:
         tokens = generation.prefixes.input_tokens
         check_length(self._dispatcher, request.model, tokens, param)
         hints = hints_of(exchange, request.raw_body)
-        headers = with_session(task_headers(exchange), hints)
+        sent = with_session(task_headers(exchange), hints)
+        headers = keyed_headers(exchange.key, sent, request.model)
         prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
         limit = request.max_output_tokens
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
             all_answers = None if limit is None else limit * request.n
             name = request.kind
             step = task.step(name, request.model, prefixes, all_answers)
+            if exchange.key is not None:
+                step = await exchange.key.reserve(step, all_answers, exchange.body)
             exchange.step_key = step.key
             if task.remaining_s is not None:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
@@ -155,7 +167,7 @@ class DataPlane:
     async def _embeddings(self, exchange: Exchange) -> None:
         asked = parse_embeddings(self._document(exchange))
         check_model(self._dispatcher, asked.model)
-        headers = task_headers(exchange)
+        headers = keyed_headers(exchange.key, task_headers(exchange), asked.model)
         texts = input_texts(asked)
         messages: list[dict[str, Any]] = [{"content": text} for text in texts]
         length = chat_prefixes(asked.model, messages, []).input_tokens
@@ -163,6 +175,8 @@ class DataPlane:
             # No hashes: an embedding leaves nothing in a cache that another step could use.
             prefixes = Prefixes(hashes=(), tokens=(), input_tokens=length)
             step = task.step("embedding", asked.model, prefixes, 0)
+            if exchange.key is not None:
+                step = await exchange.key.reserve(step, 0, exchange.body)
             exchange.step_key = step.key
             decision, vectors, settlement = await self._dispatcher.embed(
                 step, texts, asked.model, journal=task.journal
@@ -179,7 +193,9 @@ class DataPlane:
             check_model(self._dispatcher, name)
             body = self._model(name)
         else:
-            models = [self._model(model) for model in self._dispatcher.models()]
+            use = exchange.key
+            names = [one for one in self._dispatcher.models() if use is None or use.may_use(one)]
+            models = [self._model(model) for model in names]
             body = {"object": "list", "data": models}
         exchange.respond(200, msgspec.json.encode(body))
 

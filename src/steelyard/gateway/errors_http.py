@@ -63,6 +63,7 @@ class RequestError(SteelyardError):
     """
 
     code = "invalid_request"
+    kind = "invalid_request_error"
 
     def __init__(
         self,
@@ -77,6 +78,21 @@ class RequestError(SteelyardError):
         self.param = param
         self.openai_code = code
         self.headers: Headers = headers or []
+
+
+class LimitError(RequestError):
+    """429: the caller's key has asked too fast, or has no money left.
+
+    Args:
+        message: The limit, its value, and what to do.
+        code: OpenAI's code.
+        kind: OpenAI's type: `requests`, `tokens` or `insufficient_quota`.
+        headers: When to come back, or that it is in vain.
+    """
+
+    def __init__(self, message: str, *, code: str, kind: str, headers: Headers) -> None:
+        super().__init__(message, status=429, code=code, headers=headers)
+        self.kind = kind
 
 
 class ErrorResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +118,7 @@ def error_response(error: SteelyardError) -> ErrorResponse:
     """
     if isinstance(error, RequestError):
         code = error.openai_code or error.code
-        body = _body(str(error), "invalid_request_error", error.param, code)
+        body = _body(str(error), error.kind, error.param, code)
         return ErrorResponse(status=error.status, body=body, headers=error.headers)
     status, kind = _row(error)
     headers: Headers = []

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from steelyard.gateway.errors_http import Headers, RequestError
+from steelyard.gateway.keys_use import KeyUse
 from steelyard.pools.backend import ReadFlow
 
 Scope = MutableMapping[str, Any]
@@ -123,6 +124,7 @@ class Exchange:
         refusal: Why the request will be refused, known before its body.
         task: What answers it.
         flow: Holds the upstream back while the client reads too slowly.
+        key: What its key allows; None without a minted key.
         step_key: Task and number of the step that the request became, for the access log.
         pool: Where the step was placed, for the access log.
         started_s: When its head was whole, on the loop's clock.
@@ -130,7 +132,17 @@ class Exchange:
 
     __slots__ = (
         *("_chunked", "_connection", "_parts", "body", "disconnected", "finished", "flow"),
-        *("headers", "keep_alive", "left", "method", "path", "pool", "refusal", "size_bytes"),
+        *(
+            "headers",
+            "keep_alive",
+            "key",
+            "left",
+            "method",
+            "path",
+            "pool",
+            "refusal",
+            "size_bytes",
+        ),
         *("started_s", "status", "step_key", "task", "timed_out", "timer"),
     )
 
@@ -156,6 +168,7 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.flow: ReadFlow | None = None
+        self.key: KeyUse | None = None
         self.step_key: tuple[str, int] | None = None
         self.pool = ""
         self.started_s = 0.0

@@ -15,6 +15,7 @@ from steelyard.domain.events import (
     AttemptStarted,
     Event,
     PoolAdded,
+    PoolRemoved,
     ReplicaChanged,
     StepPlaced,
     StepRefused,
@@ -65,6 +66,7 @@ class Metrics:
         self._attempts: dict[tuple[str, int, int], _OpenAttempt] = {}
         self._takes: dict[type[Any], Callable[[Any], None]] = {
             PoolAdded: self._add_pool,
+            PoolRemoved: self._remove_pool,
             ReplicaChanged: self._change_replica,
             TaskSubmitted: self._open_task,
             TaskFinished: self._close_task,
@@ -178,6 +180,12 @@ class Metrics:
         self._replicas_down.setdefault(pool, set())
         self._show_replicas(pool)
         self._pool(pool)
+
+    def _remove_pool(self, event: PoolRemoved) -> None:
+        """What it has done stays; it has no replicas any more."""
+        self._replicas[event.pool] = 0
+        self._replicas_down.setdefault(event.pool, set())
+        self._show_replicas(event.pool)
 
     def _change_replica(self, event: ReplicaChanged) -> None:
         down = self._replicas_down.setdefault(event.pool, set())

@@ -25,6 +25,7 @@ from steelyard.gateway.exchange import Exchange, json_lines
 from steelyard.gateway.generation import steelyard_object
 from steelyard.gateway.headers import cost_line, decision_lines, task_headers
 from steelyard.gateway.hints import hints_of, with_session
+from steelyard.gateway.keys_identity import keyed_headers
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.settings import GatewaySettings
@@ -88,6 +89,10 @@ class Rerank:
         self._dispatcher = dispatcher
         self._document = document
 
+    def change_settings(self, settings: GatewaySettings) -> None:
+        """Answer later requests by these settings."""
+        self._settings = settings
+
     async def create(self, exchange: Exchange) -> None:
         """Answer one request.
 
@@ -105,13 +110,16 @@ class Rerank:
         messages: list[_Json] = [{"content": text} for text in texts]
         length = chat_prefixes(asked.model, messages, []).input_tokens
         check_length(self._dispatcher, asked.model, length, "documents")
-        headers = with_session(task_headers(exchange), hints_of(exchange, document))
+        sent = with_session(task_headers(exchange), hints_of(exchange, document))
+        headers = keyed_headers(exchange.key, sent, asked.model)
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
             if task.journal and native:
                 msg = "a ranking of an endpoint is not journalled; leave Idempotency-Key out"
                 raise RequestError(msg, param="Idempotency-Key")
             prefixes = Prefixes(hashes=(), tokens=(), input_tokens=length)
             step = task.step("rerank", asked.model, prefixes, 0)
+            if exchange.key is not None:
+                step = await exchange.key.reserve(step, 0, exchange.body)
             exchange.step_key = step.key
             if native:
                 request = LlmRequest(kind="completion", model=asked.model, prompt="\n".join(texts))

@@ -15,6 +15,7 @@ from steelyard.gateway.exchange import Exchange
 from steelyard.gateway.generation import Generation
 from steelyard.gateway.headers import task_headers
 from steelyard.gateway.hints import hints_of, with_affinity, with_session
+from steelyard.gateway.keys_identity import keyed_headers
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import chat_prefixes
 from steelyard.gateway.responses_answer import ResponseAnswer
@@ -79,6 +80,10 @@ class Responses:
         self._document = document
         self._memory = ResponsesMemory(dispatcher.now_s)
 
+    def change_settings(self, settings: GatewaySettings) -> None:
+        """Answer later requests by these settings."""
+        self._settings = settings
+
     def stored(self, exchange: Exchange) -> None:
         """Answer a request for a response that is kept, or to forget it.
 
@@ -112,13 +117,16 @@ class Responses:
         generation = question.generation
         request = generation.request
         hints = hints_of(exchange, question.document)
-        headers = with_session(task_headers(exchange), hints)
+        sent = with_session(task_headers(exchange), hints)
+        headers = keyed_headers(exchange.key, sent, request.model)
         prefixes = with_affinity(generation.prefixes, request.model, hints, question.document)
         target: ResponseAnswer | None = None
         try:
             with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
                 limit = request.max_output_tokens
                 step = task.step("response", request.model, prefixes, limit)
+                if exchange.key is not None:
+                    step = await exchange.key.reserve(step, limit, exchange.body)
                 exchange.step_key = step.key
                 if task.remaining_s is not None:
                     request = msgspec.structs.replace(request, deadline_s=task.remaining_s)

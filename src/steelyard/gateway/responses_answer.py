@@ -51,6 +51,8 @@ class ResponseAnswer:
         """The step starts there; what a failed attempt said before does not count."""
         self._decision = decision
         self._exchange.pool = decision.pool
+        if self._exchange.key is not None:
+            self._exchange.key.placed()
         self._renderer = self._new_renderer()
 
     def flows(self, flow: ReadFlow | None) -> None:

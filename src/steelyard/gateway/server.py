@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 
 import msgspec
 import uvicorn
@@ -12,8 +12,9 @@ import uvicorn
 from steelyard.domain.events import PoolAdded
 from steelyard.errors import ConfigError
 from steelyard.gateway.app import Gateway
+from steelyard.gateway.keys_books import KeyDesk, key_desk
 from steelyard.gateway.metrics import Metrics
-from steelyard.gateway.protocol import gateway_protocol
+from steelyard.gateway.protocol import GatewayProtocol, gateway_protocol
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.store.event_store import EventStore
@@ -27,10 +28,12 @@ class GatewayServer(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         host: Address it is bound to.
         port: Port it is bound to, also where the settings asked for a free one.
+        prepare: Checks other settings and returns what takes them; see `Gateway.prepare`.
     """
 
     host: str
     port: int
+    prepare: Callable[[GatewaySettings], Callable[[], None]]
 
     @property
     def url(self) -> str:
@@ -76,11 +79,44 @@ async def serve(
         for spec in dispatcher.state.pools:
             metrics.apply(PoolAdded(t_s=dispatcher.now_s(), spec=spec))
         dispatcher.subscribe(metrics.apply)
-    gateway = Gateway(settings, dispatcher, metrics, store)
-    server = _EmbeddedServer(_uvicorn_config(settings, gateway))
+    async with _desk(store, dispatcher) as keys:
+        gateway = Gateway(settings, dispatcher, metrics, store, keys)
+        async with _listening(settings, gateway, listener) as server:
+            yield server
+
+
+@contextlib.asynccontextmanager
+async def _desk(
+    store: EventStore | None, dispatcher: Dispatcher
+) -> AsyncGenerator[KeyDesk | None, None]:
+    """The keys of a store; they are settled after the last request has ended."""
+    if store is None:
+        yield None
+        return
+    async with key_desk(store.keys, dispatcher) as desk:
+        yield desk
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    settings: GatewaySettings, gateway: Gateway, listener: socket.socket | None
+) -> AsyncGenerator[GatewayServer, None]:
+    protocol = gateway_protocol(settings.limits, gateway.admit, gateway.serve)
+    server = _EmbeddedServer(_uvicorn_config(settings, gateway, protocol))
     if listener is None:
         listener = listen(settings)
     host, port = listener.getsockname()[:2]
+
+    def prepare(changed: GatewaySettings) -> Callable[[], None]:
+        take = gateway.prepare(changed)
+
+        def take_all() -> None:
+            take()
+            protocol.limits = changed.limits
+            server.config.timeout_graceful_shutdown = changed.limits.shutdown_timeout_s
+
+        return take_all
+
     running = asyncio.create_task(server.serve(sockets=[listener]))
     listening = asyncio.create_task(server.listening.wait())
     try:
@@ -88,7 +124,7 @@ async def serve(
         if running.done():
             listening.cancel()
             await running
-        yield GatewayServer(host=host, port=port)
+        yield GatewayServer(host=host, port=port, prepare=prepare)
     finally:
         server.should_exit = True
         await running
@@ -110,11 +146,13 @@ class _EmbeddedServer(uvicorn.Server):
         yield
 
 
-def _uvicorn_config(settings: GatewaySettings, gateway: Gateway) -> uvicorn.Config:
+def _uvicorn_config(
+    settings: GatewaySettings, gateway: Gateway, protocol: type[GatewayProtocol]
+) -> uvicorn.Config:
     limits = settings.limits
     return uvicorn.Config(
         gateway,
-        http=gateway_protocol(limits, gateway.admit, gateway.serve),
+        http=protocol,
         loop="none",
         ws="none",
         lifespan="off",

@@ -44,6 +44,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         port: Port to bind; 0 takes a free one.
         api_keys: Keys of which a client must present one, each the secret itself or
             `sha256:` and the 64 hex digits of its hash. Without keys only this machine may call.
+            They open everything; minted keys of the store open what their terms say.
+        require_key: Whether a key is needed even where `api_keys` is empty: a minted one then.
         on_miss: What happens to a request that no pool can answer by its deadline, unless its
             `Steelyard-On-Miss` header says otherwise.
         access_log: Whether each request is logged as one line of JSON.
@@ -56,6 +58,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8080
     api_keys: tuple[str, ...] = ()
+    require_key: bool = False
     on_miss: OnMiss = "run_late"
     access_log: bool = False
     limits: GatewayLimits = GatewayLimits()
@@ -65,10 +68,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         if any(not key.strip() or not key.isascii() for key in self.api_keys):
             msg = "gateway.api_keys holds an empty or non-ASCII key; remove it"
             raise ConfigError(msg)
-        if not self.api_keys and not is_loopback(self.host):
+        if not self.api_keys and not self.require_key and not is_loopback(self.host):
             msg = (
                 f"gateway.host = {self.host!r} lets other machines call without a key; set "
-                "gateway.api_keys, or bind 127.0.0.1"
+                "gateway.api_keys or gateway.require_key, or bind 127.0.0.1"
             )
             raise ConfigError(msg)
         if not 0 <= self.port <= 65535:
@@ -79,7 +82,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         """Show everything but the keys, since this ends up in logs and tracebacks."""
         return (
             f"GatewaySettings(host={self.host!r}, port={self.port}, "
-            f"api_keys=<{len(self.api_keys)} hidden>, on_miss={self.on_miss!r}, "
+            f"api_keys=<{len(self.api_keys)} hidden>, require_key={self.require_key}, "
+            f"on_miss={self.on_miss!r}, "
             f"access_log={self.access_log}, limits={self.limits!r})"
         )
 

@@ -12,6 +12,7 @@ from steelyard.domain.events import (
     AttemptStarted,
     Event,
     PoolAdded,
+    PoolRemoved,
     ReplicaChanged,
     StepPlaced,
     StepRecorded,
@@ -144,7 +145,7 @@ class Ledger:
             event: The next event of the log.
         """
         match event:
-            case PoolAdded() | ReplicaChanged():
+            case PoolAdded() | PoolRemoved() | ReplicaChanged():
                 self._change_fleet(event)
             case TaskSubmitted():
                 self._submitted[event.task_id] = event
@@ -166,13 +167,16 @@ class Ledger:
             case _:
                 pass
 
-    def _change_fleet(self, event: PoolAdded | ReplicaChanged) -> None:
+    def _change_fleet(self, event: PoolAdded | PoolRemoved | ReplicaChanged) -> None:
         if isinstance(event, PoolAdded):
             self.pools[event.spec.name] = event.spec
             rent = self.rents.setdefault(event.spec.name, PoolRent())
             rent.set_spec(event.t_s, event.spec)
         elif event.pool in self.rents:
-            self.rents[event.pool].set_rented(event.t_s, event.replica, rented=event.rented)
+            if isinstance(event, PoolRemoved):
+                self.rents[event.pool].end(event.t_s)
+            else:
+                self.rents[event.pool].set_rented(event.t_s, event.replica, rented=event.rented)
 
     def _close_attempt(self, event: AttemptFinished) -> None:
         key = (event.task_id, event.step_id, event.attempt)

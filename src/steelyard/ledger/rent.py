@@ -39,6 +39,16 @@ class PoolRent:
         self._usd_per_hour, self._replicas = spec.usd_per_hour, spec.replicas
         self._note(t_s)
 
+    def end(self, t_s: float) -> None:
+        """Note that the pool has left the fleet, and is not paid for until it comes back.
+
+        Args:
+            t_s: On the log's clock.
+        """
+        self._replicas = 0
+        self._released.clear()
+        self._note(t_s)
+
     def set_rented(self, t_s: float, replica: int, *, rented: bool) -> None:
         """Note that a replica is paid for from a time on, or is not.
 

@@ -313,6 +313,7 @@ class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
     measured: bool = True
 
 
+@runtime_checkable
 class ToolBackend(Protocol):
     """A pool that runs tools."""
 

@@ -77,6 +77,23 @@ class Attempts:
         }
         self._gate = AttemptGate(recorder, placing, tasks, limits)
 
+    def put_pool(self, name: str, pool: LlmBackend | ToolBackend) -> None:
+        """Run later attempts of a pool in this backend."""
+        self.drop_pool(name)
+        if isinstance(pool, ToolBackend):
+            self._tool_pools[name] = pool
+            return
+        self._llm_pools[name] = pool
+        self._relays = {
+            name: pool for name, pool in self._llm_pools.items() if isinstance(pool, RelayBackend)
+        }
+
+    def drop_pool(self, name: str) -> None:
+        """Forget a pool's backend; attempts that run keep theirs."""
+        self._llm_pools.pop(name, None)
+        self._tool_pools.pop(name, None)
+        self._relays.pop(name, None)
+
     async def embed(
         self, step: Step, texts: list[str], model: str, journal: bool
     ) -> tuple[Decision, Embeddings, Settlement]:

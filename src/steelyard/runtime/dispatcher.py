@@ -8,11 +8,14 @@ from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
     Event,
     JsonValue,
+    PoolAdded,
+    PoolRemoved,
     ReplicaChanged,
     TaskFinished,
     TaskStatus,
     TaskSubmitted,
 )
+from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
 from steelyard.errors import (
     PoolError,
@@ -139,6 +142,24 @@ class Dispatcher:
         )
         if up:
             self._placing.pool_came_back()
+
+    def put_pool(self, spec: PoolSpec, backend: LlmBackend | ToolBackend) -> None:
+        """Add a pool, or change one: later steps see this specification and run in this backend."""
+        self._attempts.put_pool(spec.name, backend)
+        self._recorder.record(PoolAdded(t_s=self.now_s(), spec=spec))
+        self._placing.pool_came_back()
+
+    def remove_pool(self, pool: str) -> None:
+        """Place no more steps in a pool; those that were placed there end there."""
+        self._recorder.record(PoolRemoved(t_s=self.now_s(), pool=pool))
+
+    def forget_pool(self, pool: str) -> None:
+        """Let go of the backend of a removed pool, once nothing runs in it."""
+        self._attempts.drop_pool(pool)
+
+    def change_policy(self, policy: Policy) -> None:
+        """Let this policy place steps from now on."""
+        self._placing.change_policy(policy)
 
     # ------------------------------------------------------------------ tasks
 

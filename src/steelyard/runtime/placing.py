@@ -28,6 +28,10 @@ class Placing:
         self._outage_patience_s = outage_patience_s
         self._came_back = asyncio.Event()
 
+    def change_policy(self, policy: Policy) -> None:
+        """Let this policy decide from now on."""
+        self._policy = policy
+
     def pool_came_back(self) -> None:
         """A replica is up again: waiting steps look once more."""
         self._came_back.set()

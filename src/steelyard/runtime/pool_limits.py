@@ -78,6 +78,14 @@ class PoolLimits:
         """No limits."""
         return cls(None, {})
 
+    def change(self, limits: Mapping[str, PoolLimit]) -> None:
+        """From now on these limits hold; who waits at one that is gone may enter."""
+        gone = {gate: PoolLimit() for gate in self._limits if gate not in limits}
+        self._limits = {**gone, **limits}
+        for gate in limits:
+            self._waiting.setdefault(gate, [])
+        self._changed.set()
+
     async def enter(self, step: Step, decision: Decision, now_s: float) -> None:
         """Wait until the step may run: first for its agent's rate, then for its pool.
 
@@ -89,7 +97,7 @@ class PoolLimits:
         Raises:
             StoreError: The store is broken.
         """
-        if self._places is None:
+        if self._places is None or not self._limits:
             return
         for gate in _gates(step, decision):
             if gate in self._limits:

@@ -23,6 +23,7 @@ from steelyard.store import place_sql, task_sql, waiting_sql
 from steelyard.store.backend import Backend, EventRow, TaskToAdd
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
+from steelyard.store.keys import KeyStore
 from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
 
 A = TypeVar("A")
@@ -57,6 +58,7 @@ class EventStore:
     def __init__(self, backend: Backend) -> None:
         self.where = backend.where
         self._writer = GroupWriter(backend)
+        self.keys = KeyStore(self._writer)
 
     def append(self, event: Event, fence: int | None = None) -> None:
         """Take one more event; see `EventLog`.

@@ -10,10 +10,12 @@ from psycopg import conninfo
 from steelyard.errors import ConfigError, SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
 from steelyard.store.postgres_sql import (
+    ADD_KEYS,
     ADD_TASK,
     ADD_TASKS,
     SCHEMA,
     SCHEMA_VERSION,
+    VERSION_BEFORE_KEYS,
     WRITE_MANY,
     WRITE_MANY_STEPS,
     WRITE_ONE,
@@ -147,14 +149,16 @@ class PostgresBackend:
     def _make_tables(self) -> None:
         # Only where there are none: to make an index "if not exists" waits for all who write, and
         # they may wait for whoever makes the next one.
-        if not self._has_tables():
+        if not self._has_tables() or self._version() == VERSION_BEFORE_KEYS:
             self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
             try:
                 if not self._has_tables():
                     self._run(SCHEMA, ())
+                elif self._version() == VERSION_BEFORE_KEYS:
+                    self._run(ADD_KEYS, ())
             finally:
                 self.execute("SELECT pg_advisory_unlock(?)", (_MAKE_LOCK,))
-        version = self.execute("SELECT version FROM version")[0][0]
+        version = self._version()
         if version != SCHEMA_VERSION:
             self._connection.close()
             raise SchemaMismatchError(
@@ -164,6 +168,9 @@ class PostgresBackend:
 
     def _has_tables(self) -> bool:
         return self.execute("SELECT to_regclass('steelyard.version')")[0][0] is not None
+
+    def _version(self) -> int:
+        return int(self.execute("SELECT version FROM version")[0][0])
 
     def _told(self, error: psycopg.Error) -> StoreError:
         said = " ".join(str(error).split())

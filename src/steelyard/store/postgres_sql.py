@@ -3,7 +3,18 @@
 Each of the two is a whole transaction where it stands alone: one round trip, one flush.
 """
 
-SCHEMA_VERSION = 3
+from steelyard.store.keys_tables import POSTGRES_KEYS
+
+SCHEMA_VERSION = 4
+# Whoever finds this version has all tables but those of keys.
+VERSION_BEFORE_KEYS = 3
+
+# One message, and so one transaction, as below.
+ADD_KEYS = f"""
+SET search_path = steelyard;
+{POSTGRES_KEYS};
+UPDATE version SET version = {SCHEMA_VERSION};
+"""  # noqa: S608 - a constant
 
 # One message, and so one transaction: whoever finds the table `version` finds the others, too.
 SCHEMA = f"""
@@ -50,6 +61,7 @@ CREATE TABLE places (
     PRIMARY KEY (pool, name)
 );
 CREATE INDEX places_by_owner ON places (owner);
+{POSTGRES_KEYS};
 """  # noqa: S608 - a constant
 
 # Rows come as one array per column, or as the values of a single row: that costs a tenth.

@@ -10,14 +10,18 @@ import msgspec
 
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
+from steelyard.store.keys_tables import SQLITE_KEYS
 from steelyard.store.waiting_sql import COUNT_SIGNAL
 
 R = TypeVar("R")
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+# Version 4 only adds tables: logs of version 3 are read as they are, and get them when written to.
+_READABLE = frozenset({3, SCHEMA_VERSION})
 # "SYLD": tells our files from any other SQLite file.
 _APPLICATION_ID = 0x53594C44
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
     t_s REAL NOT NULL,
@@ -57,6 +61,8 @@ CREATE TABLE places (
 ) STRICT;
 CREATE INDEX places_by_owner ON places (owner);
 """
+    + SQLITE_KEYS
+)
 _BUSY_TIMEOUT_S = 5.0
 _SWITCH_PAUSE_S = 0.01
 _ADD = (
@@ -246,7 +252,7 @@ def is_log(path: Path, connection: sqlite3.Connection) -> bool:
         raise store_error(path, error) from error
     if (application_id, version, tables) == (0, 0, 0):
         return False
-    if (application_id, version) != (_APPLICATION_ID, SCHEMA_VERSION):
+    if application_id != _APPLICATION_ID or version not in _READABLE:
         raise SchemaMismatchError(
             f"{path} is not a Steelyard event log of version {SCHEMA_VERSION} "
             f"(application id {application_id:#x}, version {version}); give another path"
@@ -296,11 +302,10 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
             # Two processes may open a new file at once: the second finds the first one's tables.
             connection.execute("BEGIN IMMEDIATE")
             if not is_log(path, connection):
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
                 connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+                _make(connection, _SCHEMA)
             connection.execute("COMMIT")
+        _bring_up_to_date(connection)
     except sqlite3.Error as error:
         connection.close()
         raise store_error(path, error) from error
@@ -308,3 +313,24 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Give a log of version 3 the tables of keys; nothing in it changes."""
+    if _version(connection) == SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    # Another process may have done it meanwhile.
+    if _version(connection) != SCHEMA_VERSION:
+        _make(connection, SQLITE_KEYS)
+    connection.execute("COMMIT")
+
+
+def _make(connection: sqlite3.Connection, tables: str) -> None:
+    for statement in tables.split(";"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
