@@ -100,6 +100,17 @@ class StepEstimate(msgspec.Struct):
         for depth in (step_id.bit_length(), _ANY_DEPTH):
             self.remaining_s.setdefault(depth, RunningSpread()).add(remaining_s)
 
+    def usual(self, step_id: int, max_output_tokens: float) -> tuple[float, float, bool]:
+        """Output tokens, seconds that remain, and whether those are known; see `expectation`."""
+        output = self.output_tokens
+        tokens = max_output_tokens
+        if output.count > 0 and output.value < tokens:
+            tokens = output.value
+        remaining = self.remaining_s.get(step_id.bit_length(), self.remaining_s.get(_ANY_DEPTH))
+        if remaining is None:
+            return tokens, 0.0, False
+        return tokens, remaining.high, True
+
     def expectation(
         self, step_id: int, max_output_tokens: float, memory_bytes: float
     ) -> StepExpectation:

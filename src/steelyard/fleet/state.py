@@ -1,12 +1,14 @@
 """FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
 
 import math
+from array import array
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
     AttemptFinished,
     AttemptStarted,
@@ -14,19 +16,23 @@ from steelyard.domain.events import (
     Event,
     PoolAdded,
     ReplicaChanged,
+    RequestServed,
     StepPlaced,
     StepRecorded,
     StepWaiting,
     TaskFinished,
     TaskSubmitted,
+    parts,
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt, TaskAccount
 from steelyard.fleet.estimates import RunningMean, StepEstimate
-from steelyard.fleet.prefix import PrefixIndex
+from steelyard.fleet.prefix import Place, PrefixIndex
+from steelyard.fleet.replica_books import ReplicaBooks, window
 from steelyard.fleet.view import (
     NO_HISTORY,
+    FewView,
     FleetView,
     LlmArrays,
     TaskHistory,
@@ -62,19 +68,19 @@ class FleetState:
         self._pools: list[PoolSpec] = []
         self._specs: tuple[PoolSpec, ...] = ()
         self._index: dict[str, int] = {}
-        self._offsets = np.zeros(1, dtype=np.int64)
-        self._running = np.zeros(0, dtype=np.float64)
-        self._waiting = np.zeros(0, dtype=np.float64)
-        self._service_sum_s = np.zeros(0, dtype=np.float64)
-        self._up = np.zeros(0, dtype=np.bool_)
+        self._books = ReplicaBooks()
         self._prefixes = PrefixIndex()
+        self._rents: list[float] = []
         self._rent_usd_per_hour = np.zeros(0, dtype=np.float64)
-        self._bid_usd_per_hour = np.zeros(0, dtype=np.float64)
+        self._bid_usd_per_hour = array("d")
         self._log_correction: list[RunningMean] = []
-        self._correction = np.zeros(0, dtype=np.float64)
+        self._correction = array("d")
         self._failures: list[int] = []
         self._failed_s: list[float] = []
-        self._open_until_s = np.zeros(0, dtype=np.float64)
+        self._open_until_s = array("d")
+        self._closed: list[bool] = []
+        # Whether any pool has failures since it last worked, so that its breaker may be open.
+        self._breakers_open = False
         self._arrays: dict[str, LlmArrays | ToolArrays] = {}
         self._estimates: dict[tuple[str, str], StepEstimate] = {}
         self._tasks: dict[str, TaskAccount] = {}
@@ -91,6 +97,7 @@ class FleetState:
             TaskFinished: self._close_task,
             StepWaiting: self._reserve_child,
             StepRecorded: self._charge_child,
+            RequestServed: self._serve,
         }
 
     @property
@@ -150,25 +157,80 @@ class FleetState:
         max_output_tokens = float(call.max_output_tokens) if isinstance(call, LlmCall) else 0.0
         memory_bytes = 0.0 if isinstance(call, LlmCall) else float(call.memory_bytes)
         estimate = self._estimates.get((step.agent, step.name)) or StepEstimate.unseen()
-        account = self._tasks.get(step.task_id)
+        account, books = self._tasks.get(step.task_id), self._books
         return FleetView(
             now_s=now_s,
             pools=self._specs,
             arrays=self._arrays_for(model),
             rent_usd_per_hour=self._rent_usd_per_hour,
-            bid_usd_per_hour=self._bid_usd_per_hour,
-            correction=self._correction,
-            closed=self._open_until_s <= now_s,
-            offsets=self._offsets,
-            running=self._running,
-            waiting=self._waiting,
-            service_sum_s=self._service_sum_s,
-            up=self._up,
+            bid_usd_per_hour=window(self._bid_usd_per_hour),
+            correction=window(self._correction),
+            closed=window(self._open_until_s) <= now_s,
+            offsets=books.offsets,
+            running=books.running_window,
+            waiting=books.waiting_window,
+            service_sum_s=books.service_sum_window_s,
+            up=books.up_window,
             cached_tokens=self._cached_tokens(step),
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=self.committed_usd(step.task_id),
             history=NO_HISTORY if account is None else self._history(account),
         )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many pools and replicas are there?"""
+        return len(self._pools), len(self._books.running)
+
+    def few(self, step: Step, call: LlmCall, now_s: float) -> FewView:
+        """What does a fleet of few pools look like to an LLM step, until the next event?
+
+        Args:
+            step: The step to be placed.
+            call: What it asks.
+            now_s: Time on the log's clock.
+
+        Returns:
+            The same as `glance`, in plain numbers.
+        """
+        estimate = self._estimates.get((step.agent, step.name))
+        output, remaining_s, known = float(call.max_output_tokens), 0.0, False
+        if estimate is not None:
+            output, remaining_s, known = estimate.usual(step.step_id, output)
+        account, books = self._tasks.get(step.task_id), self._books
+        arrays = self._arrays.get(call.model) or self._arrays_for(call.model)
+        held = self._prefixes.holders(call.prefix_hashes, call.prefix_tokens)
+        return FewView(
+            now_s,
+            arrays.rows if isinstance(arrays, LlmArrays) else (),
+            self._rents,
+            self._bid_usd_per_hour,
+            self._correction,
+            self._closed_now(now_s),
+            books.starts,
+            books.running,
+            books.waiting,
+            books.service_sum_s,
+            books.up,
+            self._cached_list(held) if held else None,
+            output,
+            remaining_s,
+            known,
+            0.0 if account is None else account.spent_usd + account.reserved_usd,
+        )
+
+    def _cached_list(self, held: dict[Place, int]) -> list[float]:
+        starts = self._books.starts
+        cached = [0.0] * starts[-1]
+        for (pool, replica), tokens in held.items():
+            cached[starts[pool] + replica] = float(tokens)
+        return cached
+
+    def _closed_now(self, now_s: float) -> list[bool]:
+        """Whether each pool's breaker lets steps through."""
+        if self._breakers_open:
+            return [until_s <= now_s for until_s in self._open_until_s]
+        return self._closed
 
     def _history(self, account: TaskAccount) -> TaskHistory:
         place = account.last_place
@@ -176,23 +238,23 @@ class FleetState:
         return TaskHistory(
             submitted_s=account.submitted_s,
             attained_s=account.attained_s,
-            last_at=int(self._offsets[place[0]]) + place[1] if place and known else -1,
+            last_at=self._books.starts[place[0]] + place[1] if place and known else -1,
             last_end_s=account.last_end_s,
         )
 
     def replica_index(self, pool: str, replica: int) -> int:
         """Where does a replica stand in the arrays of shape [replicas]?"""
-        return int(self._offsets[self._index[pool]]) + replica
+        return self._books.starts[self._index[pool]] + replica
 
     def running_on(self, pool: str, replica: int) -> int:
         """How many steps run on a replica now?"""
-        return int(self._running[self.replica_index(pool, replica)])
+        return int(self._books.running[self.replica_index(pool, replica)])
 
     def replicas_up(self, pool: str) -> int:
         """How many replicas of a pool are up?"""
         index = self._index[pool]
-        first, end = int(self._offsets[index]), int(self._offsets[index + 1])
-        return int(np.count_nonzero(self._up[first:end]))
+        first, end = self._books.starts[index], self._books.starts[index + 1]
+        return sum(self._books.up[first:end])
 
     def cached_tokens_on(self, pool: str, replica: int, call: LlmCall) -> int:
         """How many tokens of a prompt does a replica hold in its prefix cache?
@@ -236,12 +298,12 @@ class FleetState:
         return arrays
 
     def _cached_tokens(self, step: Step) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        cached = np.zeros(len(self._running), dtype=np.float64)
+        cached = np.zeros(len(self._books.running), dtype=np.float64)
         call = step.call
         if isinstance(call, LlmCall) and call.prefix_hashes:
             held = self._prefixes.holders(call.prefix_hashes, call.prefix_tokens)
             for (pool, replica), tokens in held.items():
-                cached[self._offsets[pool] + replica] = tokens
+                cached[self._books.starts[pool] + replica] = tokens
         return cached
 
     def _change_bid(self, event: BidChanged) -> None:
@@ -258,44 +320,29 @@ class FleetState:
         if index is None:
             self._index[spec.name] = len(self._pools)
             self._pools.append(spec)
-            self._bid_usd_per_hour = np.append(self._bid_usd_per_hour, spec.usd_per_hour)
+            # New arrays, never longer ones: views share them.
+            self._bid_usd_per_hour = self._bid_usd_per_hour + array("d", [spec.usd_per_hour])
             self._log_correction.append(RunningMean())
-            self._correction = np.append(self._correction, 1.0)
+            self._correction = self._correction + array("d", [1.0])
             self._failures.append(0)
             self._failed_s.append(-math.inf)
-            self._open_until_s = np.append(self._open_until_s, -math.inf)
+            self._open_until_s = self._open_until_s + array("d", [-math.inf])
+            self._closed = [*self._closed, True]
         else:
             self._pools[index] = spec
             self._bid_usd_per_hour[index] = spec.usd_per_hour
         self._specs = tuple(self._pools)
         # A new array, never a changed one: views share it.
-        self._rent_usd_per_hour = np.array([one.usd_per_hour for one in self._pools])
+        self._rents = [one.usd_per_hour for one in self._pools]
+        self._rent_usd_per_hour = np.array(self._rents)
         self._arrays.clear()
-        self._lay_out_replicas()
-
-    def _lay_out_replicas(self) -> None:
-        """Give every replica its place in the arrays; those that stay keep their counts."""
-        old = (self._offsets, self._running, self._waiting, self._service_sum_s, self._up)
-        counts = [spec.replicas for spec in self._pools]
-        self._offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        total = int(self._offsets[-1])
-        self._running = np.zeros(total, dtype=np.float64)
-        self._waiting = np.zeros(total, dtype=np.float64)
-        self._service_sum_s = np.zeros(total, dtype=np.float64)
-        self._up = np.ones(total, dtype=np.bool_)
-        for index in range(len(old[0]) - 1):
-            kept = min(int(old[0][index + 1] - old[0][index]), counts[index])
-            self._prefixes.shrink(index, kept)
-            if kept:
-                new_at = int(self._offsets[index])
-                old_at = int(old[0][index])
-                self._running[new_at : new_at + kept] = old[1][old_at : old_at + kept]
-                self._waiting[new_at : new_at + kept] = old[2][old_at : old_at + kept]
-                self._service_sum_s[new_at : new_at + kept] = old[3][old_at : old_at + kept]
-                self._up[new_at : new_at + kept] = old[4][old_at : old_at + kept]
+        counts = [one.replicas for one in self._pools]
+        for pool in range(len(self._books.starts) - 1):
+            self._prefixes.shrink(pool, counts[pool])
+        self._books.lay_out(counts)
 
     def _change_replica(self, event: ReplicaChanged) -> None:
-        self._up[self.replica_index(event.pool, event.replica)] = event.up
+        self._books.up[self.replica_index(event.pool, event.replica)] = event.up
         self._prefixes.clear((self._index[event.pool], event.replica))
         if event.up:
             # Its watcher has tried it: better evidence than the failures before.
@@ -313,9 +360,7 @@ class FleetState:
             least_s=decision.predicted_least_s,
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
-        at = int(self._offsets[attempt.pool]) + attempt.replica
-        self._waiting[at] += 1.0
-        self._service_sum_s[at] += attempt.service_s
+        self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt.service_s)
         account = self._tasks.get(step.task_id)
         if account is not None:
             account.reserved_usd += attempt.reserved_usd
@@ -325,15 +370,13 @@ class FleetState:
         at = self._flat(attempt)
         attempt.started_s = event.t_s
         if at is not None:
-            self._waiting[at] -= 1.0
-            self._running[at] += 1.0
-            attempt.concurrency = int(self._running[at])
+            attempt.concurrency = self._books.start(at)
 
     def _flat(self, attempt: OpenAttempt) -> int | None:
         """Place of the attempt's replica; None when the pool has shrunk below it."""
         if attempt.replica >= self._pools[attempt.pool].replicas:
             return None
-        return int(self._offsets[attempt.pool]) + attempt.replica
+        return self._books.starts[attempt.pool] + attempt.replica
 
     def _finish(self, event: AttemptFinished) -> None:
         attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt), None)
@@ -343,18 +386,64 @@ class FleetState:
             return
         at = self._flat(attempt)
         if at is not None:
-            counts = self._waiting if attempt.started_s is None else self._running
-            counts[at] -= 1.0
-            # Rounding must not leave a trace of work on an idle replica.
-            idle = self._waiting[at] + self._running[at] == 0.0
-            self._service_sum_s[at] = 0.0 if idle else self._service_sum_s[at] - attempt.service_s
+            self._books.end(at, attempt.service_s, ran=attempt.started_s is not None)
         account = self._charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
         if event.outcome == "ok":
-            self._learn(event, attempt, account)
+            self._learn(event, attempt)
+            if account is not None:
+                self._advance(account, attempt, event)
         elif event.error_code in _POOL_FAULTS:
             self._count_failure(attempt, event.t_s)
+
+    def begin(self, step: Step, decision: Decision, now_s: float) -> OpenAttempt:
+        """A request that will be one event at its end is placed, and starts at once.
+
+        Args:
+            step: Its step.
+            decision: Where it goes.
+            now_s: Time on the log's clock.
+
+        Returns:
+            The attempt, for `end`.
+        """
+        pool = self._index[decision.pool]
+        attempt = OpenAttempt(
+            step,
+            pool,
+            decision.replica,
+            decision.predicted_finish_s - decision.predicted_wait_s,
+            decision.predicted_cost_usd,
+            now_s,
+            1,
+            now_s,
+            decision.predicted_least_s,
+        )
+        at = self._books.starts[pool] + decision.replica
+        self._books.place(at, attempt.service_s)
+        attempt.concurrency = self._books.start(at)
+        return attempt
+
+    def adopt(self, attempt: OpenAttempt, submitted: TaskSubmitted) -> None:
+        """A begun request becomes five events after all: its first three change nothing more."""
+        step = attempt.step
+        self._open_task(submitted)
+        self._tasks[step.task_id].reserved_usd += attempt.reserved_usd
+        self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
+
+    def end(self, attempt: OpenAttempt, event: RequestServed) -> None:
+        """What `begin` began has ended; the same as the fold of the event's `parts`."""
+        at = self._flat(attempt)
+        if at is not None:
+            self._books.end(at, attempt.service_s, ran=True)
+        if event.outcome == "ok":
+            # Nothing is left of its task after its only step.
+            self._learn(event, attempt).add_remaining(attempt.step.step_id, 0.0)
+
+    def _serve(self, event: RequestServed) -> None:
+        for part in parts(event):
+            self.apply(part)
 
     def _reserve_child(self, event: StepWaiting) -> None:
         """A child begins: its budget is taken out of its parent's."""
@@ -393,14 +482,15 @@ class FleetState:
             # The exponent is bounded, too: an outage may fail thousands of attempts in a row.
             open_s = _BREAKER_OPEN_S * 2.0 ** min(over, 16)
             self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, open_s)
+            self._breakers_open = True
 
     def _close_breaker(self, pool: int) -> None:
-        self._failures[pool] = 0
-        self._open_until_s[pool] = -math.inf
+        if self._failures[pool]:
+            self._failures[pool] = 0
+            self._open_until_s[pool] = -math.inf
+            self._breakers_open = any(self._failures)
 
-    def _learn(
-        self, event: AttemptFinished, attempt: OpenAttempt, account: TaskAccount | None
-    ) -> None:
+    def _learn(self, event: AttemptFinished | RequestServed, attempt: OpenAttempt) -> StepEstimate:
         """Correct what is expected of the pool and of such steps by what was measured."""
         self._close_breaker(attempt.pool)
         step, usage, spec = attempt.step, event.usage, self._pools[attempt.pool]
@@ -428,8 +518,7 @@ class FleetState:
             other_s = usage.wall_s - usage.cpu_s - spec.tool_curve.start_s
             estimate.other_s.add(max(0.0, other_s))
             estimate.memory_bytes.add(usage.memory_bytes)
-        if account is not None:
-            self._advance(account, attempt, event)
+        return estimate
 
     def _advance(self, account: TaskAccount, attempt: OpenAttempt, event: AttemptFinished) -> None:
         """Note how far the task has come; waits and slow machines count as avoidable."""
