@@ -337,9 +337,9 @@ def parts(event: RequestServed) -> tuple[Event, ...]:
     return (
         TaskSubmitted(t_s=placed_s, task_id=step.task_id, agent=step.agent),
         StepPlaced(t_s=placed_s, step=step, decision=event.decision),
-        AttemptStarted(t_s=placed_s, task_id=step.task_id,
-            step_id=step.step_id,
-            attempt=step.attempt),
+        AttemptStarted(
+            t_s=placed_s, task_id=step.task_id, step_id=step.step_id, attempt=step.attempt
+        ),
         AttemptFinished(
             t_s=event.t_s,
             outcome=event.outcome,

@@ -90,7 +90,12 @@ class ReplicaBooks:
         service_sum_s: "array[float]",
         up: bytearray,
     ) -> None:
-        self.running, self.waiting, self.service_sum_s, self.up = running, waiting, service_sum_s, up
+        self.running, self.waiting, self.service_sum_s, self.up = (
+            running,
+            waiting,
+            service_sum_s,
+            up,
+        )
         self.offsets: IntArray = np.array(self.starts, dtype=np.int64)
         self.running_window: FloatArray = window(running)
         self.waiting_window: FloatArray = window(waiting)

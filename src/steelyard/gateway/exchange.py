@@ -1,11 +1,12 @@
 """One HTTP request and its response, as the data plane and the control plane see them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
 from steelyard.gateway.errors_http import Headers, RequestError
+from steelyard.gateway.generation import Generation
 from steelyard.pools.backend import ReadFlow
 
 Scope = MutableMapping[str, Any]
@@ -46,9 +47,12 @@ class RequestHeaders:
 
     __slots__ = ("_ambiguous", "_values")
 
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        self._values: dict[bytes, bytes] = {}
+    def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        self._values: dict[bytes, bytes] = dict(pairs)
         self._ambiguous: frozenset[bytes] = frozenset()
+        if len(self._values) == len(pairs):
+            return
+        self._values.clear()
         for name, value in pairs:
             before = self._values.setdefault(name, value)
             if before is not value and before != value:
@@ -56,6 +60,10 @@ class RequestHeaders:
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._values
+
+    def has_any(self, names: frozenset[bytes]) -> bool:
+        """Is one of these there?"""
+        return not names.isdisjoint(self._values)
 
     def __iter__(self) -> Iterable[bytes]:
         return iter(self._values)
@@ -82,6 +90,14 @@ class RequestHeaders:
         return value.decode("latin-1").strip()
 
 
+class Cancellable(Protocol):
+    """A task, or what stands in for one."""
+
+    def cancel(self, msg: str = "") -> object:
+        """Stop the work."""
+        ...
+
+
 class Connection(Protocol):
     """What an exchange asks of the connection that it is on."""
 
@@ -95,6 +111,14 @@ class Connection(Protocol):
 
     async def drain(self) -> None:
         """Wait while the client reads too slowly."""
+        ...
+
+    def run(self, exchange: "Exchange", work: Coroutine[Any, Any, None]) -> None:
+        """Let a task answer a request."""
+        ...
+
+    def holds(self, quick: Any, *, on: bool) -> None:  # noqa: ANN401 - uvicorn expects tasks
+        """A request is answered without a task, from now on or no longer."""
         ...
 
 
@@ -114,6 +138,7 @@ class Exchange:
         timed_out: Whether the answer was given up because it took too long.
         refusal: Why the request will be refused, known before its body.
         task: What answers it.
+        parsed: What it asks, once that was read.
         flow: Holds the upstream back while the client reads too slowly.
         step_key: Task and number of the step that the request became, for the access log.
         pool: Where the step was placed, for the access log.
@@ -122,7 +147,17 @@ class Exchange:
 
     __slots__ = (
         *("_chunked", "_connection", "_parts", "body", "disconnected", "finished", "flow"),
-        *("headers", "keep_alive", "left", "method", "path", "pool", "refusal", "size_bytes"),
+        *(
+            "headers",
+            "keep_alive",
+            "left",
+            "method",
+            "parsed",
+            "path",
+            "pool",
+            "refusal",
+            "size_bytes",
+        ),
         *("started_s", "status", "step_key", "task", "timed_out", "timer"),
     )
 
@@ -145,7 +180,8 @@ class Exchange:
         self.timed_out = False
         self.disconnected = False
         self.refusal: RequestError | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: Cancellable | None = None
+        self.parsed: Generation | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.flow: ReadFlow | None = None
         self.step_key: tuple[str, int] | None = None
@@ -188,6 +224,19 @@ class Exchange:
         if not self.finished:
             self.left = True
             self.stop()
+
+    def answer_by(self, quick: Cancellable) -> None:
+        """Something else than a task answers it."""
+        self.task = quick
+        self._connection.holds(quick, on=True)
+
+    def answered_by(self, quick: Cancellable) -> None:
+        """And is done with it."""
+        self._connection.holds(quick, on=False)
+
+    def go_on(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task answers it from now on."""
+        self._connection.run(self, work)
 
     def stop(self) -> None:
         """Cancel the work."""

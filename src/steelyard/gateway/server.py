@@ -114,7 +114,7 @@ def _uvicorn_config(settings: GatewaySettings, gateway: Gateway) -> uvicorn.Conf
     limits = settings.limits
     return uvicorn.Config(
         gateway,
-        http=gateway_protocol(limits, gateway.admit, gateway.serve),
+        http=gateway_protocol(limits, gateway.admit, gateway.serve, gateway.serve_now),
         loop="none",
         ws="none",
         lifespan="off",

@@ -7,7 +7,7 @@ to end, errors, and how much text came, for the books of an upstream that report
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -53,11 +53,27 @@ class _Object(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Object)
 
 
+class Finished(Protocol):
+    """Told once how an answer ended: a future, or whoever wants no task to wait for one."""
+
+    def done(self) -> bool:
+        """Was it told?"""
+        ...
+
+    def set_result(self, result: None, /) -> None:
+        """The answer is whole."""
+        ...
+
+    def set_exception(self, exception: PoolError, /) -> None:
+        """It will not come."""
+        ...
+
+
 class WholeBody:
     """Collects an answer of bounded length; `finished` ends with it or fails."""
 
-    def __init__(self, errors: ErrorReader) -> None:
-        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, errors: ErrorReader, finished: Finished | None = None) -> None:
+        self.finished: Finished = finished or asyncio.get_running_loop().create_future()
         self.status = 0
         self.is_stream = False
         self._errors = errors
@@ -118,7 +134,8 @@ class WholeBody:
 
     def renew(self) -> None:
         """Nothing has come, and the request is sent again."""
-        self.finished = asyncio.get_running_loop().create_future()
+        if isinstance(self.finished, asyncio.Future):
+            self.finished = asyncio.get_running_loop().create_future()
 
     def fail(self, error: PoolError) -> None:
         """The answer is of no use; whoever waits for it cuts the connection."""
@@ -140,8 +157,14 @@ class Relay(WholeBody):
         errors: Reads the upstream's errors.
     """
 
-    def __init__(self, asked: RelayRequest, target: RelayTarget, errors: ErrorReader) -> None:
-        super().__init__(errors)
+    def __init__(
+        self,
+        asked: RelayRequest,
+        target: RelayTarget,
+        errors: ErrorReader,
+        finished: Finished | None = None,
+    ) -> None:
+        super().__init__(errors, finished)
         self._asked = asked
         self._target = target
         self._rest = b""
@@ -151,6 +174,11 @@ class Relay(WholeBody):
         self._is_over = False
         self._usage: LlmUsage | None = None
         self._usage_event: bytes = b""
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether the client takes the answer piece by piece."""
+        return self._asked.stream
 
     def flows(self, flow: ReadFlow | None) -> None:
         """The client holds the upstream back by this."""

@@ -21,6 +21,7 @@ from steelyard.pools.backend import (
     ToolOutcome,
     ToolRequest,
 )
+from steelyard.pools.quick_relay import QuickRelayBackend
 from steelyard.runtime.attempt import Attempt, AttemptGate
 from steelyard.runtime.embedding import to_journal
 from steelyard.runtime.meter import AttemptMeter
@@ -29,24 +30,12 @@ from steelyard.runtime.placing import Placing
 from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.relaying import AnswerTarget, MeteredTarget
+from steelyard.runtime.settlement import Settlement
 from steelyard.runtime.transcript import Transcript
+from steelyard.runtime.whole_requests import WholeRequests
 
 # `error_code` of attempts that were running when their worker died.
 WORKER_LOST = "worker_lost"
-
-
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished step used and cost; it is on disk by the time this is handed out.
-
-    Attributes:
-        usage: What it used.
-        cost_usd: What the last attempt cost.
-        attempt: Which attempt it was, from 0.
-    """
-
-    usage: Usage
-    cost_usd: float
-    attempt: int
 
 
 class Attempts:
@@ -76,6 +65,12 @@ class Attempts:
             name: pool for name, pool in self._llm_pools.items() if isinstance(pool, RelayBackend)
         }
         self._gate = AttemptGate(recorder, placing, tasks, limits)
+        quick = {
+            name: pool
+            for name, pool in self._llm_pools.items()
+            if isinstance(pool, QuickRelayBackend)
+        }
+        self.whole = WholeRequests(recorder, self._gate, tasks, quick)
 
     async def embed(
         self, step: Step, texts: list[str], model: str, journal: bool

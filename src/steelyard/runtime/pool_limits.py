@@ -78,6 +78,11 @@ class PoolLimits:
         """No limits."""
         return cls(None, {})
 
+    @property
+    def any(self) -> bool:
+        """Are there limits at all?"""
+        return self._places is not None
+
     async def enter(self, step: Step, decision: Decision, now_s: float) -> None:
         """Wait until the step may run: first for its agent's rate, then for its pool.
 

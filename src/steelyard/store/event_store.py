@@ -12,10 +12,12 @@ import msgspec
 from steelyard.domain.events import (
     AttemptFinished,
     Event,
+    RequestServed,
     SignalSent,
     TaskFinished,
     TaskRetried,
     TaskSubmitted,
+    parts,
 )
 from steelyard.domain.pool import PoolLimit
 from steelyard.errors import ConfigError, SchemaMismatchError, StoreError
@@ -293,10 +295,14 @@ def decode_events(bodies: list[bytes]) -> tuple[Event, ...]:
 
 
 def iter_events(bodies: Iterator[bytes]) -> Iterator[Event]:
-    """Stored events as events, one by one."""
+    """Stored events as events, one by one; those that stand for several as these."""
     try:
         for body in bodies:
-            yield _decoder.decode(body)
+            event = _decoder.decode(body)
+            if isinstance(event, RequestServed):
+                yield from parts(event)
+            else:
+                yield event
     except msgspec.DecodeError as error:
         raise SchemaMismatchError(
             f"the log holds an event that this version cannot read: {error}"
