@@ -43,21 +43,21 @@ class ReplicaBooks:
         Args:
             counts: Replicas of each pool.
         """
-        old, kept = self.starts, (self.running, self.waiting, self.service_sum_s)
-        kept_up = self.up
+        old = self.starts
         starts = [0]
         for count in counts:
             starts.append(starts[-1] + count)
-        fresh = tuple(array("d", bytes(8 * starts[-1])) for _ in kept)
+        running, waiting, service_sum_s = (array("d", bytes(8 * starts[-1])) for _ in range(3))
         up = bytearray(b"\1" * starts[-1])
         for pool in range(len(old) - 1):
             stay = min(old[pool + 1] - old[pool], counts[pool])
-            new_at, old_at = starts[pool], old[pool]
-            for after, before in zip(fresh, kept, strict=True):
-                after[new_at : new_at + stay] = before[old_at : old_at + stay]
-            up[new_at : new_at + stay] = kept_up[old_at : old_at + stay]
+            new, before = starts[pool], old[pool]
+            running[new : new + stay] = self.running[before : before + stay]
+            waiting[new : new + stay] = self.waiting[before : before + stay]
+            service_sum_s[new : new + stay] = self.service_sum_s[before : before + stay]
+            up[new : new + stay] = self.up[before : before + stay]
         self.starts = starts
-        self._take(*fresh, up)
+        self._take(running, waiting, service_sum_s, up)
 
     def place(self, at: int, service_s: float) -> None:
         """A step waits there."""

@@ -35,7 +35,7 @@ def task_key(task_id: str) -> int:
     >>> task_key("task-1") == task_key("task-1") != task_key("task-2")
     True
     """
-    # CRC-32, as it is computed in C: `spread` takes longer than scoring a pool. `mixed` scatters it.
+    # CRC-32, which is computed in C: `spread` takes longer than to score a pool. `mixed` scatters.
     return zlib.crc32(task_id.encode()) & 0x7FFFFFFF
 
 

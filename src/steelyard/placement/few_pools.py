@@ -10,8 +10,6 @@ needs no NumPy for floats it is called; the others are repeated here.
 import math
 from collections.abc import Sequence
 
-import msgspec
-
 from steelyard.domain.decision import Decision, PoolVerdict, Refusal, Verdict
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import SECONDS_PER_HOUR
@@ -25,22 +23,39 @@ MAX_REPLICAS = 64
 _SHORTEST_S = 1e-9
 
 
-class PoolScore(msgspec.Struct, gc=False):
-    """The step in one pool that can run it; see `Predictions` for the meaning of each."""
+class PoolScore:
+    """The step in one pool that can run it; see `Predictions` for the meaning of each.
 
-    pool: int
-    name: str
-    replica: int
-    wait_s: float
-    service_s: float
-    ttft_s: float
-    finish_s: float
-    cached_tokens: float
-    cost_usd: float
-    bid_cost_usd: float
-    slack_s: float
-    affordable: bool
-    patient: bool = True
+    Args:
+        place: Number and name of the pool, and the replica in it.
+        times_s: Wait, service, first token from the start, end from now.
+        cached_tokens: Of the prompt, on that replica.
+        money_usd: Cost, and cost at the bid price.
+        slack_s: Slack after it.
+        affordable: Whether it fits what is left of the budget.
+    """
+
+    __slots__ = (
+        *("affordable", "bid_cost_usd", "cached_tokens", "cost_usd", "finish_s", "name"),
+        *("patient", "pool", "replica", "service_s", "slack_s", "ttft_s", "wait_s"),
+    )
+
+    def __init__(
+        self,
+        place: tuple[int, str, int],
+        times_s: tuple[float, float, float, float],
+        cached_tokens: float,
+        money_usd: tuple[float, float],
+        slack_s: float,
+        affordable: bool,
+    ) -> None:
+        self.pool, self.name, self.replica = place
+        self.wait_s, self.service_s, self.ttft_s, self.finish_s = times_s
+        self.cached_tokens = cached_tokens
+        self.cost_usd, self.bid_cost_usd = money_usd
+        self.slack_s = slack_s
+        self.affordable = affordable
+        self.patient = True
 
 
 def is_small(pools: int, replicas: int) -> bool:
@@ -180,19 +195,14 @@ def _score(
         bid_usd *= 1.0 + wait_s / max(service_s, _SHORTEST_S)
     finish_s = wait_s + service_s
     left_s, left_usd = limits
+    affordable = cost_usd <= left_usd and (left_usd > 0.0 or rent_usd_per_hour == 0.0)
     return PoolScore(
-        pool,
-        row.name,
-        at - few.starts[pool],
-        wait_s,
-        service_s,
-        ttft_s,
-        finish_s,
+        (pool, row.name, at - few.starts[pool]),
+        (wait_s, service_s, ttft_s, finish_s),
         cached,
-        cost_usd,
-        bid_usd,
+        (cost_usd, bid_usd),
         left_s - finish_s,
-        cost_usd <= left_usd and (left_usd > 0.0 or rent_usd_per_hour == 0.0),
+        affordable,
     )
 
 

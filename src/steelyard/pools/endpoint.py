@@ -16,7 +16,9 @@ from steelyard.errors import (
     PoolUnavailableError,
 )
 from steelyard.pools.backend import (
+    Cut,
     Embeddings,
+    Ended,
     LlmChunk,
     LlmRequest,
     RelayedAnswer,
@@ -27,7 +29,7 @@ from steelyard.pools.backend import (
 from steelyard.pools.chunked_answer import ChunkedAnswer
 from steelyard.pools.endpoint_errors import ErrorReader
 from steelyard.pools.http_client import HttpHost, HttpRequest, StaleConnectionError, header_lines
-from steelyard.pools.quick_relay import Cut, Ended, QuickRelay
+from steelyard.pools.quick_relay import QuickRelay
 from steelyard.pools.relay import Relay, WholeBody
 from steelyard.pools.wire import parse_object, parse_usage, relayed_body, request_body
 

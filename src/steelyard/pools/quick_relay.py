@@ -1,35 +1,12 @@
 """An answer handed on without a task that waits for it: sent in one call, ended in a callback."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from steelyard.errors import PoolError
-from steelyard.pools.backend import RelayedAnswer, RelayRequest, RelayTarget
+from steelyard.pools.backend import Ended
 from steelyard.pools.http_client import HttpConnection, StaleConnectionError
 from steelyard.pools.relay import Relay
-
-# Told once how it ended: with what is left to be sent, or why it will not come.
-Ended = Callable[[RelayedAnswer | None, PoolError | None], None]
-
-
-class Cut(Protocol):
-    """Ends what was begun."""
-
-    def cut(self) -> None:
-        """Stop the work upstream at once; nobody is told."""
-        ...
-
-
-@runtime_checkable
-class QuickRelayBackend(Protocol):
-    """A pool that can send a request within one call."""
-
-    def relay_now(
-        self, asked: RelayRequest, replica: int, target: RelayTarget, ended: Ended
-    ) -> Cut | None:
-        """Send a request; None where that would have to wait, and nothing was sent."""
-        ...
 
 
 class Sender(Protocol):

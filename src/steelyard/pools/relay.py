@@ -7,7 +7,7 @@ to end, errors, and how much text came, for the books of an upstream that report
 
 import asyncio
 import re
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -22,6 +22,7 @@ from steelyard.pools.backend import (
 )
 from steelyard.pools.endpoint_errors import ErrorReader, status_in
 from steelyard.pools.http_client import Headers
+from steelyard.pools.relay_wire import RelayedChoice, read_object
 from steelyard.pools.sse import MAX_EVENT_BYTES
 from steelyard.pools.wire import counted_usage, parse_object, parse_usage
 
@@ -30,27 +31,6 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _DONE = b"[DONE]"
 # Other servers than OpenAI's end lines with CR LF.
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-
-
-class _Delta(msgspec.Struct):
-    content: Any = None
-    tool_calls: Any = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    text: Any = None
-    finish_reason: Any = None
-
-
-class _Object(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
-
-
-_decoder = msgspec.json.Decoder(_Object)
 
 
 class Finished(Protocol):
@@ -269,7 +249,7 @@ class Relay(WholeBody):
     def _read(self, data: bytes) -> bool:
         """Read an object along; whether it has choices."""
         try:
-            told = _decoder.decode(data)
+            told = read_object(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             shown = data[:80]
             raise PoolProtocolError(f"The upstream sent no answer: {error}; {shown!r}.") from error
@@ -283,7 +263,7 @@ class Relay(WholeBody):
             self._read_choice(choice)
         return True
 
-    def _read_choice(self, choice: _Choice) -> None:
+    def _read_choice(self, choice: RelayedChoice) -> None:
         if choice.finish_reason is not None:
             self._has_end = True
         said = choice.delta or choice.message

@@ -15,13 +15,13 @@ from steelyard.pools.backend import (
     LlmChunk,
     LlmRequest,
     LlmUsage,
+    QuickRelayBackend,
     RelayBackend,
     RelayRequest,
     ToolBackend,
     ToolOutcome,
     ToolRequest,
 )
-from steelyard.pools.quick_relay import QuickRelayBackend
 from steelyard.runtime.attempt import Attempt, AttemptGate
 from steelyard.runtime.embedding import to_journal
 from steelyard.runtime.meter import AttemptMeter

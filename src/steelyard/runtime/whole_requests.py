@@ -16,8 +16,14 @@ from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import PoolError, SteelyardBugError
 from steelyard.fleet.accounts import OpenAttempt
 from steelyard.perf.cost import attempt_usd
-from steelyard.pools.backend import ReadFlow, RelayedAnswer, RelayRequest, RelayTarget
-from steelyard.pools.quick_relay import Cut, QuickRelayBackend
+from steelyard.pools.backend import (
+    Cut,
+    QuickRelayBackend,
+    ReadFlow,
+    RelayedAnswer,
+    RelayRequest,
+    RelayTarget,
+)
 from steelyard.runtime.attempt import Attempt, AttemptGate
 from steelyard.runtime.meter import AttemptMeter
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
