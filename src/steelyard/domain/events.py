@@ -20,7 +20,7 @@ TaskStatus = Literal["succeeded", "failed", "cancelled"]
 StepKind = Literal["llm", "tool", "local", "sleep", "signal", "child", "gather"]
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What an attempt used.
 
     Attributes:

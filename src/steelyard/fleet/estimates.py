@@ -27,8 +27,8 @@ class RunningMean(msgspec.Struct):
 
     def add(self, sample: float) -> None:
         """Take one more sample into account."""
-        self.count += 1
-        self.value += (sample - self.value) / min(self.count, _PLAIN_SAMPLES)
+        count = self.count = self.count + 1
+        self.value += (sample - self.value) / (min(_PLAIN_SAMPLES, count))
 
 
 class RunningSpread(msgspec.Struct):

@@ -35,6 +35,10 @@ _IDLE_S = 30.0
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
 
+# What tells where an answer ends.
+_LENGTHS = frozenset((b"content-length", b"transfer-encoding"))
+_LENGTH_LENGTHS = frozenset(map(len, _LENGTHS))
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -197,7 +201,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header is here."""
-        if name.lower() in {b"content-length", b"transfer-encoding"}:
+        # By length first: most names are neither.
+        if len(name) in _LENGTH_LENGTHS and name.lower() in _LENGTHS:
             self._until_eof = False
         self._headers.append((name, value))
 

@@ -29,6 +29,7 @@ from steelyard.pools.wire import counted_usage, parse_object, parse_usage
 MAX_ERROR_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _DONE = b"[DONE]"
+_READ_LENGTHS = frozenset(map(len, (b"content-type", b"retry-after")))
 # Other servers than OpenAI's end lines with CR LF.
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
@@ -83,6 +84,8 @@ class WholeBody:
         self.status = status
         self._response_headers = headers
         for spelled, value in headers:
+            if len(spelled) not in _READ_LENGTHS:
+                continue
             name = spelled.lower()
             if name == b"content-type":
                 self.is_stream = status == 200 and value.lower().startswith(b"text/event-stream")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -58,7 +59,8 @@ class GroupWriter:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._number = 0
-        self._queue: list[_Item] = []
+        # Appended to without the lock, which the writer holds while it waits for the interpreter.
+        self._queue: deque[_Item] = deque()
         self._calls = 0
         self._waiters: list[Future[None]] = []
         self._last_rows = 0
@@ -75,11 +77,12 @@ class GroupWriter:
         Raises:
             StoreError: An earlier commit failed, or the log is closed.
         """
-        with self._changed:
-            self._check_open()
-            if not self._queue:
+        self._check_open()
+        was_empty = not self._queue
+        self._queue.append(row)
+        if was_empty:
+            with self._changed:
                 self._changed.notify()
-            self._queue.append(row)
 
     def call(self, call: Callable[[Backend], R]) -> "Future[R]":
         """Queue a call.
@@ -187,7 +190,7 @@ class GroupWriter:
                 # about to come. Where they are here already, as tasks that were all woken by the
                 # last commit, nobody is kept waiting.
                 self._changed.wait_for(self._hurried, timeout=_BUSY_LINGER_S)
-            queue, self._queue = self._queue, []
+            queue = [self._queue.popleft() for _ in range(len(self._queue))]
             self._calls = 0
             waiters, self._waiters = self._waiters, []
             self._last_rows = len(queue)
@@ -284,7 +287,8 @@ class GroupWriter:
             self._failure = error
             waiters += self._waiters
             queue += self._queue
-            self._waiters, self._queue = [], []
+            self._waiters = []
+            self._queue.clear()
         for item in queue:
             if not isinstance(item, EventRow) and not item.future.done():
                 item.future.set_exception(error)
