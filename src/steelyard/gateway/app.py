@@ -127,7 +127,7 @@ class Gateway:
     async def _serve(self, exchange: Exchange, work: Awaitable[None]) -> None:
         try:
             await work
-        except (asyncio.CancelledError, Exception) as error:
+        except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - the request boundary
             self._tell(exchange, error)
         self._ended(exchange)
 
@@ -258,7 +258,9 @@ def control_plane(
         if not isinstance(error, SteelyardError):
             raise error
         told = error_response(error)
-        return Response(told.encoded(), told.status, headers, media_type="application/json")
+        sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in told.headers}
+        sent |= headers or {}
+        return Response(told.encoded(), told.status, sent, media_type="application/json")
 
     return Starlette(
         routes=[

@@ -12,6 +12,7 @@ from steelyard.domain.events import (
     AttemptStarted,
     Event,
     PoolAdded,
+    RequestServed,
     StepPlaced,
     StepRecorded,
     StepRefused,
@@ -20,6 +21,7 @@ from steelyard.domain.events import (
     TaskStatus,
     TaskSubmitted,
     Usage,
+    parts,
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
@@ -141,6 +143,11 @@ class Ledger:
         Args:
             event: The next event of the log.
         """
+        told = parts(event) if isinstance(event, RequestServed) else (event,)
+        for one in told:
+            self._apply(one)
+
+    def _apply(self, event: Event) -> None:
         match event:
             case PoolAdded():
                 self.pools[event.spec.name] = event.spec

@@ -328,7 +328,7 @@ class OpenAiEndpointPool:
             connection = await self._hosts[replica].send(asked, handler, limit_s, fresh=fresh)
             handler.flows(connection)
             try:
-                await handler.finished
+                await handler.ended()
             except StaleConnectionError:
                 if fresh:
                     raise

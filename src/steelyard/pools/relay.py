@@ -120,6 +120,15 @@ class WholeBody:
         if isinstance(self.finished, asyncio.Future):
             self.finished = asyncio.get_running_loop().create_future()
 
+    async def ended(self) -> None:
+        """Wait until the answer is whole; where `finished` is a future.
+
+        Raises:
+            PoolError: It will not come.
+        """
+        if isinstance(self.finished, asyncio.Future):
+            await self.finished
+
     def fail(self, error: PoolError) -> None:
         """The answer is of no use; whoever waits for it cuts the connection."""
         if not self.finished.done():

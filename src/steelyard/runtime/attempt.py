@@ -69,7 +69,8 @@ class AttemptGate:
         Returns:
             The decision; None where it is a refusal, or limits are to be asked first.
         """
-        if self._limits.any:
+        # A policy that looks at a task's history must find the task opened.
+        if self._limits.any or self._placing.looks_at_histories:
             return None
         answer = self._placing.ask(step, now_s)
         return answer if isinstance(answer, Decision) else None

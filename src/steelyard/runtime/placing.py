@@ -78,6 +78,11 @@ class Placing:
             return self._by_few(step, state.few(step, call, now_s))
         return self._policy(step, state.glance(step, now_s))
 
+    @property
+    def looks_at_histories(self) -> bool:
+        """Might the policy ask what a task did before? Ours does not; it is the quick one, too."""
+        return self._by_few is None
+
     async def _wait(self, longest_s: float) -> None:
         try:
             async with asyncio.timeout(longest_s):

@@ -86,6 +86,26 @@ class EventStore:
         _check_text("task id", task_id)
         return self._decoded(lambda backend: task_sql.bodies(backend, task_id))
 
+    def journal_after(self, task_id: str, after: int) -> "Future[tuple[int, tuple[Event, ...]]]":
+        """Which events has a task beyond a number of the log?
+
+        Args:
+            task_id: The task.
+            after: A number of the log; 0 for the beginning.
+
+        Returns:
+            The number to ask with next, and the events in order.
+        """
+        _check_text("task id", task_id)
+        read = self._writer.read(lambda backend: task_sql.bodies_after(backend, task_id, after))
+        return _mapped(
+            read,
+            lambda rows: (
+                rows[-1][0] if rows else after,
+                decode_events([body for _, body in rows]),
+            ),
+        )
+
     # ------------------------------------------------------------------ tasks
 
     def submit(self, submission: Submission) -> "Future[Lease | None]":
