@@ -127,7 +127,7 @@ class WholeBody:
             PoolError: It will not come.
         """
         if isinstance(self.finished, asyncio.Future):
-            await self.finished
+            await cast("asyncio.Future[None]", self.finished)
 
     def fail(self, error: PoolError) -> None:
         """The answer is of no use; whoever waits for it cuts the connection."""
