@@ -69,6 +69,7 @@ class FleetState:
         self._specs: tuple[PoolSpec, ...] = ()
         self._index: dict[str, int] = {}
         self._books = ReplicaBooks()
+        self._draining: set[tuple[int, int]] = set()
         self._prefixes = PrefixIndex()
         self._rents: list[float] = []
         self._rent_usd_per_hour = np.zeros(0, dtype=np.float64)
@@ -250,6 +251,10 @@ class FleetState:
         """How many steps run on a replica now?"""
         return int(self._books.running[self.replica_index(pool, replica)])
 
+    def waiting_on(self, pool: str, replica: int) -> int:
+        """How many steps wait for a replica now?"""
+        return int(self._books.waiting[self.replica_index(pool, replica)])
+
     def replicas_up(self, pool: str) -> int:
         """How many replicas of a pool are up?"""
         index = self._index[pool]
@@ -342,8 +347,14 @@ class FleetState:
         self._books.lay_out(counts)
 
     def _change_replica(self, event: ReplicaChanged) -> None:
+        place = (self._index[event.pool], event.replica)
         self._books.up[self.replica_index(event.pool, event.replica)] = event.up
-        self._prefixes.clear((self._index[event.pool], event.replica))
+        stayed = place in self._draining
+        self._draining.discard(place)
+        if event.draining:
+            self._draining.add(place)
+        elif not (event.up and stayed):
+            self._prefixes.clear(place)
         if event.up:
             # Its watcher has tried it: better evidence than the failures before.
             self._close_breaker(self._index[event.pool])
@@ -472,6 +483,9 @@ class FleetState:
     def _count_failure(self, attempt: OpenAttempt, t_s: float) -> None:
         """Count towards the breaker; whatever ran when a fault showed fails by the same fault."""
         pool = attempt.pool
+        if (pool, attempt.replica) in self._draining:
+            # It was announced, and says nothing against the others.
+            return
         started_s = t_s if attempt.started_s is None else attempt.started_s
         if started_s <= self._failed_s[pool]:
             return

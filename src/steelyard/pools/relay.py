@@ -7,7 +7,7 @@ to end, errors, and how much text came, for the books of an upstream that report
 
 import asyncio
 import re
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
