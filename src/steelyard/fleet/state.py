@@ -1,6 +1,5 @@
 """FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
 
-import math
 from array import array
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +26,9 @@ from steelyard.domain.events import (
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt, TaskAccount
-from steelyard.fleet.estimates import RunningMean, StepEstimate
+from steelyard.fleet.breakers import Breakers
+from steelyard.fleet.estimates import StepEstimate
+from steelyard.fleet.lessons import Lessons
 from steelyard.fleet.prefix import Place, PrefixIndex
 from steelyard.fleet.replica_books import ReplicaBooks, window
 from steelyard.fleet.view import (
@@ -40,19 +41,11 @@ from steelyard.fleet.view import (
     llm_arrays,
     tool_arrays,
 )
-from steelyard.perf.predict import itl_s, prefill_s
 
-# Failures in a row after which a pool's circuit breaker opens, and for how long at first.
-_BREAKER_FAILURES = 3
-_BREAKER_OPEN_S = 5.0
-_BREAKER_MAX_OPEN_S = 60.0
 # Codes of failures that speak against the pool, not against the request.
 _POOL_FAULTS = frozenset({"pool_unavailable", "pool_timeout", "pool_protocol", "pool"})
-# A correction beyond this factor says that a curve is wrong, not that a machine is slow.
-_MAX_LOG_CORRECTION = math.log(20.0)
 # Tasks that only a request header names are never finished; the oldest accounts are dropped.
 _MAX_OPEN_TASKS = 100_000
-_MAX_ESTIMATES = 10_000
 _MODELLESS = ""
 
 
@@ -74,16 +67,9 @@ class FleetState:
         self._rents: list[float] = []
         self._rent_usd_per_hour = np.zeros(0, dtype=np.float64)
         self._bid_usd_per_hour = array("d")
-        self._log_correction: list[RunningMean] = []
-        self._correction = array("d")
-        self._failures: list[int] = []
-        self._failed_s: list[float] = []
-        self._open_until_s = array("d")
-        self._closed: list[bool] = []
-        # Whether any pool has failures since it last worked, so that its breaker may be open.
-        self._breakers_open = False
+        self._lessons = Lessons()
+        self._breakers = Breakers()
         self._arrays: dict[str, LlmArrays | ToolArrays] = {}
-        self._estimates: dict[tuple[str, str], StepEstimate] = {}
         self._tasks: dict[str, TaskAccount] = {}
         self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
         # By class: a chain of cases would be walked with every event of every request.
@@ -157,7 +143,7 @@ class FleetState:
         model = call.model if isinstance(call, LlmCall) else _MODELLESS
         max_output_tokens = float(call.max_output_tokens) if isinstance(call, LlmCall) else 0.0
         memory_bytes = 0.0 if isinstance(call, LlmCall) else float(call.memory_bytes)
-        estimate = self._estimates.get((step.agent, step.name)) or StepEstimate.unseen()
+        estimate = self._lessons.known(step) or StepEstimate.unseen()
         account, books = self._tasks.get(step.task_id), self._books
         return FleetView(
             now_s=now_s,
@@ -165,8 +151,8 @@ class FleetState:
             arrays=self._arrays_for(model),
             rent_usd_per_hour=self._rent_usd_per_hour,
             bid_usd_per_hour=window(self._bid_usd_per_hour),
-            correction=window(self._correction),
-            closed=window(self._open_until_s) <= now_s,
+            correction=window(self._lessons.correction),
+            closed=self._breakers.closed_array(now_s),
             offsets=books.offsets,
             running=books.running_window,
             waiting=books.waiting_window,
@@ -194,7 +180,7 @@ class FleetState:
         Returns:
             The same as `glance`, in plain numbers.
         """
-        estimate = self._estimates.get((step.agent, step.name))
+        estimate = self._lessons.known(step)
         output, remaining_s, known = float(call.max_output_tokens), 0.0, False
         if estimate is not None:
             output, remaining_s, known = estimate.usual(step.step_id, output)
@@ -206,8 +192,8 @@ class FleetState:
             arrays.rows if isinstance(arrays, LlmArrays) else (),
             self._rents,
             self._bid_usd_per_hour,
-            self._correction,
-            self._closed_now(now_s),
+            self._lessons.correction,
+            self._breakers.closed(now_s),
             books.starts,
             books.running,
             books.waiting,
@@ -226,12 +212,6 @@ class FleetState:
         for (pool, replica), tokens in held.items():
             cached[starts[pool] + replica] = float(tokens)
         return cached
-
-    def _closed_now(self, now_s: float) -> list[bool]:
-        """Whether each pool's breaker lets steps through."""
-        if self._breakers_open:
-            return [until_s <= now_s for until_s in self._open_until_s]
-        return self._closed
 
     def _history(self, account: TaskAccount) -> TaskHistory:
         place = account.last_place
@@ -325,14 +305,10 @@ class FleetState:
         if index is None:
             self._index[spec.name] = len(self._pools)
             self._pools.append(spec)
-            # New arrays, never longer ones: views share them.
+            # A new array, never a longer one: views share it.
             self._bid_usd_per_hour = self._bid_usd_per_hour + array("d", [spec.usd_per_hour])
-            self._log_correction.append(RunningMean())
-            self._correction = self._correction + array("d", [1.0])
-            self._failures.append(0)
-            self._failed_s.append(-math.inf)
-            self._open_until_s = self._open_until_s + array("d", [-math.inf])
-            self._closed = [*self._closed, True]
+            self._lessons.add_pool()
+            self._breakers.add()
         else:
             self._pools[index] = spec
             self._bid_usd_per_hour[index] = spec.usd_per_hour
@@ -357,7 +333,7 @@ class FleetState:
             self._prefixes.clear(place)
         if event.up:
             # Its watcher has tried it: better evidence than the failures before.
-            self._close_breaker(self._index[event.pool])
+            self._breakers.close(self._index[event.pool])
 
     def _place(self, event: StepPlaced) -> None:
         step, decision = event.step, event.decision
@@ -487,52 +463,16 @@ class FleetState:
             # It was announced, and says nothing against the others.
             return
         started_s = t_s if attempt.started_s is None else attempt.started_s
-        if started_s <= self._failed_s[pool]:
-            return
-        self._failed_s[pool] = t_s
-        self._failures[pool] += 1
-        over = self._failures[pool] - _BREAKER_FAILURES
-        if over >= 0:
-            # The exponent is bounded, too: an outage may fail thousands of attempts in a row.
-            open_s = _BREAKER_OPEN_S * 2.0 ** min(over, 16)
-            self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, open_s)
-            self._breakers_open = True
-
-    def _close_breaker(self, pool: int) -> None:
-        if self._failures[pool]:
-            self._failures[pool] = 0
-            self._open_until_s[pool] = -math.inf
-            self._breakers_open = any(self._failures)
+        self._breakers.failed(pool, started_s, t_s)
 
     def _learn(self, event: AttemptFinished | RequestServed, attempt: OpenAttempt) -> StepEstimate:
         """Correct what is expected of the pool and of such steps by what was measured."""
-        self._close_breaker(attempt.pool)
-        step, usage, spec = attempt.step, event.usage, self._pools[attempt.pool]
-        estimate = self._estimate_of(step.agent, step.name)
-        if isinstance(step.call, LlmCall):
-            estimate.output_tokens.add(usage.output_tokens)
-            if attempt.replica < spec.replicas:
-                place = (attempt.pool, attempt.replica)
-                self._prefixes.add(place, step.call.prefix_hashes, step.call.prefix_tokens)
-            curve = spec.llm_curves[step.call.model]
-            uncached = float(usage.input_tokens - usage.cached_tokens)
-            predicted_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
-            predicted_s += usage.output_tokens * itl_s(
-                curve.itl_base_s, curve.itl_slope_s, float(attempt.concurrency)
-            )
-            if predicted_s > 0.0 and usage.wall_s > 0.0:
-                ratio = math.log(usage.wall_s / predicted_s)
-                ratio = max(-_MAX_LOG_CORRECTION, min(_MAX_LOG_CORRECTION, ratio))
-                mean = self._log_correction[attempt.pool]
-                mean.add(ratio)
-                self._correction[attempt.pool] = math.exp(mean.value)
-        elif spec.tool_curve is not None:
-            estimate.cpu_s.add(usage.cpu_s * spec.tool_curve.relative_speed)
-            # The start is on the pool's curve already; counted here, it would be paid for twice.
-            other_s = usage.wall_s - usage.cpu_s - spec.tool_curve.start_s
-            estimate.other_s.add(max(0.0, other_s))
-            estimate.memory_bytes.add(usage.memory_bytes)
-        return estimate
+        self._breakers.close(attempt.pool)
+        call, spec = attempt.step.call, self._pools[attempt.pool]
+        if isinstance(call, LlmCall) and attempt.replica < spec.replicas:
+            place = (attempt.pool, attempt.replica)
+            self._prefixes.add(place, call.prefix_hashes, call.prefix_tokens)
+        return self._lessons.learn(event.usage, attempt, spec)
 
     def _advance(self, account: TaskAccount, attempt: OpenAttempt, event: AttemptFinished) -> None:
         """Note how far the task has come; waits and slow machines count as avoidable."""
@@ -546,19 +486,10 @@ class FleetState:
             account.avoidable_s += max(0.0, took_s - attempt.least_s)
         account.finished.append((step.name, step.step_id, event.t_s - account.avoidable_s))
 
-    def _estimate_of(self, agent: str, name: str) -> StepEstimate:
-        """The estimate to learn into; the oldest goes when clients make up ever new names."""
-        estimate = self._estimates.get((agent, name))
-        if estimate is None:
-            if len(self._estimates) >= _MAX_ESTIMATES:
-                self._estimates.pop(next(iter(self._estimates)))
-            estimate = self._estimates[(agent, name)] = StepEstimate.unseen()
-        return estimate
-
     def _close_task(self, event: TaskFinished) -> None:
         account = self._tasks.pop(event.task_id, None)
         if account is None or event.status != "succeeded":
             return
         for name, step_id, t_s in account.finished:
-            estimate = self._estimate_of(account.agent, name)
+            estimate = self._lessons.estimate_of(account.agent, name)
             estimate.add_remaining(step_id, max(0.0, event.t_s - account.avoidable_s - t_s))
