@@ -11,6 +11,8 @@ from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
 
 EngineTask = Literal["generate", "embeddings"]
+EndpointEngine = Literal["", "openai", "vllm", "sglang", "llama.cpp", "ollama", "mistral"]
+EndpointApi = Literal["responses", "rerank"]
 SandboxChoice = Literal["auto", "bubblewrap", "landlock", "off"]
 
 
@@ -147,6 +149,9 @@ class EndpointPoolSettings(
         base_urls: Address of each replica, up to and including `/v1`.
         models: Models it serves.
         api_key_env: Name of the environment variable that holds the key.
+        engine: Whose words it reads: fields that engines name differently are renamed. Empty hands
+            requests on as they are.
+        apis: What it offers beside chat, completions and embeddings.
         provider: Who is paid.
         region: Where it stands.
         arch: Architecture of its CPUs.
@@ -161,6 +166,8 @@ class EndpointPoolSettings(
     base_urls: tuple[str, ...]
     models: tuple[str, ...]
     api_key_env: str | None = None
+    engine: EndpointEngine = ""
+    apis: tuple[EndpointApi, ...] = ()
     provider: str = "custom"
     region: str = ""
     arch: Arch = "x86_64"

@@ -8,7 +8,7 @@ from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.estimates import RunningMean, StepEstimate
-from steelyard.perf.predict import itl_s, prefill_s
+from steelyard.perf.predict import prefill_s, shared_itl_s
 
 # A correction beyond this factor says that a curve is wrong, not that a machine is slow.
 _MAX_LOG_CORRECTION = math.log(20.0)
@@ -74,8 +74,11 @@ class Lessons:
         curve = spec.llm_curves[call.model]
         uncached = float(usage.input_tokens - usage.cached_tokens)
         predicted_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
-        predicted_s += usage.output_tokens * itl_s(
-            curve.itl_base_s, curve.itl_slope_s, float(attempt.concurrency)
+        predicted_s += usage.output_tokens * shared_itl_s(
+            curve.itl_base_s,
+            curve.itl_slope_s,
+            float(attempt.concurrency),
+            attempt.neighbours_share_s,
         )
         if predicted_s > 0.0 and usage.wall_s > 0.0:
             ratio = math.log(usage.wall_s / predicted_s)

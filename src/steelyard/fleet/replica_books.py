@@ -5,6 +5,7 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
+from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.view import IntArray
 from steelyard.perf.predict import BoolArray, FloatArray
 
@@ -20,22 +21,25 @@ class ReplicaBooks:
         running: Steps that run.
         waiting: Steps that wait.
         service_sum_s: Predicted service time of all of them.
+        prefill_share_sum_s: Sum of their `prefill_share_s`.
         up: 1 where the replica is there, 0 where not.
         offsets: `starts` for NumPy.
-        running_window: `running` for NumPy; the same goes for the next three.
+        running_window: `running` for NumPy; the same goes for the next four.
         waiting_window: `waiting`.
         service_sum_window_s: `service_sum_s`.
+        prefill_share_window_s: `prefill_share_sum_s`.
         up_window: `up`.
     """
 
     __slots__ = (
-        *("offsets", "running", "running_window", "service_sum_s", "service_sum_window_s"),
-        *("starts", "up", "up_window", "waiting", "waiting_window"),
+        *("offsets", "prefill_share_sum_s", "prefill_share_window_s", "running", "running_window"),
+        *("service_sum_s", "service_sum_window_s", "starts", "up", "up_window"),
+        *("waiting", "waiting_window"),
     )
 
     def __init__(self) -> None:
         self.starts: list[int] = [0]
-        self._take(array("d"), array("d"), array("d"), bytearray())
+        self._take((array("d"), array("d"), array("d"), array("d")), bytearray())
 
     def lay_out(self, counts: list[int]) -> None:
         """Give every replica its place; those that stay keep their counts.
@@ -47,59 +51,58 @@ class ReplicaBooks:
         starts = [0]
         for count in counts:
             starts.append(starts[-1] + count)
-        running, waiting, service_sum_s = (array("d", bytes(8 * starts[-1])) for _ in range(3))
+        old_ones = (self.running, self.waiting, self.service_sum_s, self.prefill_share_sum_s)
+        size = 8 * starts[-1]
+        fresh = (array("d", bytes(size)), array("d", bytes(size)), array("d", bytes(size)))
+        ones = (*fresh, array("d", bytes(size)))
         up = bytearray(b"\1" * starts[-1])
         for pool in range(len(old) - 1):
             stay = min(old[pool + 1] - old[pool], counts[pool])
             new, before = starts[pool], old[pool]
-            running[new : new + stay] = self.running[before : before + stay]
-            waiting[new : new + stay] = self.waiting[before : before + stay]
-            service_sum_s[new : new + stay] = self.service_sum_s[before : before + stay]
+            for after, was in zip(ones, old_ones, strict=True):
+                after[new : new + stay] = was[before : before + stay]
             up[new : new + stay] = self.up[before : before + stay]
         self.starts = starts
-        self._take(running, waiting, service_sum_s, up)
+        self._take(ones, up)
 
-    def place(self, at: int, service_s: float) -> None:
-        """A step waits there."""
+    def place(self, at: int, attempt: OpenAttempt) -> None:
+        """An attempt waits there."""
         self.waiting[at] += 1.0
-        self.service_sum_s[at] += service_s
+        self.service_sum_s[at] += attempt.service_s
+        self.prefill_share_sum_s[at] += attempt.share_s
 
-    def start(self, at: int) -> int:
-        """A step that waited there runs.
+    def start(self, at: int, attempt: OpenAttempt) -> None:
+        """An attempt waits no longer; it is told among whom it starts."""
+        waiting = self.waiting[at] = self.waiting[at] - 1.0
+        running = self.running[at] = self.running[at] + 1.0
+        attempt.concurrency = int(running)
+        others = running + waiting - 1.0
+        rest_s = self.prefill_share_sum_s[at] - attempt.share_s
+        attempt.neighbours_share_s = rest_s / max(others, 1.0) if others > 0.0 else 0.0
 
-        Returns:
-            How many run there now.
-        """
-        self.waiting[at] -= 1.0
-        running = self.running[at] + 1.0
-        self.running[at] = running
-        return int(running)
-
-    def end(self, at: int, service_s: float, *, ran: bool) -> None:
-        """A step has ended."""
-        counts = self.running if ran else self.waiting
+    def finish(self, at: int, attempt: OpenAttempt) -> None:
+        """An attempt neither waits nor runs any more."""
+        counts = self.waiting if attempt.started_s is None else self.running
         counts[at] -= 1.0
         # Rounding must not leave a trace of work on an idle replica.
-        idle = self.waiting[at] + self.running[at] == 0.0
-        self.service_sum_s[at] = 0.0 if idle else self.service_sum_s[at] - service_s
+        if self.waiting[at] + self.running[at] == 0.0:
+            self.service_sum_s[at] = self.prefill_share_sum_s[at] = 0.0
+        else:
+            self.service_sum_s[at] -= attempt.service_s
+            self.prefill_share_sum_s[at] -= attempt.share_s
 
     def _take(
         self,
-        running: "array[float]",
-        waiting: "array[float]",
-        service_sum_s: "array[float]",
+        counts: "tuple[array[float], array[float], array[float], array[float]]",
         up: bytearray,
     ) -> None:
-        self.running, self.waiting, self.service_sum_s, self.up = (
-            running,
-            waiting,
-            service_sum_s,
-            up,
-        )
+        self.running, self.waiting, self.service_sum_s, self.prefill_share_sum_s = counts
+        self.up = up
         self.offsets: IntArray = np.array(self.starts, dtype=np.int64)
-        self.running_window: FloatArray = window(running)
-        self.waiting_window: FloatArray = window(waiting)
-        self.service_sum_window_s: FloatArray = window(service_sum_s)
+        self.running_window: FloatArray = window(self.running)
+        self.waiting_window: FloatArray = window(self.waiting)
+        self.service_sum_window_s: FloatArray = window(self.service_sum_s)
+        self.prefill_share_window_s: FloatArray = window(self.prefill_share_sum_s)
         self.up_window: BoolArray = _flags(up)
 
 

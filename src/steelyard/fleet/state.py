@@ -41,6 +41,7 @@ from steelyard.fleet.view import (
     llm_arrays,
     tool_arrays,
 )
+from steelyard.perf.predict import prefill_share_s
 
 # Codes of failures that speak against the pool, not against the request.
 _POOL_FAULTS = frozenset({"pool_unavailable", "pool_timeout", "pool_protocol", "pool"})
@@ -126,6 +127,7 @@ class FleetState:
             running=seen.running.copy(),
             waiting=seen.waiting.copy(),
             service_sum_s=seen.service_sum_s.copy(),
+            prefill_share_sum_s=seen.prefill_share_sum_s.copy(),
             up=seen.up.copy(),
         )
 
@@ -157,6 +159,7 @@ class FleetState:
             running=books.running_window,
             waiting=books.waiting_window,
             service_sum_s=books.service_sum_window_s,
+            prefill_share_sum_s=books.prefill_share_window_s,
             up=books.up_window,
             cached_tokens=self._cached_tokens(step),
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
@@ -198,6 +201,7 @@ class FleetState:
             books.running,
             books.waiting,
             books.service_sum_s,
+            books.prefill_share_sum_s,
             books.up,
             self._cached_list(held) if held else None,
             output,
@@ -345,9 +349,10 @@ class FleetState:
             reserved_usd=decision.predicted_cost_usd,
             placed_s=event.t_s,
             least_s=decision.predicted_least_s,
+            share_s=_share_s(self._pools[self._index[decision.pool]], step, decision),
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
-        self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt.service_s)
+        self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)
         account = self._tasks.get(step.task_id)
         if account is not None:
             account.reserved_usd += attempt.reserved_usd
@@ -357,7 +362,7 @@ class FleetState:
         at = self._flat(attempt)
         attempt.started_s = event.t_s
         if at is not None:
-            attempt.concurrency = self._books.start(at)
+            self._books.start(at, attempt)
 
     def _flat(self, attempt: OpenAttempt) -> int | None:
         """Place of the attempt's replica; None when the pool has shrunk below it."""
@@ -373,7 +378,7 @@ class FleetState:
             return
         at = self._flat(attempt)
         if at is not None:
-            self._books.end(at, attempt.service_s, ran=attempt.started_s is not None)
+            self._books.finish(at, attempt)
         account = self._charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
@@ -397,19 +402,19 @@ class FleetState:
         """
         pool = self._index[decision.pool]
         attempt = OpenAttempt(
-            step,
-            pool,
-            decision.replica,
-            decision.predicted_finish_s - decision.predicted_wait_s,
-            decision.predicted_cost_usd,
-            now_s,
-            1,
-            now_s,
-            decision.predicted_least_s,
+            step=step,
+            pool=pool,
+            replica=decision.replica,
+            service_s=decision.predicted_finish_s - decision.predicted_wait_s,
+            reserved_usd=decision.predicted_cost_usd,
+            started_s=now_s,
+            placed_s=now_s,
+            least_s=decision.predicted_least_s,
+            share_s=_share_s(self._pools[pool], step, decision),
         )
         at = self._books.starts[pool] + decision.replica
-        self._books.place(at, attempt.service_s)
-        attempt.concurrency = self._books.start(at)
+        self._books.place(at, attempt)
+        self._books.start(at, attempt)
         return attempt
 
     def adopt(self, attempt: OpenAttempt, submitted: TaskSubmitted) -> None:
@@ -423,7 +428,7 @@ class FleetState:
         """What `begin` began has ended; the same as the fold of the event's `parts`."""
         at = self._flat(attempt)
         if at is not None:
-            self._books.end(at, attempt.service_s, ran=True)
+            self._books.finish(at, attempt)
         if event.outcome == "ok":
             # Nothing is left of its task after its only step.
             self._learn(event, attempt).add_remaining(attempt.step.step_id, 0.0)
@@ -493,3 +498,13 @@ class FleetState:
         for name, step_id, t_s in account.finished:
             estimate = self._lessons.estimate_of(account.agent, name)
             estimate.add_remaining(step_id, max(0.0, event.t_s - account.avoidable_s - t_s))
+
+
+def _share_s(spec: PoolSpec, step: Step, decision: Decision) -> float:
+    """Prefill that a step brings to its replica per token, as was predicted when it was placed."""
+    curve = spec.llm_curves.get(step.call.model) if isinstance(step.call, LlmCall) else None
+    # A vendor's streams are spread over machines that nobody sees: no prefill of ours stalls them.
+    if curve is None or not isinstance(step.call, LlmCall) or spec.token_price is not None:
+        return 0.0
+    uncached = max(0.0, float(step.call.input_tokens - decision.predicted_cached_tokens))
+    return prefill_share_s(curve.prefill_s_per_token, uncached, decision.predicted_output_tokens)

@@ -119,6 +119,8 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         running: Steps that run, shape [replicas].
         waiting: Steps that wait, shape [replicas].
         service_sum_s: Predicted service time of all of them, shape [replicas].
+        prefill_share_sum_s: Sum of their `prefill_share_s`: what their prefill would add to each
+            gap of a further stream, shape [replicas].
         up: Whether the replica is there, shape [replicas].
         cached_tokens: Tokens of this step's prompt held in the cache, shape [replicas].
         expected: What the step is expected to use.
@@ -137,6 +139,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     running: FloatArray
     waiting: FloatArray
     service_sum_s: FloatArray
+    prefill_share_sum_s: FloatArray
     up: BoolArray
     cached_tokens: FloatArray
     expected: StepExpectation
@@ -158,6 +161,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         running: Steps that run, by replica.
         waiting: Steps that wait, by replica.
         service_sum_s: Predicted service time of all of them, by replica.
+        prefill_share_sum_s: Sum of their `prefill_share_s`, by replica.
         up: Whether the replica is there, by replica.
         cached_tokens: Tokens of this step's prompt held in its cache, by replica; None where no
             replica holds any.
@@ -177,6 +181,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     running: Sequence[float]
     waiting: Sequence[float]
     service_sum_s: Sequence[float]
+    prefill_share_sum_s: Sequence[float]
     up: Sequence[int]
     cached_tokens: Sequence[float] | None
     output_tokens: float
@@ -208,6 +213,7 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         view.running.tolist(),
         view.waiting.tolist(),
         view.service_sum_s.tolist(),
+        view.prefill_share_sum_s.tolist(),
         view.up.tolist(),
         cached if any(cached) else None,
         expected.output_tokens,

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from steelyard import __version__
 from steelyard.errors import (
     PoolError,
     PoolTimeoutError,
@@ -33,6 +34,7 @@ from steelyard.gateway.exchange import (
     json_lines,
 )
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
+from steelyard.gateway.openapi import openapi_document
 from steelyard.gateway.quick import QuickRequest
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.gateway.task_api import TaskApi
@@ -44,7 +46,7 @@ _ACCESS_LOGGER = logging.getLogger("steelyard.gateway.access")
 
 # Probes of an orchestrator carry no key, and learn nothing but names of pools.
 _OPEN_PATHS = frozenset(["/healthz", "/readyz"])
-_KNOWN_PATHS = _OPEN_PATHS | {"/metrics"}
+_KNOWN_PATHS = _OPEN_PATHS | {"/metrics", "/openapi.json"}
 _CLIENT_LEFT = 499
 
 
@@ -246,6 +248,9 @@ def control_plane(
         shown = metrics.render(dispatcher.under_way)
         return Response(shown, headers={"content-type": CONTENT_TYPE.decode()})
 
+    async def show_openapi(_: Request) -> Response:
+        return JSONResponse(openapi_document(__version__))
+
     async def refused(request: Request, error: Exception) -> Response:
         headers = None
         if isinstance(error, HTTPException):
@@ -267,6 +272,7 @@ def control_plane(
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", show_metrics),
+            Route("/openapi.json", show_openapi),
             *([] if store is None else TaskApi(store, dispatcher, limits).routes()),
         ],
         exception_handlers={HTTPException: refused, SteelyardError: refused},

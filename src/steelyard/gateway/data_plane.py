@@ -24,11 +24,15 @@ from steelyard.gateway.headers import (
     says_anything,
     task_headers,
 )
+from steelyard.gateway.hints import hints_of, with_affinity, with_session
+from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.protocol import too_large
 from steelyard.gateway.quick import QuickEnds, QuickRequest
+from steelyard.gateway.rerank import RERANK_PATH, Rerank
+from steelyard.gateway.responses import RESPONSES_PATH, Responses
 from steelyard.gateway.settings import GatewaySettings
-from steelyard.gateway.tasks import RequestTask, context_tokens, llm_call, surely_too_long
+from steelyard.gateway.tasks import RequestTask, context_tokens, llm_call
 from steelyard.gateway.wire import parse_json
 from steelyard.pools.backend import LlmChunk, LlmRequest, RelayRequest
 from steelyard.runtime.dispatcher import Dispatcher
@@ -54,16 +58,21 @@ class DataPlane:
             "/v1/chat/completions": parse_chat,
             "/v1/completions": parse_completion,
         }
+        self._responses = Responses(settings, dispatcher, self._document)
         self._posts: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "/v1/chat/completions": self._text,
             "/v1/completions": self._text,
             "/v1/embeddings": self._embeddings,
+            RESPONSES_PATH: self._responses.create,
+            RERANK_PATH: Rerank(settings, dispatcher, self._document).create,
         }
 
     def route(self, path: str) -> str:
         """Under which name is a path counted? Paths that clients make up are one name."""
         if path in self._posts or path == _MODELS_PATH:
             return path
+        if path.startswith(RESPONSES_PATH + "/"):
+            return f"{RESPONSES_PATH}/{{response}}"
         return f"{_MODELS_PATH}/{{model}}" if path.startswith(_MODELS_PATH + "/") else _OTHER_PATH
 
     def admit(self, exchange: Exchange) -> None:
@@ -81,6 +90,8 @@ class DataPlane:
             _check_body(exchange, self._limits.body_bytes)
         elif path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/"):
             _check_method(exchange, "GET")
+        elif path.startswith(RESPONSES_PATH + "/"):
+            _check_method(exchange, "GET", "DELETE")
         else:
             known = ", ".join([*self._posts, _MODELS_PATH])
             msg = f"{exchange.method} {path[:80]!r} is not served here; there are {known}"
@@ -99,7 +110,8 @@ class DataPlane:
             raise exchange.refusal
         post = self._posts.get(exchange.path)
         if post is None:
-            self._models(exchange)
+            is_response = exchange.path.startswith(RESPONSES_PATH)
+            (self._responses.stored if is_response else self._models)(exchange)
             return
         self._start_timer(exchange)
         await post(exchange)
@@ -126,10 +138,14 @@ class DataPlane:
             return False
         exchange.parsed = generation = self._checked(exchange, parse)
         request, dispatcher = generation.request, self._dispatcher
+        hints = hints_of(exchange, request.raw_body)
+        if hints.task is not None:
+            return False
+        prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
         limit = request.max_output_tokens
         if limit is not None:
             limit *= request.n
-        call = llm_call(dispatcher, request.model, generation.prefixes, limit)
+        call = llm_call(dispatcher, request.model, prefixes, limit)
         step = Step(
             task_id=dispatcher.new_task_id(),
             step_id=0,
@@ -177,18 +193,23 @@ class DataPlane:
         self, exchange: Exchange, parse: Callable[[dict[str, Any]], Generation]
     ) -> Generation:
         generation = parse(parse_json(exchange.body, self._limits.json_depth))
-        self._check_model(generation.request.model)
-        self._check_length(generation)
+        request = generation.request
+        check_model(self._dispatcher, request.model)
+        param = "messages" if request.kind == "chat" else "prompt"
+        tokens = generation.prefixes.input_tokens
+        check_length(self._dispatcher, request.model, tokens, param)
         return generation
 
     async def _generate(self, exchange: Exchange, generation: Generation) -> None:
         request = generation.request
-        headers = task_headers(exchange)
+        hints = hints_of(exchange, request.raw_body)
+        headers = with_session(task_headers(exchange), hints)
+        prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
         limit = request.max_output_tokens
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
             all_answers = None if limit is None else limit * request.n
             name = request.kind
-            step = task.step(name, request.model, generation.prefixes, all_answers)
+            step = task.step(name, request.model, prefixes, all_answers)
             exchange.step_key = step.key
             if task.remaining_s is not None:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
@@ -216,7 +237,7 @@ class DataPlane:
 
     async def _embeddings(self, exchange: Exchange) -> None:
         asked = parse_embeddings(self._document(exchange))
-        self._check_model(asked.model)
+        check_model(self._dispatcher, asked.model)
         headers = task_headers(exchange)
         texts = input_texts(asked)
         messages: list[dict[str, Any]] = [{"content": text} for text in texts]
@@ -238,7 +259,7 @@ class DataPlane:
     def _models(self, exchange: Exchange) -> None:
         name = exchange.path.removeprefix(_MODELS_PATH).removeprefix("/")
         if name:
-            self._check_model(name)
+            check_model(self._dispatcher, name)
             body = self._model(name)
         else:
             models = [self._model(model) for model in self._dispatcher.models()]
@@ -259,27 +280,12 @@ class DataPlane:
     def _document(self, exchange: Exchange) -> dict[str, Any]:
         return parse_json(exchange.body, self._limits.json_depth)
 
-    def _check_model(self, model: str) -> None:
-        models = self._dispatcher.models()
-        if model not in models:
-            msg = f"the model {model[:80]!r} does not exist; there are {', '.join(models)}"
-            raise RequestError(msg, status=404, param="model", code="model_not_found")
 
-    def _check_length(self, generation: Generation) -> None:
-        model, tokens = generation.request.model, generation.prefixes.input_tokens
-        if surely_too_long(self._dispatcher, model, tokens):
-            raise RequestError(
-                f"the prompt has about {tokens} tokens; {model} takes "
-                f"{context_tokens(self._dispatcher, model)} with the answer; shorten the prompt",
-                param="messages" if generation.request.kind == "chat" else "prompt",
-                code="context_length_exceeded",
-            )
-
-
-def _check_method(exchange: Exchange, method: str) -> None:
-    if exchange.method != method:
-        msg = f"{exchange.path} takes {method}, not {exchange.method[:20]!r}"
-        allow = [(b"allow", method.encode())]
+def _check_method(exchange: Exchange, *methods: str) -> None:
+    if exchange.method not in methods:
+        allowed = ", ".join(methods)
+        msg = f"{exchange.path[:80]} takes {allowed}, not {exchange.method[:20]!r}"
+        allow = [(b"allow", allowed.encode())]
         raise RequestError(msg, status=405, code="method_not_allowed", headers=allow)
 
 

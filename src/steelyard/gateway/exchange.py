@@ -61,10 +61,6 @@ class RequestHeaders:
     def __contains__(self, name: bytes) -> bool:
         return name in self._values
 
-    def has_any(self, names: frozenset[bytes]) -> bool:
-        """Is one of these there?"""
-        return not names.isdisjoint(self._values)
-
     def __iter__(self) -> Iterable[bytes]:
         return iter(self._values)
 
@@ -88,6 +84,14 @@ class RequestHeaders:
             msg = f"header {told} was sent more than once with different values; send one"
             raise RequestError(msg, param=told)
         return value.decode("latin-1").strip()
+
+    def has_any(self, names: frozenset[bytes]) -> bool:
+        """Was one of these headers sent?"""
+        return not names.isdisjoint(self._values)
+
+    def first(self, name: bytes) -> str:
+        """The first value of a header, for those that are hints; empty where it is missing."""
+        return self._values.get(name, b"").decode("latin-1").strip()
 
 
 class Cancellable(Protocol):

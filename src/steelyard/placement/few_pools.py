@@ -14,6 +14,7 @@ from steelyard.domain.decision import Decision, PoolVerdict, Refusal, Verdict
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.fleet.view import FewView
+from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
 from steelyard.placement.scoring import mixed, queued_use_s, within_share_s
 
@@ -158,7 +159,10 @@ def _warm_or_cold(
     warm = min(held, key=lambda at: (-cached[at], few.running[at] + few.waiting[at], at))
 
     def use_s(at: int) -> float:
-        load = (few.running[at], few.waiting[at], few.service_sum_s[at])
+        load = (
+            *(few.running[at], few.waiting[at]),
+            *(few.service_sum_s[at], few.prefill_share_sum_s[at]),
+        )
         tokens = (max(0.0, input_tokens - cached[at]), few.output_tokens)
         return queued_use_s(few.rows[pool].curve, tokens, load, few.correction[pool])
 
@@ -178,7 +182,9 @@ def _score(
         uncached = max(input_tokens - cached, 0.0)
     concurrency = running + 1.0 if running < cap else cap
     ttft_s = (floor_s + per_token_s * uncached) * correction
-    service_s = ttft_s + output * (itl_base_s + itl_slope_s * concurrency) * correction
+    share_s = few.prefill_share_sum_s[at] / max(running + few.waiting[at], 1.0)
+    gap_s = shared_itl_s(itl_base_s, itl_slope_s, concurrency, share_s)
+    service_s = ttft_s + output * gap_s * correction
     rent_usd_per_hour = few.rent_usd_per_hour[pool]
     if row.by_token:
         per_uncached, per_cached, per_output = row.usd_per_token

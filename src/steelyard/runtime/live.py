@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
+from steelyard.config.aliases import aliases_of, with_aliases
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.environment import secret, tool_environment
 from steelyard.config.pool_settings import (
@@ -20,6 +21,7 @@ from steelyard.domain.events import PoolAdded
 from steelyard.domain.pool import PoolLimit, PoolSpec
 from steelyard.errors import ConfigError, MissingExtraError
 from steelyard.placement.policy import Policy
+from steelyard.pools.aliased import aliased
 from steelyard.pools.backend import LlmBackend, ReplicaWatcher, ToolBackend
 from steelyard.pools.sandbox.confinement import SandboxLimits
 from steelyard.pools.sandbox.launch import Sandbox, find_sandbox
@@ -80,10 +82,12 @@ async def live_fleet(
                 backend = _llm_backend(name, pool)
                 await backend.start(watchers.watcher(name))
                 stack.push_async_callback(backend.close)
-                llm_pools[name] = backend
+                aliases = aliases_of(name, pool, settings.aliases)
+                llm_pools[name] = aliased(backend, aliases)
                 if isinstance(pool, EmbeddedPoolSettings) and pool.figures is None:
                     progress(f"calibrating pool {name}")
                     spec = await _calibrated(spec, pool, backend)
+                spec = with_aliases(spec, aliases)
             recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))
         dispatcher = Dispatcher(
             recorder, policy, llm_pools, tool_pools, limits=_pool_limits(settings, log)
@@ -195,12 +199,13 @@ async def _sandbox(
 def _llm_backend(name: str, pool: PoolSettings) -> LlmBackend:
     """Each kind of pool loads its own dependencies, and only when it is configured."""
     if isinstance(pool, EndpointPoolSettings):
-        from steelyard.pools.endpoint import OpenAiEndpointPool  # noqa: PLC0415
+        from steelyard.pools.endpoint import EndpointTraits, OpenAiEndpointPool  # noqa: PLC0415
 
         key = ""
         if pool.api_key_env is not None:
             key = secret(pool.api_key_env, f"pools.{name}.api_key_env")
-        return OpenAiEndpointPool(pool.base_urls, pool.models, api_key=key)
+        traits = EndpointTraits(engine=pool.engine, apis=pool.apis)
+        return OpenAiEndpointPool(pool.base_urls, pool.models, api_key=key, traits=traits)
     from steelyard.pools.engine.adapter import EngineSettings  # noqa: PLC0415
     from steelyard.pools.engine.pool import EmbeddedEnginePool  # noqa: PLC0415
 

@@ -169,6 +169,7 @@ async def test_with_tool_choice_none_answers_in_words(engine_pool: EmbeddedEngin
         ({"tools": [WEATHER], "tool_choice": "maybe"}, "tool_choice is 'maybe'"),
         ({"messages": []}, "no messages"),
         ({"raw_body": {"logit_bias": {"1": 5}}}, "logit_bias"),
+        ({"raw_body": {"guided_regex": "a+"}}, "guided_regex"),
     ],
 )
 async def test_rejects_wrong_requests_before_the_engine_sees_them(
