@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.applications import Starlette
@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from steelyard import __version__
 from steelyard.errors import (
+    PoolError,
     PoolTimeoutError,
     PoolUnavailableError,
     SteelyardBugError,
@@ -35,6 +36,7 @@ from steelyard.gateway.exchange import (
 from steelyard.gateway.keys_books import KeyDesk
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
 from steelyard.gateway.openapi import openapi_document
+from steelyard.gateway.quick import QuickRequest
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.gateway.task_api import TaskApi
 from steelyard.runtime.dispatcher import Dispatcher
@@ -118,22 +120,65 @@ class Gateway:
         Args:
             exchange: The request, whole.
         """
+        await self._serve(exchange, self._data_plane.handle(exchange))
+
+    def serve_now(self, exchange: Exchange) -> bool:
+        """Answer one request to the data plane in callbacks alone, if it is that simple.
+
+        Args:
+            exchange: The request, whole.
+
+        Returns:
+            Whether it is being answered; False: nothing has happened, and `serve` must do it.
+        """
         try:
-            await self._data_plane.handle(exchange)
-        except asyncio.CancelledError:
+            return self._data_plane.begin_quick(exchange, self)
+        except SteelyardError:
+            # The long way finds the same, and tells the client.
+            return False
+
+    def quick_done(self, quick: QuickRequest) -> None:
+        """A request was answered in callbacks alone."""
+        quick.exchange.answered_by(quick)
+        self._ended(quick.exchange)
+
+    def quick_failed(self, quick: QuickRequest, error: BaseException) -> None:
+        """One failed for good."""
+        exchange = quick.exchange
+        exchange.answered_by(quick)
+        self._tell(exchange, error)
+        self._ended(exchange)
+
+    def quick_retry(self, quick: QuickRequest, error: PoolError) -> None:
+        """The first attempt of one failed: a task goes on with it."""
+        exchange = quick.exchange
+        exchange.answered_by(quick)
+        exchange.go_on(self._serve(exchange, self._data_plane.go_on(quick, error)))
+
+    async def _serve(self, exchange: Exchange, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - the request boundary
+            self._tell(exchange, error)
+        self._ended(exchange)
+
+    def _tell(self, exchange: Exchange, error: BaseException) -> None:
+        """Tell the client why there is no answer."""
+        if isinstance(error, asyncio.CancelledError):
             if not exchange.left:
                 _send_error(exchange, self._given_up(exchange))
-        except SteelyardError as error:
+        elif isinstance(error, SteelyardError):
             _send_error(exchange, error)
-        except Exception:
-            _LOGGER.exception("%s %s failed", exchange.method, exchange.path)
+        else:
+            _LOGGER.error("%s %s failed", exchange.method, exchange.path, exc_info=error)
             bug = SteelyardBugError("the gateway failed on this request; its log says why")
             _send_error(exchange, bug)
-        finally:
-            if exchange.timer is not None:
-                exchange.timer.cancel()
-            if exchange.key is not None:
-                exchange.key.settle()
+
+    def _ended(self, exchange: Exchange) -> None:
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+        if exchange.key is not None:
+            exchange.key.settle()
         status = _CLIENT_LEFT if exchange.left else exchange.status
         self._metrics.http_request(self._data_plane.route(exchange.path), status)
         if self._settings.access_log:
@@ -234,7 +279,8 @@ def control_plane(
         return JSONResponse(told, status_code=200 if ready else 503)
 
     async def show_metrics(_: Request) -> Response:
-        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE.decode()})
+        shown = metrics.render(dispatcher.under_way)
+        return Response(shown, headers={"content-type": CONTENT_TYPE.decode()})
 
     async def show_openapi(_: Request) -> Response:
         return JSONResponse(openapi_document(__version__))
@@ -251,7 +297,9 @@ def control_plane(
         if not isinstance(error, SteelyardError):
             raise error
         told = error_response(error)
-        return Response(told.encoded(), told.status, headers, media_type="application/json")
+        sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in told.headers}
+        sent |= headers or {}
+        return Response(told.encoded(), told.status, sent, media_type="application/json")
 
     return Starlette(
         routes=[

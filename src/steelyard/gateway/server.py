@@ -101,7 +101,7 @@ async def _desk(
 async def _listening(
     settings: GatewaySettings, gateway: Gateway, listener: socket.socket | None
 ) -> AsyncGenerator[GatewayServer, None]:
-    protocol = gateway_protocol(settings.limits, gateway.admit, gateway.serve)
+    protocol = gateway_protocol(settings.limits, gateway.admit, gateway.serve, gateway.serve_now)
     server = _EmbeddedServer(_uvicorn_config(settings, gateway, protocol))
     if listener is None:
         listener = listen(settings)

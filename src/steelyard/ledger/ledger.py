@@ -14,6 +14,7 @@ from steelyard.domain.events import (
     PoolAdded,
     PoolRemoved,
     ReplicaChanged,
+    RequestServed,
     StepPlaced,
     StepRecorded,
     StepRefused,
@@ -22,6 +23,7 @@ from steelyard.domain.events import (
     TaskStatus,
     TaskSubmitted,
     Usage,
+    parts,
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
@@ -144,6 +146,11 @@ class Ledger:
         Args:
             event: The next event of the log.
         """
+        told = parts(event) if isinstance(event, RequestServed) else (event,)
+        for one in told:
+            self._apply(one)
+
+    def _apply(self, event: Event) -> None:
         match event:
             case PoolAdded() | PoolRemoved() | ReplicaChanged():
                 self._change_fleet(event)

@@ -62,6 +62,12 @@ def bodies(backend: Backend, task_id: str) -> list[bytes]:
     return [bytes(body) for (body,) in backend.execute(sql, (task_id,))]
 
 
+def bodies_after(backend: Backend, task_id: str, after: int) -> list[tuple[int, bytes]]:
+    """The events of a task beyond a number of the log, with their numbers, in order."""
+    sql = "SELECT seq, body FROM events WHERE task_id = ? AND seq > ? ORDER BY seq"
+    return [(int(seq), bytes(body)) for seq, body in backend.execute(sql, (task_id, after))]
+
+
 _FAMILY = (
     "WITH RECURSIVE family (task_id) AS (SELECT task_id FROM tasks WHERE task_id = ?"
     " UNION SELECT tasks.task_id FROM tasks JOIN family ON tasks.parent = family.task_id)"
