@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Mapping
 
 import msgspec
 from starlette.applications import Starlette
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from steelyard.errors import (
     PoolTimeoutError,
@@ -24,6 +26,7 @@ from steelyard.gateway.errors_http import RequestError, error_response
 from steelyard.gateway.exchange import (
     AsgiExchange,
     Exchange,
+    HttpRequest,
     Message,
     Receive,
     Scope,
@@ -45,6 +48,13 @@ _KNOWN_PATHS = _OPEN_PATHS | {"/metrics"}
 _CLIENT_LEFT = 499
 
 
+# Why a request may not be served, as HTTP status and message; None when it may.
+Refusal = Callable[[HttpRequest], tuple[int, str] | None]
+# Pages for people under every path that is not the gateway's own: made from who may see them, and
+# what a pool's attempts came to.
+MakePages = Callable[[Refusal, Callable[[str], Mapping[str, float]]], ASGIApp]
+
+
 class Gateway:
     """Both planes: `serve` answers what is under /v1, as an ASGI application it answers the rest.
 
@@ -53,6 +63,7 @@ class Gateway:
         dispatcher: Places and runs steps.
         metrics: Where requests are counted; it should be subscribed to the dispatcher already.
         store: Where durable tasks are; None serves no /api/tasks.
+        pages: Makes what serves all other paths; None serves none.
     """
 
     def __init__(
@@ -61,12 +72,14 @@ class Gateway:
         dispatcher: Dispatcher,
         metrics: Metrics,
         store: EventStore | None = None,
+        pages: MakePages | None = None,
     ) -> None:
         self._settings = settings
         self._authenticator = Authenticator(settings)
         self._data_plane = DataPlane(settings, dispatcher)
         self._control_plane = control_plane(dispatcher, metrics, store, settings.limits)
         self._metrics = metrics
+        self._pages = None if pages is None else pages(self._refusal, metrics.pool_totals)
 
     def admit(self, exchange: Exchange) -> None:
         """Refuse a request to the data plane by its head alone.
@@ -143,7 +156,9 @@ class Gateway:
     async def _control(
         self, exchange: AsgiExchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if exchange.path not in _OPEN_PATHS:
+        # Pages tell people, not programs, what is refused: they check by themselves.
+        is_page = self._pages is not None and not _is_own(exchange.path)
+        if exchange.path not in _OPEN_PATHS and not is_page:
             self._authenticator.check(exchange)
 
         async def watching_send(message: Message) -> None:
@@ -153,7 +168,17 @@ class Gateway:
                 exchange.finished = True
             await send(message)
 
-        await self._control_plane(scope, receive, watching_send)
+        if self._pages is not None and is_page:
+            await self._pages(scope, receive, watching_send)
+        else:
+            await self._control_plane(scope, receive, watching_send)
+
+    def _refusal(self, request: HttpRequest) -> tuple[int, str] | None:
+        try:
+            self._authenticator.check(request)
+        except RequestError as error:
+            return error.status, str(error)
+        return None
 
     def _log(self, exchange: Exchange | AsgiExchange, status: int, duration_s: float) -> None:
         step_key = exchange.step_key if isinstance(exchange, Exchange) else None
@@ -168,6 +193,11 @@ class Gateway:
             "pool": exchange.pool if isinstance(exchange, Exchange) else "",
         }
         _ACCESS_LOGGER.info("%s", msgspec.json.encode(line).decode())
+
+
+def _is_own(path: str) -> bool:
+    """Does a path belong to the control plane, whether it is served or not?"""
+    return path in _KNOWN_PATHS or path.startswith(("/api/", "/v1")) or path == "/api"
 
 
 def control_plane(

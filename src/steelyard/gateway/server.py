@@ -11,7 +11,7 @@ import uvicorn
 
 from steelyard.domain.events import PoolAdded
 from steelyard.errors import ConfigError
-from steelyard.gateway.app import Gateway
+from steelyard.gateway.app import Gateway, MakePages
 from steelyard.gateway.metrics import Metrics
 from steelyard.gateway.protocol import gateway_protocol
 from steelyard.gateway.settings import GatewaySettings
@@ -51,6 +51,7 @@ async def serve(
     metrics: Metrics | None = None,
     listener: socket.socket | None = None,
     store: EventStore | None = None,
+    pages: MakePages | None = None,
 ) -> AsyncGenerator[GatewayServer, None]:
     """Serve the gateway while the block runs.
 
@@ -64,6 +65,7 @@ async def serve(
             joined; None makes one, which counts from now on and takes all replicas for up.
         listener: A socket of `listen`; None binds one now.
         store: Where durable tasks are; None serves no /api/tasks.
+        pages: Makes what serves all other paths; None serves none.
 
     Yields:
         The server, which listens already.
@@ -76,7 +78,7 @@ async def serve(
         for spec in dispatcher.state.pools:
             metrics.apply(PoolAdded(t_s=dispatcher.now_s(), spec=spec))
         dispatcher.subscribe(metrics.apply)
-    gateway = Gateway(settings, dispatcher, metrics, store)
+    gateway = Gateway(settings, dispatcher, metrics, store, pages)
     server = _EmbeddedServer(_uvicorn_config(settings, gateway))
     if listener is None:
         listener = listen(settings)

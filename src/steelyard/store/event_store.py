@@ -224,12 +224,7 @@ class EventStore:
 
     def events(self, after: int = 0, limit: int = _PAGE) -> "Future[list[tuple[int, bytes]]]":
         """Which events come after a number of the log, as (number, JSON)?"""
-        sql = "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
-        return self._writer.read(
-            lambda backend: [
-                (int(seq), bytes(body)) for seq, body in backend.execute(sql, (after, limit))
-            ]
-        )
+        return self._writer.read(lambda backend: task_sql.bodies_after(backend, after, limit))
 
     def close(self) -> None:
         """Commit what is left and close the database. Closing twice is allowed."""

@@ -62,6 +62,12 @@ def bodies(backend: Backend, task_id: str) -> list[bytes]:
     return [bytes(body) for (body,) in backend.execute(sql, (task_id,))]
 
 
+def bodies_after(backend: Backend, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """The events after a number of the log, in order, as (number, JSON)."""
+    sql = "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+    return [(int(seq), bytes(body)) for seq, body in backend.execute(sql, (after, limit))]
+
+
 _FAMILY = (
     "WITH RECURSIVE family (task_id) AS (SELECT task_id FROM tasks WHERE task_id = ?"
     " UNION SELECT tasks.task_id FROM tasks JOIN family ON tasks.parent = family.task_id)"
