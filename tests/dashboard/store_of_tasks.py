@@ -95,7 +95,7 @@ def fill(path: Path, tasks: int, seed: int = 1, now_s: float | None = None) -> N
         seed: Of all draws.
         now_s: When the newest one arrived; None for now.
     """
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - draws of a test
     end_s = time.time() if now_s is None else now_s
     backend = SqliteBackend(path)
     backend.begin()
@@ -183,7 +183,9 @@ def _task(rng: random.Random, task_id: str, t_s: float, number: int) -> list[Eve
             status="failed" if fails else "succeeded",
             error_code="step_failed" if fails else "",
             error=error,
-            result=None if fails else {"answer": f"Report {number} holds {rng.randrange(90)} rows."},
+            result=None
+            if fails
+            else {"answer": f"Report {number} holds {rng.randrange(90)} rows."},
         )
     )
     return events

@@ -22,8 +22,9 @@ from steelyard.dashboard.guard import (
     comes_from_here,
 )
 from steelyard.dashboard.live import Ticker
-from steelyard.dashboard.sources import Receive, Refusal, Scope, Send, Sources, Totals
 from steelyard.dashboard.rendering import Renderer
+from steelyard.dashboard.sheet_pages import SheetPages
+from steelyard.dashboard.sources import Receive, Refusal, Scope, Send, Sources, Totals
 from steelyard.dashboard.task_pages import TaskPages
 from steelyard.errors import ConfigError, SteelyardError, TaskNotFoundError
 from steelyard.store.reader import StoreReader
@@ -48,10 +49,13 @@ class DashboardApp:
         self._ticker = Ticker(self._reader)
         fleet = FleetPages(self._renderer, sources.dispatcher, totals)
         tasks = TaskPages(self._renderer, self._reader, sources)
+        self._sheets = SheetPages(self._renderer, sources)
+        self._sheets.warm_up()
         self._app = Starlette(
             routes=[
                 *fleet.routes(),
                 *tasks.routes(),
+                *self._sheets.routes(),
                 Route("/live", self._live),
                 Route("/login", self._login, methods=["GET", "POST"]),
                 Route("/logout", self._logout, methods=["POST"]),
@@ -74,6 +78,7 @@ class DashboardApp:
     async def close(self) -> None:
         """Let go of open pages."""
         await self._ticker.close()
+        await self._sheets.close()
         self._reader.close()
 
     def _refused(self, request: Request) -> Response | None:

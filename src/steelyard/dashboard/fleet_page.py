@@ -5,8 +5,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from steelyard.dashboard.fleet_rows import fleet_now
-from steelyard.dashboard.sources import Totals
 from steelyard.dashboard.rendering import Renderer
+from steelyard.dashboard.sources import Totals
 from steelyard.runtime.dispatcher import Dispatcher
 
 

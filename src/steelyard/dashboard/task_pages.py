@@ -8,8 +8,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from steelyard.dashboard.forms import read_form
-from steelyard.dashboard.sources import Sources
 from steelyard.dashboard.rendering import Renderer
+from steelyard.dashboard.sources import Sources
 from steelyard.dashboard.waterfall import MOST_BARS, shown_json, waterfall
 from steelyard.errors import TaskNotFoundError
 from steelyard.runtime.journal import Journal

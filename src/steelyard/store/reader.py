@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from steelyard.domain.events import Event
+from steelyard.domain.events import Event, PoolAdded
 from steelyard.errors import StoreBusyError
 from steelyard.store import task_search, task_sql
 from steelyard.store.backend import Backend
@@ -75,6 +75,13 @@ class StoreReader:
     def events(self, after: int, limit: int) -> "Future[list[tuple[int, bytes]]]":
         """Which events come after a number of the log, as (number, JSON)?"""
         return self._ask(lambda backend: task_sql.bodies_after(backend, after, limit))
+
+    def pools(self, upto: int) -> "Future[tuple[Event, ...]]":
+        """How did pools join up to a number of the log? All of it is looked through."""
+        kind = str(PoolAdded.__struct_config__.tag)
+        return self._ask(
+            lambda backend: decode_events(task_sql.bodies_of_kind(backend, kind, upto))
+        )
 
     def close(self) -> None:
         """Answer what was asked, and close the connection."""

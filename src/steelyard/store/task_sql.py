@@ -68,6 +68,12 @@ def bodies_after(backend: Backend, after: int, limit: int) -> list[tuple[int, by
     return [(int(seq), bytes(body)) for seq, body in backend.execute(sql, (after, limit))]
 
 
+def bodies_of_kind(backend: Backend, kind: str, upto: int) -> list[bytes]:
+    """All events of a kind up to a number of the log, in order; looks through all of it."""
+    sql = "SELECT body FROM events WHERE kind = ? AND seq <= ? ORDER BY seq"
+    return [bytes(body) for (body,) in backend.execute(sql, (kind, upto))]
+
+
 _FAMILY = (
     "WITH RECURSIVE family (task_id) AS (SELECT task_id FROM tasks WHERE task_id = ?"
     " UNION SELECT tasks.task_id FROM tasks JOIN family ON tasks.parent = family.task_id)"
