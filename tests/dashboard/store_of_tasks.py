@@ -17,11 +17,15 @@ from steelyard.domain.events import (
 )
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
 from steelyard.domain.task import LlmCall, Step, ToolCall
-from steelyard.store.backend import EventRow, TaskToAdd
+from steelyard.store.backend import EventRow
 from steelyard.store.event_store import event_row
 from steelyard.store.sqlite_backend import SqliteBackend
 
 MODEL = "smollm2-135m"
+_INSERT = (
+    "INSERT INTO tasks (task_id, agent, state, submitted_s, worker, lease_until_s, priority,"
+    " parent, fence, started_s) VALUES (?, ?, ?, ?, ?, ?, 0, '', 1, 0)"
+)
 _AGENTS = ("researcher", "coder", "reviewer")
 _POOLS = (
     ("arm-frankfurt", "aws", "arm", "arm64", 0.17, 0.9),
@@ -97,26 +101,20 @@ def fill(path: Path, tasks: int, seed: int = 1, now_s: float | None = None) -> N
     """
     rng = random.Random(seed)  # noqa: S311 - draws of a test
     end_s = time.time() if now_s is None else now_s
+    rows = [_row(PoolAdded(t_s=end_s - 4e5, spec=spec)) for spec in SPECS]
     backend = SqliteBackend(path)
     backend.begin()
-    backend.insert_events([_row(PoolAdded(t_s=end_s - 4e5, spec=spec)) for spec in SPECS])
     for number in range(tasks):
         t_s = end_s - 30.0 * (tasks - number)
         task_id = f"task-{number:06d}"
         events = _task(rng, task_id, t_s, number)
-        first = event_row(events[0], None)
-        agent = _AGENTS[number % 3]
-        backend.add_tasks([TaskToAdd(task_id, agent, 0, t_s, "", "", "", 0.0, first)])
-        backend.insert_events([_row(event) for event in events[1:]])
-        if isinstance(events[-1], TaskFinished):
-            backend.execute(
-                "UPDATE tasks SET state = ? WHERE task_id = ?", (events[-1].status, task_id)
-            )
-        else:
-            backend.execute(
-                "UPDATE tasks SET worker = 'w', fence = 1, lease_until_s = ? WHERE task_id = ?",
-                (end_s + 1e6, task_id),
-            )
+        rows += [_row(event) for event in events]
+        last = events[-1]
+        state = last.status if isinstance(last, TaskFinished) else "open"
+        worker, until_s = ("w", end_s + 1e6) if state == "open" else ("", 0.0)
+        values = (task_id, _AGENTS[number % 3], state, t_s, worker, until_s)
+        backend.execute(_INSERT, values)
+    backend.insert_events(rows)
     backend.commit()
     backend.close()
 

@@ -8,7 +8,7 @@ else wants the CPU. Started by `analysts`; it ends when its standard input does.
 import os
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -19,6 +19,9 @@ from steelyard.errors import SteelyardError
 from steelyard.ledger.ledger import Ledger
 from steelyard.store.event_store import iter_events
 from steelyard.store.reader import StoreAddress, StoreReader
+
+if TYPE_CHECKING:
+    from steelyard.dashboard.planning import Planning
 
 _PAGE = 5000
 # About 2 GB of records; older events than that are left out, and the page says so.
@@ -89,6 +92,7 @@ class Analyst:
         self._tell = tell
         address = StoreAddress(where=setup.where, password=setup.password)
         self._books = LiveBooks(StoreReader(address))
+        self._planning: Planning | None = None
 
     def answer(self, question: Question) -> None:
         """Answer; an error is an answer, too."""
@@ -106,8 +110,12 @@ class Analyst:
         # The solver takes a second to load; who only reads the ledger does without.
         from steelyard.dashboard.planning import Planning  # noqa: PLC0415 - see above
 
-        plan, settings = self._setup.plan, self._setup.plan_settings
-        planning = Planning(Path(plan) if plan else None, Path(settings) if settings else None)
+        if self._planning is None:
+            plan, settings = self._setup.plan, self._setup.plan_settings
+            self._planning = Planning(
+                Path(plan) if plan else None, Path(settings) if settings else None
+            )
+        planning = self._planning
         if question.kind == "in_force":
             return planning.in_force()
         ledger = self._books.upto_now(self._tell)

@@ -1,5 +1,6 @@
 """The dashboard as an application: routes, who may take them, and what goes around each answer."""
 
+import asyncio
 import mimetypes
 from importlib import resources
 from urllib.parse import quote
@@ -79,7 +80,7 @@ class DashboardApp:
         """Let go of open pages."""
         await self._ticker.close()
         await self._sheets.close()
-        self._reader.close()
+        await asyncio.to_thread(self._reader.close)
 
     def _refused(self, request: Request) -> Response | None:
         """The answer to a request that may not pass."""

@@ -4,6 +4,7 @@ One look at the log's last number serves all of them. Nobody looks while no page
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from functools import partial
 
@@ -13,8 +14,8 @@ from steelyard.store.reader import StoreReader
 # A change is seen after this long, and pages are told at most twice a second.
 _LOOK_S = 0.1
 _PAUSE_S = 0.5
-# Proxies and browsers take a silent stream for a dead one.
-_SIGN_OF_LIFE_S = 15.0
+# Some things change by time alone: how long a step runs, whether a breaker is open.
+_ANYWAY_S = 5.0
 
 
 class Ticker:
@@ -39,31 +40,35 @@ class Ticker:
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Server-sent events: one for each time that the page should look again."""
-        self._open_pages += 1
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
+        self._enter()
         try:
             yield b"retry: 1000\n\n"
             seen = self._number
             while not self._closed:
-                try:
-                    async with asyncio.timeout(_SIGN_OF_LIFE_S), self._changed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_ANYWAY_S), self._changed:
                         await self._changed.wait_for(partial(self._differs, seen))
-                except TimeoutError:
-                    yield b": still here\n\n"
-                    continue
-                if seen != self._number:
-                    seen = self._number
-                    yield f"id: {seen}\ndata: {seen}\n\n".encode()
+                seen = self._number
+                yield f"data: {seen}\n\n".encode()
         finally:
-            self._open_pages -= 1
-            if not self._open_pages and self._looking is not None:
-                self._looking.cancel()
-                self._looking = None
+            self._leave()
+
+    def _enter(self) -> None:
+        self._open_pages += 1
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+
+    def _leave(self) -> None:
+        self._open_pages -= 1
+        if not self._open_pages and self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     async def close(self) -> None:
         """End all streams."""
         self._closed = True
+        if self._looking is not None:
+            self._looking.cancel()
         async with self._changed:
             self._changed.notify_all()
 
@@ -71,7 +76,6 @@ class Ticker:
         return self._closed or self._number != seen
 
     async def _look(self) -> None:
-        first = True
         while not self._closed:
             try:
                 number = await asyncio.wrap_future(self._reader.last_number())
@@ -81,7 +85,6 @@ class Ticker:
                 async with self._changed:
                     self._number = number
                     self._changed.notify_all()
-                await asyncio.sleep(_LOOK_S if first else _PAUSE_S)
+                await asyncio.sleep(_PAUSE_S)
             else:
                 await asyncio.sleep(_LOOK_S)
-            first = False

@@ -4,8 +4,10 @@ All of it runs in the analyst's process. Nothing here is measured: plans are pla
 simulation says of them is simulated.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,6 +38,7 @@ Say = Callable[[str, float], None]
 # A button should answer while somebody waits; `steelyard plan` looks as long as it likes.
 _PLAN_LIMIT_S = 15.0
 _WHAT_IF_LIMIT_S = 4.0
+_BASE_S = 300.0
 _SAMPLE_TASKS = 300
 _SEED = 1
 _PLANNED_TASKS = 3000
@@ -43,6 +46,16 @@ _NO_PLAN = (
     "No plan is in force: give one with `steelyard up --plan FILE`, or as `plan` under [dashboard] "
     "in the configuration."
 )
+
+
+class _Base(NamedTuple):
+    """Things as they are, for all positions of the sliders in the next minutes."""
+
+    until_s: float
+    workload: Workload
+    catalog: Catalog
+    plan: FleetPlan
+    ledger: Ledger
 
 
 class Planning:
@@ -56,6 +69,7 @@ class Planning:
     def __init__(self, plan: Path | None, settings: Path | None) -> None:
         self._plan = plan
         self._settings = settings
+        self._base: _Base | None = None
 
     def in_force(self) -> Sheet:
         """The plan in force."""
@@ -91,20 +105,26 @@ class Planning:
         Raises:
             PlanError: The ledger holds no demand, or no fleet serves it.
         """
+        base = self._base
+        if base is None or time.monotonic() > base.until_s:
+            base = self._base = self._as_it_is(ledger, say)
+        other = _priced(base.catalog, change.scope, change.price_factor)
+        changed = _with_deadlines(base.workload, change.deadline_factor)
+        say("planning as things might be", 0.55)
+        then = self._planned(changed, other, change.load_factor)
+        say("simulating that", 0.85)
+        after = _simulated(then, other, changed)
+        return _what_if_sheet((base.plan, base.ledger), (then, after))
+
+    def _as_it_is(self, ledger: Ledger, say: Say) -> "_Base":
         say("reading the demand", 0.1)
         workload = _demand(ledger)
         catalog = self._catalog()
         say("planning as things are", 0.2)
-        now = self._planned(workload, catalog, 1.0)
+        plan = self._planned(workload, catalog, 1.0)
         say("simulating that", 0.4)
-        base = _simulated(now, catalog, workload)
-        other = _priced(catalog, change.scope, change.price_factor)
-        changed = _with_deadlines(workload, change.deadline_factor)
-        say("planning as they might be", 0.55)
-        then = self._planned(changed, other, change.load_factor)
-        say("simulating that", 0.85)
-        after = _simulated(then, other, changed)
-        return _what_if_sheet((now, base), (then, after))
+        simulated = _simulated(plan, catalog, workload)
+        return _Base(time.monotonic() + _BASE_S, workload, catalog, plan, simulated)
 
     def _planned(self, workload: Workload, catalog: Catalog, load_factor: float) -> FleetPlan:
         options = self._options(catalog, _WHAT_IF_LIMIT_S, with_baselines=False)
@@ -198,7 +218,7 @@ def _plan_sheet(plan: FleetPlan, catalog: Catalog) -> Sheet:
             Tile(
                 label="machines",
                 value=count(sum(one.machines for one in plan.machines)),
-                note=f"{len({one.provider for one in plan.machines})} providers",
+                note="of " + ", ".join(sorted({one.provider for one in plan.machines})),
             ),
             Tile(label="gap at most", value=percent(plan.gap_frac), note="to the cheapest fleet"),
         ),
@@ -258,11 +278,11 @@ def _what_if_sheet(now: tuple[FleetPlan, Ledger], then: tuple[FleetPlan, Ledger]
         ),
         *(
             (
-                f"rent on {hardware} per hour",
+                f"rent of {words} per hour",
                 usd(_rent(plan, hardware)),
                 usd(_rent(other, hardware)),
             )
-            for hardware in ("arm", "x86", "gpu")
+            for hardware, words in (("arm", "Arm"), ("x86", "x86"), ("gpu", "GPU machines"))
         ),
         ("machines", _machines(plan), _machines(other)),
     )

@@ -120,8 +120,8 @@ class SheetPages:
 
     async def _cancel(self, request: Request) -> Response:
         job = self._found((await read_form(request)).get("id", ""))
-        await self._books.cancel(job)
-        await self._planner.cancel(job)
+        if self._planner.job(job.job_id) is job:
+            await self._planner.cancel(job)
         return self._shown(job)
 
     def _found(self, job_id: str) -> Job:
