@@ -183,7 +183,7 @@ async def test_a_foreign_host_or_origin_is_refused(start: Start, store_path: Pat
 async def test_only_our_own_pages_can_change_anything(start: Start, tmp_path: Path) -> None:
     async with start(tmp_path / "log.db") as rig:
         await _submitted(rig, "t")
-        refused = (
+        refused: tuple[dict[str, str], ...] = (
             {},
             {"Sec-Fetch-Site": "cross-site"},
             {"Sec-Fetch-Site": "same-site"},

@@ -34,28 +34,32 @@ class LiveBooks:
 
     Args:
         reader: Reads the log.
+
+    Attributes:
+        after: Number of the last event in it; -1 before the first reading.
+        left_out: Events at the log's start that are not in it.
     """
 
     def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
         self._ledger = Ledger()
-        self._after = -1
+        self.after = -1
         self.left_out = 0
 
     def upto_now(self, tell: "Tell") -> Ledger:
         """The ledger with everything that is in the log by now."""
         last = self._reader.last_number().result()
-        if self._after < 0:
-            self._after = self.left_out = max(0, last - _MOST_EVENTS)
-            for event in self._reader.pools(self._after).result() if self._after else ():
+        if self.after < 0:
+            self.after = self.left_out = max(0, last - _MOST_EVENTS)
+            for event in self._reader.pools(self.after).result() if self.after else ():
                 self._ledger.apply(event)
-        start = self._after
-        while page := self._reader.events(self._after, _PAGE).result():
+        start = self.after
+        while page := self._reader.events(self.after, _PAGE).result():
             for event in iter_events(body for _, body in page):
                 self._ledger.apply(event)
-            self._after = page[-1][0]
+            self.after = page[-1][0]
             if last > start:
-                tell.progress("reading the log", min(1.0, (self._after - start) / (last - start)))
+                tell.progress("reading the log", min(1.0, (self.after - start) / (last - start)))
         return self._ledger
 
 
@@ -93,6 +97,8 @@ class Analyst:
         address = StoreAddress(where=setup.where, password=setup.password)
         self._books = LiveBooks(StoreReader(address))
         self._planning: Planning | None = None
+        # Number of the log's last event in it, and the sheet.
+        self._sheet_of: tuple[int, Sheet] | None = None
 
     def answer(self, question: Question) -> None:
         """Answer; an error is an answer, too."""
@@ -105,8 +111,10 @@ class Analyst:
 
     def _sheet(self, question: Question) -> Sheet:
         if question.kind == "books":
-            sheet = books_sheet(self._books.upto_now(self._tell))
-            return self._with_limit(sheet)
+            ledger = self._books.upto_now(self._tell)
+            if self._sheet_of is None or self._sheet_of[0] != self._books.after:
+                self._sheet_of = (self._books.after, self._with_limit(books_sheet(ledger)))
+            return self._sheet_of[1]
         # The solver takes a second to load; who only reads the ledger does without.
         from steelyard.dashboard.planning import Planning  # noqa: PLC0415 - see above
 

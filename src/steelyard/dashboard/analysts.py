@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import sys
+import time
 
 import msgspec
 
@@ -27,6 +28,7 @@ class Job:
         done_frac: Share that is done, roughly.
         sheet: What came out; None before the end.
         error: Why nothing did; empty otherwise.
+        ended_s: When it ended, on the process's monotonic clock; None before.
     """
 
     def __init__(self, question: Question) -> None:
@@ -36,6 +38,11 @@ class Job:
         self.done_frac = 0.0
         self.sheet: Sheet | None = None
         self.error = ""
+        self.ended_s: float | None = None
+
+    def ended_before(self, ago_s: float) -> bool:
+        """Did it end longer ago than this?"""
+        return self.ended_s is not None and time.monotonic() - self.ended_s > ago_s
 
     @property
     def ended(self) -> bool:
@@ -106,18 +113,21 @@ class AnalystClient:
 
     async def _run(self, job: Job) -> None:
         async with self._turn:
-            if job.ended:
-                return
-            job.what, job.done_frac = "starting", 0.01
-            try:
-                async with asyncio.timeout(self._limit_s):
-                    await self._asked(job)
-            except TimeoutError:
-                job.error = job.error or f"not done within {self._limit_s:g} s, and given up"
-                await self._stop()
-            except (OSError, ValueError, msgspec.DecodeError) as error:
-                job.error = job.error or f"the analyst process broke off: {error}"
-                await self._stop()
+            if not job.ended:
+                await self._tried(job)
+        job.ended_s = time.monotonic()
+
+    async def _tried(self, job: Job) -> None:
+        job.what, job.done_frac = "starting", 0.01
+        try:
+            async with asyncio.timeout(self._limit_s):
+                await self._asked(job)
+        except TimeoutError:
+            job.error = job.error or f"not done within {self._limit_s:g} s, and given up"
+            await self._stop()
+        except (OSError, ValueError, msgspec.DecodeError) as error:
+            job.error = job.error or f"the analyst process broke off: {error}"
+            await self._stop()
 
     async def _asked(self, job: Job) -> None:
         process = self._process or await self._started()

@@ -18,6 +18,7 @@ _BOOKS_LIMIT_S = 120.0
 _PLAN_LIMIT_S = 180.0
 # A page waits so long for figures that are ready, and shows progress after that.
 _PATIENCE_S = 0.4
+_FRESH_S = 1.5
 _LEAST_FACTOR, _MOST_FACTOR = 0.25, 4.0
 
 
@@ -81,8 +82,11 @@ class SheetPages:
         return self._renderer.page("ledger_part", _page("Ledger", "ledger", job))
 
     async def _read(self) -> Job:
-        """The books, or the reading of them that is going on, whoever asked for it."""
-        if self._books_job is None or self._books_job.ended:
+        """The books of this moment, or the reading of them that is going on for anybody.
+
+        A page that waits for a long reading must find it when it asks again, not start another.
+        """
+        if self._books_job is None or self._books_job.ended_before(_FRESH_S):
             self._books_job = self._books.start(Question(kind="books"))
         await self._books.wait(self._books_job, _PATIENCE_S)
         return self._books_job
