@@ -23,8 +23,8 @@ $(STAMP): requirements.lock requirements-model.lock pyproject.toml
 demo: $(STAMP)  ## Run real agents on a real model and close the loop: run, ledger, plan, simulate.
 	$(BIN)/steelyard demo
 
-test: $(STAMP)  ## Run the whole test suite.
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## Run the whole test suite, a file at a time in each of two processes.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(STAMP)  ## Format, lint, types, import contracts.
 	$(BIN)/ruff format --check .

@@ -1,10 +1,15 @@
 """A small fleet of three kinds of hardware and a small agent, shared by the tests of the core."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
 from steelyard.domain.workload import Workload, WorkloadStep
 from steelyard.sim import ArrivalProcess, StepClass, TaskClass, synthesize
+
+# How fast a machine draws examples says nothing about the code.
+settings.register_profile("any machine", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from steelyard.pools.sandbox.launch import find_sandbox
 from steelyard.store.open_store import open_store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-_WAIT_S = 60.0
+_WAIT_S = 200.0
 _STORE = '[store]\npath = "tasks.db"\n'
 _TOOLS = '[pools.tools]\nkind = "tools"\nslots = 2\n'
 # One text batch after the other, so that a kill meets a task that is not done.

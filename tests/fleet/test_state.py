@@ -245,3 +245,35 @@ def test_predictions_are_corrected_by_what_was_measured(llm_pool: PoolSpec) -> N
     finish(state, llm_step(), 2.0, Usage(input_tokens=100, output_tokens=5, wall_s=0.4))
     assert state.view(llm_step(), 2.0).correction[0] == pytest.approx(2.0)
     assert math.isfinite(state.view(llm_step(), 2.0).correction[0])
+
+
+def test_a_draining_replica_keeps_its_caches_and_takes_no_steps(
+    llm_pool: PoolSpec,
+) -> None:
+    state = FleetState()
+    state.apply(PoolAdded(t_s=0.0, spec=llm_pool))
+    call = LlmCall(
+        model="m", input_tokens=9, max_output_tokens=1, prefix_hashes=(7,), prefix_tokens=(9,)
+    )
+    step = Step(task_id="t", step_id=0, agent="a", name="s", call=call)
+    decision = CheapestFeasible()(step, state.view(step, 0.0))
+    assert isinstance(decision, Decision)
+    state.apply(StepPlaced(t_s=0.0, step=step, decision=decision))
+    state.apply(AttemptStarted(t_s=0.0, task_id="t", step_id=0, attempt=0))
+    usage = Usage(input_tokens=9, output_tokens=1, wall_s=1.0)
+    state.apply(
+        AttemptFinished(
+            t_s=1.0, task_id="t", step_id=0, attempt=0, outcome="ok", usage=usage, cost_usd=0.0
+        )
+    )
+
+    def change(up: bool, draining: bool) -> tuple[bool, int]:
+        state.apply(
+            ReplicaChanged(t_s=2.0, pool="arm", replica=0, up=up, reason="", draining=draining)
+        )
+        return bool(state.view(step, 2.0).up[0]), state.cached_tokens_on("arm", 0, call)
+
+    assert change(up=False, draining=True) == (False, 9)
+    assert change(up=True, draining=False) == (True, 9)
+    assert change(up=False, draining=True) == (False, 9)
+    assert change(up=False, draining=False) == (False, 0)

@@ -1,11 +1,13 @@
 import math
 
+import msgspec
 import pytest
-from tests.ledger.books import Books
+from tests.ledger.books import LLM, Books
 
-from steelyard.domain.events import Usage
+from steelyard.domain.events import PoolAdded, ReplicaChanged, Usage
 from steelyard.ledger.ledger import Ledger
-from steelyard.ledger.run_figures import ReplicaFacts, RunFigures, run_figures
+from steelyard.ledger.power import ReplicaFacts
+from steelyard.ledger.run_figures import RunFigures, run_figures
 
 
 @pytest.fixture
@@ -56,3 +58,46 @@ def test_latencies_count_from_placement(figures: RunFigures) -> None:
     assert step.ttft is not None
     assert (step.ttft.p50_s, step.count) == (1.5, 3)
     assert step.e2e.p50_s == pytest.approx(5.0)
+
+
+def test_figures_over_time_add_up_to_those_in_total(figures: RunFigures) -> None:
+    over = figures.over_time
+    assert math.fsum(over.paid_usd) == pytest.approx(figures.paid_usd)
+    assert math.fsum(over.gpu_hours) == pytest.approx(figures.gpu_hours)
+    assert math.fsum(over.energy_kwh or ()) == pytest.approx(figures.energy_kwh)
+    assert math.fsum(over.goodput_per_s) / 60 == pytest.approx(figures.goodput_per_s)
+    assert over.slo_attainment_frac == (None,) * 59 + (1.0,)
+    for pool in figures.pools:
+        mine = over.pools[pool.pool]
+        assert math.fsum(mine.rented) / 60 == pytest.approx(pool.rented_replicas)
+        assert math.fsum(mine.paid_usd) == pytest.approx(pool.paid_usd)
+        # The same rent all the time: the mean of the shares is the share of the whole.
+        assert math.fsum(mine.utilisation_frac) / 60 == pytest.approx(pool.utilisation_frac)
+        assert math.fsum(mine.busy_frac) / 60 == pytest.approx(pool.busy_frac)
+    llm = over.pools["llm"]
+    assert {one for one in llm.cached_frac if one is not None} == {0.5}
+    [step] = over.steps
+    assert [one.p50_s for one in step.e2e if one is not None] == [5.0, 9.0, 1.0]
+
+
+def test_what_is_not_rented_costs_nothing_and_takes_no_energy() -> None:
+    books = Books()
+    books.events.append(
+        ReplicaChanged(t_s=0.0, pool="llm", replica=1, up=False, reason="", rented=False)
+    )
+    books.open("t", 0.0)
+    books.attempt("t", 0, times_s=(0.0, 0.0, 5.0))
+    # The other one comes for the second half, and everything is twice as dear by then.
+    dear = msgspec.structs.replace(LLM, usd_per_hour=2 * LLM.usd_per_hour)
+    books.events.append(PoolAdded(t_s=5.0, spec=dear))
+    books.events.append(
+        ReplicaChanged(t_s=5.0, pool="llm", replica=1, up=False, reason="", rented=True)
+    )
+    books.close("t", 10.0)
+    facts = {"llm": ReplicaFacts(gpus=1, watts_idle=100.0, watts_max=100.0)}
+    llm = run_figures(Ledger.of(books.events), facts).pools[0]
+    assert llm.rented_replicas == pytest.approx(1.5)
+    # A thousandth of a dollar per second and replica at first.
+    assert llm.paid_usd == pytest.approx(5 * 0.001 + 5 * 2 * 0.002)
+    assert llm.busy_frac == pytest.approx(5.0 / 15.0)
+    assert llm.energy_kwh == pytest.approx(100.0 * 15.0 / 3.6e6)

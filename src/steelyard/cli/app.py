@@ -174,6 +174,12 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument per option
         Path | None,
         typer.Option("--plots", help="Folder for plots over load, latency and a day, SVG."),
     ] = None,
+    fleet_by_hour: Annotated[
+        Path | None,
+        typer.Option(
+            "--fleet-by-hour", help="Plan each hour of a day; write the fleet for `simulate`, JSON."
+        ),
+    ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Plan anew for other prices, loads, caches.")
     ] = False,
@@ -198,6 +204,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one argument per option
             allow_predicted=allow_predicted,
             out=out,
             plots=plots,
+            fleet_by_hour=fleet_by_hour,
             sensitivity=sensitivity,
             simulated_headroom=simulated_headroom,
             as_json=as_json,
@@ -231,6 +238,17 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
         list[str] | None,
         typer.Option("--outage", help="PROVIDER_OR_POOL@START:DURATION, aws@600s:5m; repeatable."),
     ] = None,
+    renting: Annotated[
+        Path | None,
+        typer.Option("--renting", help="TOML: starts, preemption, scaling, prices by pool."),
+    ] = None,
+    first_hour: Annotated[
+        float, typer.Option("--first-hour", min=0.0, help="Hour of the day at which it begins.")
+    ] = 0.0,
+    patience: Annotated[
+        str,
+        typer.Option("--patience", help="How long steps wait for pools that are down, as live."),
+    ] = "20s",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for plots, SVG.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every draw.")] = 1,
     config: PlanConfigOption = None,
@@ -253,6 +271,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
             rate_per_s=rate,
             seed=seed,
             outages=tuple(outage or ()),
+            renting=renting,
+            first_hour=first_hour,
+            patience=patience,
             out=out,
             as_json=as_json,
         ),

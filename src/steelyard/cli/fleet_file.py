@@ -5,14 +5,17 @@ from typing import NamedTuple
 
 import msgspec
 
+from steelyard.cli.day_fleet import FleetByHour
 from steelyard.config.catalog_table import Catalog, hardware_key
 from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import load_settings
+from steelyard.config.unknown_keys import is_table
 from steelyard.domain.pool import PoolSpec
 from steelyard.errors import ConfigError
-from steelyard.ledger.run_figures import ReplicaFacts
+from steelyard.ledger.power import ReplicaFacts
 from steelyard.planner.plan import FleetPlan
 from steelyard.planner.pools import pools_of
+from steelyard.sim import Renting
 
 
 class GivenFleet(NamedTuple):
@@ -23,20 +26,23 @@ class GivenFleet(NamedTuple):
         bids_usd_per_hour: Bid prices that its plan gives; empty without a plan.
         tasks_per_s: Rate that it was planned for; None without a plan.
         facts: What a replica of each pool is made of, by pool.
+        renting: How replicas of a pool are rented, by pool; others are there all the time.
     """
 
     pools: tuple[PoolSpec, ...]
     bids_usd_per_hour: dict[str, float]
     tasks_per_s: float | None
     facts: dict[str, ReplicaFacts]
+    renting: dict[str, Renting]
 
 
 def read_fleet(path: Path, catalog: Catalog) -> GivenFleet:
     """Which fleet does a file describe?
 
     Args:
-        path: plan.json of `steelyard plan --out` or the demo; a TOML configuration with pools; or
-            a JSON list of pools, as the log's `pool_added` events hold them.
+        path: plan.json of `steelyard plan --out` or the demo; the file of `--fleet-by-hour`; a
+            TOML configuration with pools; or a JSON list of pools, as the log's `pool_added`
+            events hold them.
         catalog: What plans and configurations were made from.
 
     Returns:
@@ -48,17 +54,40 @@ def read_fleet(path: Path, catalog: Catalog) -> GivenFleet:
     if path.suffix == ".toml":
         settings = load_settings(path)
         pools = tuple(pool_spec(name, one, catalog) for name, one in settings.pools.items())
-        return GivenFleet(pools, {}, None, _facts(pools, catalog))
+        return GivenFleet(pools, {}, None, _facts(pools, catalog), {})
     if _text(path).lstrip().startswith(b"["):
         try:
             pools = msgspec.json.decode(_text(path), type=tuple[PoolSpec, ...])
         except msgspec.MsgspecError as error:
             raise ConfigError(f"--fleet {path} is no list of pools: {error}") from error
-        return GivenFleet(pools, {}, None, _facts(pools, catalog))
+        return GivenFleet(pools, {}, None, _facts(pools, catalog), {})
+    if _is_by_hour(path):
+        return _by_hour(path, catalog)
     plan = read_plan(path)
     pools = pools_of(plan, catalog)
     bids = {machines.offering: machines.bid_usd_per_hour for machines in plan.machines}
-    return GivenFleet(pools, bids, plan.tasks_per_s, _facts(pools, catalog))
+    return GivenFleet(pools, bids, plan.tasks_per_s, _facts(pools, catalog), {})
+
+
+def _is_by_hour(path: Path) -> bool:
+    try:
+        table: object = msgspec.json.decode(_text(path))
+    except msgspec.DecodeError:
+        return False
+    return is_table(table) and "pools" in table and "machines" not in table
+
+
+def _by_hour(path: Path, catalog: Catalog) -> GivenFleet:
+    try:
+        fleet = msgspec.json.decode(_text(path), type=FleetByHour)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"--fleet {path} is no fleet by the hour: {error}; write one with `steelyard plan "
+            "--fleet-by-hour`"
+        ) from error
+    return GivenFleet(
+        fleet.pools, {}, fleet.tasks_per_s, _facts(fleet.pools, catalog), fleet.renting
+    )
 
 
 def read_plan(path: Path) -> FleetPlan:

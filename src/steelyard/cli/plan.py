@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from steelyard.cli.day_fleet import write_fleet_by_hour
 from steelyard.cli.plan_plots import write_plots
 from steelyard.cli.progress import Stages
 from steelyard.config.catalog_table import Catalog
@@ -43,6 +44,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
         allow_predicted: Whether roofline estimates count, whatever the settings say.
         out: Where to write the plan as JSON, too.
         plots: Folder for SVG plots; None for none.
+        fleet_by_hour: Where to write the machines of every hour of a day; None for nowhere.
         sensitivity: Whether to plan anew for other prices, loads and cached shares.
         simulated_headroom: Whether to raise headroom until a simulation keeps the limits.
         as_json: Whether to print JSON instead of tables.
@@ -56,6 +58,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     allow_predicted: bool = False
     out: Path | None = None
     plots: Path | None = None
+    fleet_by_hour: Path | None = None
     sensitivity: bool = False
     simulated_headroom: bool = False
     as_json: bool = False
@@ -93,6 +96,9 @@ def run_plan(asked: PlanRequest) -> None:
     _write(asked.out, msgspec.json.encode(plan))
     if asked.plots is not None:
         write_plots(asked.plots, demand, (catalog, settings.slo, plan.options), settings.demand.day)
+    if asked.fleet_by_hour is not None:
+        planned_from = (catalog, settings.slo, plan.options)
+        write_fleet_by_hour(asked.fleet_by_hour, demand, planned_from, settings.demand.day)
     if asked.as_json:
         print(msgspec.json.encode(plan).decode())
     else:

@@ -12,6 +12,7 @@ from rich.console import Console
 from steelyard.cli.fleet_file import GivenFleet, read_fleet
 from steelyard.cli.limits import seconds
 from steelyard.cli.progress import Stages
+from steelyard.cli.renting_file import joined, read_renting
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
 from steelyard.domain.pool import PoolSpec
@@ -22,9 +23,10 @@ from steelyard.ledger.run_figures import RunFigures, run_figures
 from steelyard.ledger.summary import summarize_steps
 from steelyard.placement.baselines import policy_named, policy_names
 from steelyard.report.compare_grids import latency_grid, policy_grid, use_grid
+from steelyard.report.format import significant, usd
 from steelyard.report.run_grids import step_grid
 from steelyard.report.tables import print_grid
-from steelyard.sim import Conditions, Outage, simulate
+from steelyard.sim import Conditions, Outage, Renting, simulate
 from steelyard.sim.synth import scale_workload
 from steelyard.store.imports.read import import_workload
 
@@ -44,6 +46,9 @@ class SimulateRequest:
         rate_per_s: Rate at which drawn tasks arrive; None takes the plan's.
         seed: Of all draws.
         outages: As `PROVIDER_OR_POOL@START:DURATION`.
+        renting: File that says how pools are rented; None for what the fleet's file says.
+        first_hour: Hour of the day at which simulated time begins.
+        patience: How long a step waits for a pool that is down.
         out: Folder for plots; None draws none.
         as_json: Print JSON instead of tables.
     """
@@ -56,6 +61,9 @@ class SimulateRequest:
     rate_per_s: float | None
     seed: int
     outages: tuple[str, ...]
+    renting: Path | None
+    first_hour: float
+    patience: str
     out: Path | None
     as_json: bool
 
@@ -77,6 +85,9 @@ def run_simulate(asked: SimulateRequest, settings: PlanSettings) -> None:
     conditions = Conditions(
         bids_usd_per_hour=fleet.bids_usd_per_hour,
         outages=tuple(parse_outage(text, fleet.pools) for text in asked.outages),
+        renting=_renting(asked, fleet),
+        first_hour=asked.first_hour,
+        outage_patience_s=seconds(asked.patience),
     )
     conditions.check(fleet.pools)
     with Stages(len(policies)) as stages:
@@ -92,6 +103,17 @@ def run_simulate(asked: SimulateRequest, settings: PlanSettings) -> None:
         _print_json(ledger, events, runs, asked.policy)
     else:
         _print(ledger, runs, asked.policy)
+
+
+def _renting(asked: SimulateRequest, fleet: GivenFleet) -> dict[str, Renting]:
+    """What the file says of a pool goes before what the fleet says, key by key."""
+    if asked.renting is None:
+        return fleet.renting
+    told = read_renting(asked.renting, fleet.pools)
+    return fleet.renting | {
+        pool: joined(fleet.renting[pool], renting) if pool in fleet.renting else renting
+        for pool, renting in told.items()
+    }
 
 
 def _policies(asked: SimulateRequest) -> list[str]:
@@ -180,14 +202,15 @@ def _print_json(ledger: Ledger, events: int, runs: dict[str, RunFigures], policy
 
 def _print(ledger: Ledger, runs: dict[str, RunFigures], policy: str) -> None:
     console = Console(file=sys.stdout)
-    if len(runs) > 1:
-        print_grid(policy_grid(runs), console)
+    print_grid(policy_grid(runs), console)
     print_grid(step_grid(ledger, "simulated"), console)
     print_grid(latency_grid(runs[policy]), console)
     print_grid(use_grid(runs[policy]), console)
+    mine = runs[policy]
     console.out(
-        f"{policy}: SLO attainment {ledger.slo_attainment_frac:.2%} of {len(ledger.tasks):,} tasks,"
-        f" goodput {ledger.goodput_per_s:,.2f} tasks/s (simulated)",
+        f"{policy}: SLO attainment {mine.slo_attainment_frac:.2%} of {mine.tasks:,} tasks, goodput "
+        f"{significant(mine.goodput_per_s)} tasks/s; paid {usd(mine.paid_usd)}, "
+        f"{usd(mine.usd_per_task)} per task, of which {usd(mine.cost_usd)} was used (simulated)",
         highlight=False,
     )
 

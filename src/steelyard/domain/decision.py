@@ -99,6 +99,11 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     verdicts: tuple[PoolVerdict, ...]
 
     @property
+    def may_pass(self) -> bool:
+        """Is there a pool that could run the step, and is only down?"""
+        return self.cause == "no_pool" and any(one.verdict == "down" for one in self.verdicts)
+
+    @property
     def error_code(self) -> str:
         """Code of the error with which the refused step ends: more money, or no pool at all."""
         error = BudgetExceededError if self.cause == "budget" else NoFeasiblePoolError

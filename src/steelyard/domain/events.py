@@ -63,13 +63,26 @@ class BidChanged(msgspec.Struct, frozen=True, kw_only=True, tag="bid_changed"):
 
 
 class ReplicaChanged(msgspec.Struct, frozen=True, kw_only=True, tag="replica_changed"):
-    """A replica went down or came back. Whatever it had cached is gone."""
+    """A replica went down, came back, or is to go.
+
+    Attributes:
+        t_s: When.
+        pool: Its pool.
+        replica: Its index in the pool.
+        up: Whether it takes new steps.
+        reason: Why, for people.
+        draining: Whether one that takes no new steps goes on with those it has, caches and all;
+            whatever others had cached is gone.
+        rented: Whether it is paid for from now on. One that starts is, before it is up.
+    """
 
     t_s: float
     pool: str
     replica: int
     up: bool
     reason: str
+    draining: bool = False
+    rented: bool = True
 
 
 class TaskSubmitted(msgspec.Struct, frozen=True, kw_only=True, tag="task_submitted"):

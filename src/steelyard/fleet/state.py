@@ -67,6 +67,7 @@ class FleetState:
         self._waiting = np.zeros(0, dtype=np.float64)
         self._service_sum_s = np.zeros(0, dtype=np.float64)
         self._up = np.zeros(0, dtype=np.bool_)
+        self._draining: set[tuple[int, int]] = set()
         self._prefixes = PrefixIndex()
         self._rent_usd_per_hour = np.zeros(0, dtype=np.float64)
         self._bid_usd_per_hour = np.zeros(0, dtype=np.float64)
@@ -188,6 +189,10 @@ class FleetState:
         """How many steps run on a replica now?"""
         return int(self._running[self.replica_index(pool, replica)])
 
+    def waiting_on(self, pool: str, replica: int) -> int:
+        """How many steps wait for a replica now?"""
+        return int(self._waiting[self.replica_index(pool, replica)])
+
     def replicas_up(self, pool: str) -> int:
         """How many replicas of a pool are up?"""
         index = self._index[pool]
@@ -295,8 +300,14 @@ class FleetState:
                 self._up[new_at : new_at + kept] = old[4][old_at : old_at + kept]
 
     def _change_replica(self, event: ReplicaChanged) -> None:
+        place = (self._index[event.pool], event.replica)
         self._up[self.replica_index(event.pool, event.replica)] = event.up
-        self._prefixes.clear((self._index[event.pool], event.replica))
+        stayed = place in self._draining
+        self._draining.discard(place)
+        if event.draining:
+            self._draining.add(place)
+        elif not (event.up and stayed):
+            self._prefixes.clear(place)
         if event.up:
             # Its watcher has tried it: better evidence than the failures before.
             self._close_breaker(self._index[event.pool])
@@ -383,6 +394,9 @@ class FleetState:
     def _count_failure(self, attempt: OpenAttempt, t_s: float) -> None:
         """Count towards the breaker; whatever ran when a fault showed fails by the same fault."""
         pool = attempt.pool
+        if (pool, attempt.replica) in self._draining:
+            # It was announced, and says nothing against the others.
+            return
         started_s = t_s if attempt.started_s is None else attempt.started_s
         if started_s <= self._failed_s[pool]:
             return

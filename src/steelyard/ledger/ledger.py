@@ -12,6 +12,7 @@ from steelyard.domain.events import (
     AttemptStarted,
     Event,
     PoolAdded,
+    ReplicaChanged,
     StepPlaced,
     StepRecorded,
     StepRefused,
@@ -23,7 +24,7 @@ from steelyard.domain.events import (
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
-from steelyard.domain.units import rental_usd
+from steelyard.ledger.rent import PoolRent
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +120,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.pools: dict[str, PoolSpec] = {}
+        self.rents: dict[str, PoolRent] = {}
         self.attempts: list[AttemptRecord] = []
         self.tasks: list[TaskRecord] = []
         self.refused: list[StepRefused] = []
@@ -160,8 +162,8 @@ class Ledger:
             event: The next event of the log.
         """
         match event:
-            case PoolAdded():
-                self.pools[event.spec.name] = event.spec
+            case PoolAdded() | ReplicaChanged():
+                self._change_fleet(event)
             case TaskSubmitted():
                 self._submitted[event.task_id] = event
                 self._first_s = min(self._first_s, event.t_s)
@@ -181,6 +183,14 @@ class Ledger:
                 self._close_task(event)
             case _:
                 pass
+
+    def _change_fleet(self, event: PoolAdded | ReplicaChanged) -> None:
+        if isinstance(event, PoolAdded):
+            self.pools[event.spec.name] = event.spec
+            rent = self.rents.setdefault(event.spec.name, PoolRent())
+            rent.set_spec(event.t_s, event.spec)
+        elif event.pool in self.rents:
+            self.rents[event.pool].set_rented(event.t_s, event.replica, rented=event.rented)
 
     def _close_attempt(self, event: AttemptFinished) -> None:
         key = (event.task_id, event.step_id, event.attempt)
@@ -259,6 +269,16 @@ class Ledger:
         )
 
     @property
+    def first_s(self) -> float:
+        """When the first task arrived, on the log's clock; 0 without tasks."""
+        return self._first_s if self.tasks else 0.0
+
+    @property
+    def last_s(self) -> float:
+        """When the last task ended, on the log's clock; not before `first_s`."""
+        return max(self._last_s, self._first_s) if self.tasks else 0.0
+
+    @property
     def span_s(self) -> float:
         """Seconds from the first task's arrival to the last task's end."""
         return max(0.0, self._last_s - self._first_s) if self.tasks else 0.0
@@ -270,11 +290,8 @@ class Ledger:
 
     @property
     def rent_usd(self) -> float:
-        """What all replicas cost over `span_s`, used or idle, plus what vendors charged."""
-        rents = [
-            rental_usd(spec.usd_per_hour * spec.replicas, self.span_s)
-            for spec in self.pools.values()
-        ]
+        """What was rented over `span_s` cost, used or idle, plus what vendors charged."""
+        rents = [rent.usd(self.first_s, self.last_s) for rent in self.rents.values()]
         by_token = [
             attempt.cost_usd
             for attempt in self.attempts

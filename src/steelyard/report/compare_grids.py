@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 
-from steelyard.ledger.run_figures import Percentiles, RunFigures
+from steelyard.ledger.latencies import Percentiles
+from steelyard.ledger.run_figures import PoolFigures, RunFigures
 from steelyard.report.format import (
     NONE,
     count,
@@ -18,6 +19,8 @@ from steelyard.report.grid import Grid, columns
 
 # A best value carries this; colour would be lost in a pipe.
 _MARK = " *"
+# A mean that is this close to the whole number is called the whole number.
+_ALL_THE_TIME = 1e-6
 
 
 def policy_grid(runs: dict[str, RunFigures]) -> Grid:
@@ -122,6 +125,13 @@ def _three(some: Percentiles | None) -> tuple[float, float, float]:
     return (0.0, 0.0, 0.0) if some is None else (some.p50_s, some.p95_s, some.p99_s)
 
 
+def _replicas(pool: PoolFigures) -> str:
+    """How many there are; with the mean number where they come and go."""
+    if abs(pool.rented_replicas - pool.replicas) < _ALL_THE_TIME * pool.replicas:
+        return count(pool.replicas)
+    return f"{pool.rented_replicas:,.1f} of {count(pool.replicas)}"
+
+
 def use_grid(run: RunFigures) -> Grid:
     """How was each pool used?
 
@@ -135,7 +145,7 @@ def use_grid(run: RunFigures) -> Grid:
         (
             short_offering(one.pool),
             one.hardware,
-            count(one.replicas),
+            _replicas(one),
             count(one.attempts),
             usd(one.used_usd),
             usd(one.paid_usd),
@@ -157,7 +167,8 @@ def use_grid(run: RunFigures) -> Grid:
         columns=columns(("pool", "hardware"), heads),
         rows=tuple(rows),
         note=(
-            "Paid is from the first task's arrival to the last one's end; busy is the share of it "
-            "in which a replica had anything to do."
+            "Paid is from the first task's arrival to the last one's end; busy is the share of the "
+            "rented time in which a replica had anything to do. Replicas that come and go: mean "
+            "number rented, and room for how many."
         ),
     )

@@ -109,10 +109,28 @@ class Dispatcher:
         """How many replicas of each pool are up?"""
         return {spec.name: self.state.replicas_up(spec.name) for spec in self.state.pools}
 
-    def replica_changed(self, pool: str, replica: int, *, up: bool, reason: str) -> None:
-        """Record that a replica went down or came back; pools' watchers call this."""
-        event = ReplicaChanged(t_s=self.now_s(), pool=pool, replica=replica, up=up, reason=reason)
-        self._recorder.record(event)
+    def replica_changed(
+        self, pool: str, replica: int, *, up: bool, reason: str, draining: bool = False
+    ) -> None:
+        """Record that a replica went down, came back or is to go; pools' watchers call this.
+
+        Args:
+            pool: Its pool.
+            replica: Its index.
+            up: Whether it takes new steps.
+            reason: Why, for people.
+            draining: Whether one that takes none goes on with those it has.
+        """
+        self._recorder.record(
+            ReplicaChanged(
+                t_s=self.now_s(),
+                pool=pool,
+                replica=replica,
+                up=up,
+                reason=reason,
+                draining=draining,
+            )
+        )
         if up:
             self._placing.pool_came_back()
 

@@ -58,7 +58,7 @@ class Placing:
             answer = self._policy(step, self._recorder.state.glance(step, now_s))
             if isinstance(answer, Decision):
                 return answer, now_s
-            if now_s >= give_up_s or not _may_pass(answer):
+            if now_s >= give_up_s or not answer.may_pass:
                 event = StepRefused(t_s=now_s, step=step, refusal=answer)
                 self._recorder.record(event, step.fence)
                 raise _refusal_error(step, answer)
@@ -70,12 +70,6 @@ class Placing:
                 await self._came_back.wait()
         except TimeoutError:
             return
-
-
-def _may_pass(refusal: Refusal) -> bool:
-    """Is there a pool that could run the step, and is only down?"""
-    down = any(one.verdict == "down" for one in refusal.verdicts)
-    return refusal.cause == "no_pool" and down
 
 
 def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:

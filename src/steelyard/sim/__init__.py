@@ -1,6 +1,7 @@
 """The virtual driver: workloads run through simulated fleets with the live policy and state."""
 
 from steelyard.sim.conditions import Conditions, Outage
+from steelyard.sim.renting import Renting, Scaling
 from steelyard.sim.simulate import Progress, Simulation, simulate
 from steelyard.sim.synth import (
     ArrivalProcess,
@@ -16,6 +17,8 @@ __all__ = [
     "Conditions",
     "Outage",
     "Progress",
+    "Renting",
+    "Scaling",
     "Simulation",
     "StepClass",
     "TaskClass",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from steelyard.domain.decision import Decision
 from steelyard.domain.events import Usage
+from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import WorkloadStep
 from steelyard.sim.tasks import SimTask
@@ -20,6 +21,7 @@ class SimAttempt:
         truth: What the step really uses.
         decision: Where it went.
         slowness: Factor on every service time, noise included.
+        spec: The pool as it was when the attempt was placed; its price is the one that counts.
         started_s: When the replica took it up; None while it waits.
         first_token_s: When its first token was there; None before.
         cached_tokens: Prompt tokens read from the replica's cache.
@@ -32,6 +34,7 @@ class SimAttempt:
     truth: WorkloadStep
     decision: Decision
     slowness: float
+    spec: PoolSpec
     started_s: float | None = None
     first_token_s: float | None = None
     cached_tokens: int = 0

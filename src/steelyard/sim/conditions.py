@@ -1,12 +1,14 @@
 """What the simulated world is like, beside workload and fleet."""
 
 import difflib
+import math
 
 import msgspec
 
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import OnMiss
 from steelyard.errors import ConfigError
+from steelyard.sim.renting import Renting
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,7 +16,8 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         start_s: Simulated time at which it begins.
-        duration_s: Seconds until everything is back, with empty caches.
+        duration_s: Seconds until everything is back, with empty caches; what takes `start_s` to
+            start (`Renting`) serves so much later.
         pool: Name of the pool that is lost; empty when a whole provider is.
         provider: Name of the provider that is lost; empty when a single pool is.
     """
@@ -29,6 +32,9 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
         return spec.name == self.pool or spec.provider == self.provider
 
 
+_KEPT = Renting()
+
+
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """What the simulated world is like.
 
@@ -36,6 +42,10 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         bids_usd_per_hour: Bid price of a replica-hour per pool, from the plan; pools that are not
             named bid their rent.
         outages: What is lost, and when.
+        renting: How the replicas of a pool are rented, by pool; others are there all the time.
+        first_hour: Hour of the day at which simulated time begins, for tables by the hour.
+        outage_patience_s: How long a step waits for a pool that could run it and is down, at most
+            to its deadline, before it is refused.
         service_factor: Factor on every service time: 1.2 for machines 20 % slower than figures say.
         noise_sigma: Spread of a lognormal factor with mean 1 on each step's service time, drawn
             by the seed in order of arrival, so that policies are compared on the same draws.
@@ -47,11 +57,18 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     bids_usd_per_hour: dict[str, float] = {}
     outages: tuple[Outage, ...] = ()
+    renting: dict[str, Renting] = {}
+    first_hour: float = 0.0
+    outage_patience_s: float = 0.0
     service_factor: float = 1.0
     noise_sigma: float = 0.0
     max_attempts: int = 3
     max_output_tokens: int = 1024
     on_miss: OnMiss = "run_late"
+
+    def renting_of(self, pool: str) -> Renting:
+        """How are the replicas of a pool rented?"""
+        return self.renting.get(pool, _KEPT)
 
     def check(self, pools: tuple[PoolSpec, ...]) -> None:
         """Refuse what makes no sense for this fleet.
@@ -78,6 +95,20 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
                     f"outage of {outage.pool or outage.provider}: start_s {outage.start_s:g} must "
                     f"not be negative and duration_s {outage.duration_s:g} must be above zero"
                 )
+        for pool, renting in self.renting.items():
+            _require_known("renting: pool", pool, names)
+            renting.check(pool)
+            spec = next(one for one in pools if one.name == pool)
+            if spec.token_price is not None and renting.usd_per_hour_by_hour:
+                raise ConfigError(
+                    f"renting of {pool}: usd_per_hour_by_hour is for pools that are rented, and "
+                    "this one is paid per token; leave it out"
+                )
+        if not (0.0 <= self.first_hour < math.inf and 0.0 <= self.outage_patience_s < math.inf):
+            raise ConfigError(
+                f"first_hour {self.first_hour:g} and outage_patience_s "
+                f"{self.outage_patience_s:g} must be finite and not negative"
+            )
         if self.service_factor <= 0.0 or self.noise_sigma < 0.0 or self.max_attempts < 1:
             raise ConfigError(
                 f"service_factor {self.service_factor:g} must be above zero, noise_sigma "

@@ -14,7 +14,6 @@ from steelyard.domain.events import (
     BidChanged,
     Event,
     PoolAdded,
-    ReplicaChanged,
     StepPlaced,
     StepRefused,
     TaskFinished,
@@ -29,10 +28,13 @@ from steelyard.perf.cost import attempt_usd
 from steelyard.placement.policy import Policy
 from steelyard.sim.agenda import Agenda
 from steelyard.sim.attempts import SimAttempt
-from steelyard.sim.conditions import Conditions, Outage
+from steelyard.sim.conditions import Conditions
+from steelyard.sim.machines import Machines, Surroundings
 from steelyard.sim.replica import SimReplica
+from steelyard.sim.scaling import Scaler, bid_at, offered, rented_at_first
 from steelyard.sim.steps import retried, to_steps
 from steelyard.sim.tasks import SimTask
+from steelyard.sim.waiting_room import WaitingRoom
 
 # (simulated seconds, events so far)
 Progress = Callable[[float, int], None]
@@ -68,14 +70,13 @@ def simulate(
 
     State, policy, queue and cost are those of the live system; only clock and hardware are
     simulated. This is the reference path: every event is kept, so memory grows with the workload.
-    A deadline that passes does not stop a running step, it only counts against the SLO. Thin: no
-    cold starts, no spot preemption with notice, no autoscaling.
+    A deadline that passes does not stop a running step, it only counts against the SLO.
 
     Args:
         workload: Tasks to arrive.
         pools: The fleet.
         policy: Who places the steps.
-        seed: Of the noise; without noise nothing is drawn.
+        seed: Of noise and preemptions; without either nothing is drawn.
         conditions: The world beside workload and fleet; the usual one when left out.
         progress: Told the simulated time and the number of events now and then.
 
@@ -114,20 +115,32 @@ class _Run:
         self._conditions = conditions
         self._random = np.random.default_rng(seed)
         self._state = FleetState()
-        self._replicas = {
-            spec.name: [SimReplica(spec, index) for index in range(spec.replicas)] for spec in pools
-        }
-        for spec in pools:
+        self._left = 0
+        self._waiting_room = WaitingRoom(self.agenda, conditions.outage_patience_s, self._look)
+        around = Surroundings(
+            agenda=self.agenda,
+            state=self._state,
+            emit=self._emit,
+            lose=self._lose,
+            came_up=self._waiting_room.look_soon,
+            is_over=lambda: self._left == 0,
+        )
+        specs = tuple(offered(spec, conditions) for spec in pools)
+        self._machines = Machines(specs, conditions, seed, around)
+        self._scaler = Scaler(conditions, self._machines, around)
+        for spec in specs:
             self._emit(PoolAdded(t_s=0.0, spec=spec))
-        for pool, bid in sorted(conditions.bids_usd_per_hour.items()):
-            self._emit(BidChanged(t_s=0.0, pool=pool, bid_usd_per_hour=bid))
+        for pool in sorted({*conditions.bids_usd_per_hour, *conditions.renting}):
+            bid = bid_at(conditions, pool, conditions.first_hour)
+            if bid is not None:
+                self._emit(BidChanged(t_s=0.0, pool=pool, bid_usd_per_hour=bid))
+        self._rented = {spec.name: rented_at_first(spec, conditions) for spec in pools}
 
     def schedule(self, workload: Workload) -> None:
-        """Enter all arrivals and outages."""
-        for outage in self._conditions.outages:
-            self.agenda.at(outage.start_s, partial(self._begin_outage, outage))
-            end_s = outage.start_s + outage.duration_s
-            self.agenda.at(end_s, partial(self._end_outage, outage))
+        """Enter all arrivals, and what happens to machines."""
+        self._left = len(workload.tasks)
+        self._machines.begin(self._rented)
+        self._scaler.begin()
         for task in workload.tasks:
             self.agenda.at(task.arrival_s, partial(self._submit, task))
 
@@ -170,20 +183,36 @@ class _Run:
     def _place(self, run: SimTask, at: int, step: Step, now_s: float) -> None:
         decision = self._policy(step, self._state.view(step, now_s))
         if isinstance(decision, Refusal):
+            if decision.may_pass and self._waiting_room.take(run, at, step, now_s):
+                return
             self._emit(StepRefused(t_s=now_s, step=step, refusal=decision))
             run.fail_step(decision.error_code, decision.reason)
             return
+        self._waiting_room.leave(step)
         self._emit(StepPlaced(t_s=now_s, step=step, decision=decision))
         self.placed += 1
-        replica = self._replicas[decision.pool][decision.replica]
-        if replica.down:
+        machine = self._machines.of(decision.pool)[decision.replica]
+        replica, spec = machine.replica, self._state.spec(decision.pool)
+        if spec is None or not machine.up:
             raise SteelyardBugError(
                 f"policy {self._policy.name} placed step {step.key} on replica {decision.replica} "
-                f"of pool {decision.pool}, which is down"
+                f"of pool {decision.pool}, which takes none"
             )
-        attempt = SimAttempt(run, at, step, run.task.steps[at], decision, run.slowness[at])
+        attempt = SimAttempt(run, at, step, run.task.steps[at], decision, run.slowness[at], spec)
+        self._scaler.note_placed(attempt, now_s)
         replica.push(now_s, attempt)
         self._settle(replica, now_s)
+
+    def _look(self, run: SimTask, at: int, step: Step, now_s: float) -> None:
+        """A step that waits for a pool to come back asks again."""
+        self._place(run, at, step, now_s)
+        self._close_if_finished(run, now_s)
+
+    def _lose(
+        self, replica: SimReplica, attempts: list[SimAttempt], now_s: float, reason: str
+    ) -> None:
+        for attempt in attempts:
+            self._end_attempt(replica, attempt, now_s, error=reason)
 
     def _settle(self, replica: SimReplica, now_s: float) -> None:
         """Let everything happen on a replica that happens by now, and set its alarm."""
@@ -214,6 +243,7 @@ class _Run:
             attempt.cached_tokens = self._state.cached_tokens_on(
                 replica.spec.name, replica.index, step.call
             )
+        self._scaler.note_taken(attempt)
         self._emit(
             AttemptStarted(
                 t_s=now_s, task_id=step.task_id, step_id=step.step_id, attempt=step.attempt
@@ -224,8 +254,10 @@ class _Run:
     def _end_attempt(
         self, replica: SimReplica, attempt: SimAttempt, now_s: float, error: str = ""
     ) -> None:
-        step, spec = attempt.step, replica.spec
+        step, spec = attempt.step, attempt.spec
         curve = spec.tool_curve
+        if attempt.started_s is None:
+            self._scaler.note_taken(attempt)
         usage = attempt.usage(now_s, 1.0 if curve is None else curve.relative_speed)
         self._emit(
             AttemptFinished(
@@ -240,6 +272,7 @@ class _Run:
                 error=error,
             )
         )
+        self._machines.note_end(replica, now_s)
         # Entered, not called: the replica settles first, and the next step meets it settled.
         action = self._retry if error else self._end_step
         self.agenda.at(now_s, partial(action, attempt))
@@ -264,6 +297,7 @@ class _Run:
     def _close_if_finished(self, run: SimTask, now_s: float) -> None:
         if run.finished and not run.closed:
             run.closed = True
+            self._left -= 1
             self._emit(
                 TaskFinished(
                     t_s=now_s,
@@ -273,39 +307,3 @@ class _Run:
                     error=run.error,
                 )
             )
-
-    def _begin_outage(self, outage: Outage, now_s: float) -> None:
-        lost: list[tuple[SimReplica, SimAttempt]] = []
-        for replica in self._hit_by(outage):
-            replica.down += 1
-            if replica.down == 1:
-                lost.extend((replica, attempt) for attempt in replica.drain(now_s))
-                replica.alarm_s = math.inf
-                self._emit_change(replica, now_s, "outage begins")
-        for replica, attempt in lost:
-            self._end_attempt(replica, attempt, now_s, error="the replica was lost in an outage")
-
-    def _end_outage(self, outage: Outage, now_s: float) -> None:
-        for replica in self._hit_by(outage):
-            replica.down -= 1
-            if replica.down == 0:
-                self._emit_change(replica, now_s, "outage over")
-
-    def _hit_by(self, outage: Outage) -> list[SimReplica]:
-        return [
-            replica
-            for replicas in self._replicas.values()
-            for replica in replicas
-            if outage.hits(replica.spec)
-        ]
-
-    def _emit_change(self, replica: SimReplica, now_s: float, reason: str) -> None:
-        self._emit(
-            ReplicaChanged(
-                t_s=now_s,
-                pool=replica.spec.name,
-                replica=replica.index,
-                up=replica.down == 0,
-                reason=reason,
-            )
-        )

@@ -25,6 +25,8 @@ from steelyard.sim import (
     ArrivalProcess,
     Conditions,
     Outage,
+    Renting,
+    Scaling,
     StepClass,
     TaskClass,
     simulate,
@@ -226,6 +228,53 @@ def test_a_vendor_paid_per_token_costs_the_same_on_both_paths(
         fleet[2], name="vendor", hardware="vendor", usd_per_hour=0.0, token_price=price
     )
     assert_same(workload, (*fleet, vendor), "cheapest_feasible")
+
+
+SLOW_STARTS = msgspec.structs.replace(
+    HARSH,
+    renting={"arm": Renting(start_s=1.5), "gpu": Renting(start_s=4.0), "x86": Renting()},
+)
+
+
+def test_what_starts_after_an_outage_starts_the_same_on_both_paths(
+    workload: Workload, chains: Workload, fleet: tuple[PoolSpec, ...]
+) -> None:
+    for work in (workload, chains):
+        usual = assert_same(work, fleet, "cheapest_feasible", HARSH, compiled=False)
+        slow = assert_same(work, fleet, "cheapest_feasible", SLOW_STARTS, compiled=False)
+        assert slow["replica_up"] == usual["replica_up"]
+    # One outage begins while the pool still starts after the one before.
+    again = Outage(provider="aws", start_s=10.0, duration_s=1.0)
+    conditions = msgspec.structs.replace(SLOW_STARTS, outages=(*HARSH.outages, again))
+    assert_same(chains, fleet, "cheapest_feasible", conditions, compiled=False)
+
+
+@pytest.mark.parametrize(
+    ("renting", "field"),
+    [
+        (Renting(preemptions_per_hour=1.0), "preemptions_per_hour"),
+        (Renting(replicas_by_hour=(3, 1)), "replicas_by_hour"),
+        (Renting(usd_per_hour_by_hour=(3.0, 1.0)), "usd_per_hour_by_hour"),
+        (Renting(scaling=Scaling(max_replicas=3)), "scaling"),
+    ],
+)
+def test_other_renting_is_refused_with_the_cure(
+    workload: Workload, fleet: tuple[PoolSpec, ...], renting: Renting, field: str
+) -> None:
+    conditions = Conditions(renting={"arm": renting})
+    with pytest.raises(ConfigError, match=f"arm: .* does not know {field}; run the reference"):
+        simulate_compiled(
+            workload, fleet, "cheapest_feasible", 3, conditions, (Span(compiled=False), None)
+        )
+    with pytest.raises(ConfigError, match="outage_patience_s; run the reference"):
+        simulate_compiled(
+            workload,
+            fleet,
+            "cheapest_feasible",
+            3,
+            Conditions(outage_patience_s=1.0),
+            (Span(compiled=False), None),
+        )
 
 
 def test_the_kernels_give_the_same_answer_in_plain_python(

@@ -16,6 +16,7 @@ from steelyard.placement.candidates import spread
 from steelyard.placement.scoring import mixed
 from steelyard.sim.compiled import layout
 from steelyard.sim.conditions import Conditions
+from steelyard.sim.renting import Renting
 from steelyard.sim.steps import to_steps
 
 _CURE = "run the reference path, steelyard.sim.simulate"
@@ -25,6 +26,7 @@ _SUPPORTED = frozenset(
     {
         "bids_usd_per_hour",
         "outages",
+        "renting",
         "service_factor",
         "noise_sigma",
         "max_attempts",
@@ -130,6 +132,7 @@ def check_supported(
     for field in conditions.__struct_fields__:
         if field not in _SUPPORTED and getattr(conditions, field) != getattr(usual, field):
             raise ConfigError(f"the compiled simulator does not know condition {field}; {_CURE}")
+    _check_renting(conditions)
     for spec in pools:
         if len(spec.llm_curves) + (spec.tool_curve is not None) > 1 or spec.tool_prefix:
             raise ConfigError(
@@ -148,6 +151,16 @@ def check_supported(
                 raise WorkloadError(
                     f"task {task.task_id}: tool {step.tool} runs in a pool of its own, which the "
                     f"compiled simulator does not know; {_CURE}"
+                )
+
+
+def _check_renting(conditions: Conditions) -> None:
+    usual = Renting()
+    for pool, renting in sorted(conditions.renting.items()):
+        for field in renting.__struct_fields__:
+            if field != "start_s" and getattr(renting, field) != getattr(usual, field):
+                raise ConfigError(
+                    f"renting of {pool}: the compiled simulator does not know {field}; {_CURE}"
                 )
 
 
@@ -387,16 +400,25 @@ def arrival_table(
 def outage_tables(
     pools: tuple[PoolSpec, ...], conditions: Conditions
 ) -> tuple[layout.Records, npt.NDArray[np.bool_]]:
-    """Begins and ends of outages in order of time, and which pools each takes down."""
+    """Begins and ends of outages in order of time, and which pools each begin or end is about.
+
+    What takes longer to start comes back later, so an outage may have several ends.
+    """
     changes: list[tuple[float, int, int]] = []
-    for number, outage in enumerate(conditions.outages):
-        changes.append((outage.start_s, 1, number))
-        changes.append((outage.start_s + outage.duration_s, 0, number))
+    hits: list[list[bool]] = []
+    starts_s = [conditions.renting_of(spec.name).start_s for spec in pools]
+    for outage in conditions.outages:
+        hit = [outage.hits(spec) and spec.replicas > 0 for spec in pools]
+        changes.append((outage.start_s, 1, len(hits)))
+        hits.append(hit)
+        for start_s in sorted({one for one, is_hit in zip(starts_s, hit, strict=True) if is_hit}):
+            changes.append((outage.start_s + outage.duration_s + start_s, 0, len(hits)))
+            hits.append(
+                [is_hit and one == start_s for one, is_hit in zip(starts_s, hit, strict=True)]
+            )
     changes.sort(key=lambda one: one[0])
-    hits = np.zeros((len(conditions.outages), len(pools)), dtype=np.bool_)
-    for number, outage in enumerate(conditions.outages):
-        hits[number] = [outage.hits(spec) for spec in pools]
-    return np.array(changes, layout.OUTAGE), hits
+    shape = (len(hits), len(pools))
+    return np.array(changes, layout.OUTAGE), np.array(hits, dtype=np.bool_).reshape(shape)
 
 
 def names_ranked(pools: tuple[PoolSpec, ...]) -> npt.NDArray[np.int64]:
