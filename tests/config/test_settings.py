@@ -105,7 +105,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(
 
 def test_an_unknown_key_like_no_other_is_refused_with_all_names(load: Load) -> None:
     with pytest.raises(
-        ConfigError, match="unknown key zzz; allowed are gateway, limits, policy, pools"
+        ConfigError, match="unknown key zzz; allowed are dashboard, gateway, limits, policy, pools"
     ):
         load("zzz = 1\n" + POOL)
 
