@@ -81,9 +81,9 @@ async def _updates(page: Page, rig: Rig, rounds: int) -> list[float]:
         event = TaskSubmitted(t_s=time.time(), task_id=name, agent="bench")
         await asyncio.wrap_future(rig.store.submit(Submission(event=event)))
         committed_ms = 1000.0 * time.time()
-        told = f"window.seen[{name!r}]"
-        await page.wait_for_function(told, polling=20.0, timeout=_WAIT_MS)
-        took_ms.append(float(await page.evaluate(told)) - committed_ms)
+        await page.get_by_role("link", name=name, exact=True).wait_for(timeout=_WAIT_MS)
+        seen_ms = float(await page.evaluate(f"window.seen[{name!r}]"))
+        took_ms.append(seen_ms - committed_ms)
     return took_ms
 
 

@@ -211,40 +211,43 @@ def _end(
         cost_usd=run_s * 2e-5,
         error_code="tool" if failed else "",
         error="exit code 1" if failed else "",
-        result=None if failed else {"content": "words " * 20},
+        result=None if failed else {"content": "The report holds what was asked for."},
     )
 
 
 def _decision(pool: str, run_s: float, rng: random.Random) -> Decision:
-    verdicts = tuple(
-        PoolVerdict(
-            pool=spec.name,
-            verdict="chosen"
-            if spec.name == pool
-            else "cannot_run"
-            if (spec.name == "tools") != (pool == "tools")
-            else "dearer",
-            predicted_finish_s=None
-            if (spec.name == "tools") != (pool == "tools")
-            else run_s * rng.uniform(0.8, 2.0),
-            predicted_cost_usd=None
-            if (spec.name == "tools") != (pool == "tools")
-            else run_s * 2e-5 * rng.uniform(1.0, 3.0),
-        )
-        for spec in SPECS
-    )
+    finish_s, cost_usd = run_s * rng.uniform(0.8, 1.3), run_s * 2e-5 * rng.uniform(0.9, 1.1)
+    verdicts: list[PoolVerdict] = []
+    for spec in SPECS:
+        if spec.name == pool:
+            verdict = PoolVerdict(
+                pool=pool,
+                verdict="chosen",
+                predicted_finish_s=finish_s,
+                predicted_cost_usd=cost_usd,
+            )
+        elif (spec.name == "tools") != (pool == "tools"):
+            verdict = PoolVerdict(pool=spec.name, verdict="cannot_run")
+        else:
+            verdict = PoolVerdict(
+                pool=spec.name,
+                verdict="dearer",
+                predicted_finish_s=finish_s * rng.uniform(0.7, 2.0),
+                predicted_cost_usd=cost_usd * rng.uniform(1.05, 3.0),
+            )
+        verdicts.append(verdict)
     return Decision(
         pool=pool,
         replica=rng.randrange(2),
         predicted_wait_s=0.2,
         predicted_ttft_s=0.15,
-        predicted_finish_s=run_s * rng.uniform(0.8, 1.3),
+        predicted_finish_s=finish_s,
         predicted_cached_tokens=400,
         predicted_output_tokens=60.0,
-        predicted_cost_usd=run_s * 2e-5,
+        predicted_cost_usd=cost_usd,
         bid_usd_per_hour=0.1,
         slack_s=rng.uniform(2.0, 20.0),
         policy="cheapest_feasible",
         reason=f"{pool} is the cheapest pool with slack left",
-        verdicts=verdicts,
+        verdicts=tuple(verdicts),
     )
