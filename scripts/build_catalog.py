@@ -179,8 +179,9 @@ def main() -> None:
         f"{len(kept)} offerings, {len(shipped)} curves of {len(serving)} types ({len(lent)} lent)"
     )
     print(catalog_llm.fit_error_report(curves))
+    print(catalog_llm.share_report(curves))
     for mode in ("cpu", "gpu"):
-        print(catalog_llm.cost_bias_report(points, mode))
+        print(catalog_llm.cost_bias_report(points, curves, mode))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """LLM curves of the catalogue: a line of ITL over load per type, model, engine, prompt shape."""
 
+import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from steelyard.perf.fit import fit_itl, fit_prefill
+from steelyard.perf.cost import llm_used_s
+from steelyard.perf.fit import PrefillFit, decode_alone, fit_itl, fit_prefill
+from steelyard.perf.predict import prefill_share_s
 
 # The source's model names, and our canonical ones.
 MODELS = {
@@ -30,6 +33,7 @@ CONTEXT_TOKENS = {
 ENOUGH_REQUESTS = 20.0
 KNEE_FACTOR, KNEE_SLACK_MS = 2.0, 250.0
 WORST_OK_ERROR_FRAC = 0.15
+FEWEST_POINTS = 3
 
 Row = dict[str, Any]
 Group = tuple[str, str, str, str]
@@ -77,18 +81,23 @@ def _sweeps(rows: list[Row]) -> list[list[Row]]:
     ]
 
 
-def _curve(sweep: list[Row]) -> Row:
+def _curve(sweep: list[Row], prefill: PrefillFit) -> Row:
     """One line of llm_curves.csv without its key and prefill columns."""
     fit = fit_itl([r["concurrency"] for r in sweep], [r["itl_mean_ms"] / 1e3 for r in sweep])
     top = max(sweep, key=lambda r: r["concurrency"])
     enough = sum(r["est_requests"] >= ENOUGH_REQUESTS for r in sweep)
     good_fit = fit.loo_error_frac is not None and fit.loo_error_frac <= WORST_OK_ERROR_FRAC
-    ok = good_fit and enough >= 2 and top["est_requests"] >= ENOUGH_REQUESTS
+    tokens = float(top["prompt_tokens"]), float(top["output_tokens"])
+    share_s = prefill_share_s(prefill.s_per_token, *tokens)
+    base_s, slope_s, is_clamped = decode_alone(fit.base_s, fit.slope_s, share_s)
+    ok = good_fit and enough >= 2 and top["est_requests"] >= ENOUGH_REQUESTS and not is_clamped
     return {
         "prompt_tokens": int(top["prompt_tokens"]),
         "output_tokens": int(top["output_tokens"]),
-        "itl_base_s": fit.base_s,
-        "itl_slope_s": fit.slope_s,
+        "itl_base_s": base_s,
+        "itl_slope_s": slope_s,
+        "sweep_slope_s": fit.slope_s,
+        "share_s": share_s,
         "concurrency_cap": max(1, int(top["concurrency"] + 0.01)),
         "points": fit.points,
         "loo_error_frac": fit.loo_error_frac,
@@ -114,7 +123,7 @@ def llm_curves(points: dict[Group, list[Row]]) -> list[Row]:
         curves.extend(
             key
             | {"engine": engine}
-            | _curve(sweep)
+            | _curve(sweep, prefill)
             | {
                 "ttft_floor_s": prefill.floor_s,
                 "prefill_s_per_token": prefill.s_per_token,
@@ -165,25 +174,57 @@ def fit_error_report(curves: list[Row]) -> str:
     )
 
 
-def cost_bias_report(points: dict[Group, list[Row]], mode: str) -> str:
+def share_report(curves: list[Row]) -> str:
+    """How much of the sweeps' slopes was the prefill of other streams?"""
+    sloped = [c for c in curves if c["sweep_slope_s"] > 0.0 and c["points"] >= FEWEST_POINTS]
+    parts = sorted(min(1.0, c["share_s"] / c["sweep_slope_s"]) for c in sloped)
+    clamped = sum(c["share_s"] > c["sweep_slope_s"] for c in sloped)
+    tenth, median, ninetieth = (parts[int(q * len(parts))] for q in (0.1, 0.5, 0.9))
+    return (
+        f"prefill of other streams in the sweeps' slopes: median {median:.2f}, p10 {tenth:.2f},"
+        f" p90 {ninetieth:.2f} of {len(parts)} curves; {clamped} clamped and weak"
+    )
+
+
+def cost_bias_report(points: dict[Group, list[Row]], curves: list[Row], mode: str) -> str:
     """How far is the cost function from what was measured, on `cpu` or `gpu` machines?
 
-    Measured: concurrency streams share the machine for one latency (Little's law).
+    Measured: concurrency streams share the machine for one latency (Little's law). Predicted: the
+    cost function at that concurrency, with the curve of the very sweep, with that of another prompt
+    length of the same machine, model and engine, and with the sweeps' lines as they are, prefill of
+    others included.
     """
-    alone: list[float] = []
-    shared: list[float] = []
-    for sweep in (s for rows in points.values() for s in _sweeps(rows)):
-        prefill_s = sweep[0]["ttft_p50_ms"] / 1e3
-        for r in sweep:
-            enough = r["est_requests"] >= ENOUGH_REQUESTS
-            if r["mode"] != mode or not enough or r["strategy"] == "synchronous":
-                continue
-            used_s = r["e2e_mean_ms"] / 1e3 / r["concurrency"]
-            decode_s = r["output_tokens"] * r["itl_mean_ms"] / 1e3 / r["concurrency"]
-            alone.append((prefill_s + decode_s) / used_s)
-            shared.append((prefill_s / r["concurrency"] + decode_s) / used_s)
+    own: list[float] = []
+    other: list[float] = []
+    as_swept: list[float] = []
+    for curve in curves:
+        group = points[curve["provider"], curve["instance_type"], curve["model"], curve["engine"]]
+        for sweep in _sweeps(group):
+            is_own = int(sweep[0]["prompt_tokens"]) == curve["prompt_tokens"]
+            for r in sweep:
+                enough = r["est_requests"] >= ENOUGH_REQUESTS
+                if r["mode"] != mode or not enough or r["strategy"] == "synchronous":
+                    continue
+                (own if is_own else other).append(_bias(curve, r, taken=True))
+                if is_own:
+                    as_swept.append(_bias(curve, r, taken=False))
     return (
-        f"{mode}: predicted / measured replica-seconds, medians over {len(alone)} points:"
-        f" prefill alone {statistics.median(alone):.3f},"
-        f" prefill shared by the batch {statistics.median(shared):.3f}"
+        f"{mode}: predicted / measured replica-seconds, medians over {len(own)} points:"
+        f" {statistics.median(own):.3f}; with the curve of another prompt length"
+        f" {statistics.median(other) if other else math.nan:.3f} ({len(other)} points);"
+        f" with the sweeps' own lines {statistics.median(as_swept):.3f}"
     )
+
+
+def _bias(curve: Row, point: Row, *, taken: bool) -> float:
+    """Predicted over measured replica-seconds of one request at a measured load."""
+    line = curve["itl_base_s"], curve["itl_slope_s"]
+    if not taken:
+        back_s = curve["sweep_slope_s"] - curve["itl_slope_s"]
+        line = line[0] - back_s, line[1] + back_s
+    predicted_s = llm_used_s(
+        (curve["ttft_floor_s"], curve["prefill_s_per_token"], *line, point["concurrency"]),
+        float(point["prompt_tokens"]),
+        float(point["output_tokens"]),
+    )
+    return predicted_s / (point["e2e_mean_ms"] / 1e3 / point["concurrency"])

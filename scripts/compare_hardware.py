@@ -15,7 +15,7 @@ from steelyard.domain.offering import Offering
 from steelyard.domain.slo import Slo
 from steelyard.domain.units import rental_usd
 from steelyard.perf.cost import llm_replica_s
-from steelyard.perf.predict import prefill_s, usable_concurrency
+from steelyard.perf.predict import prefill_s, prefill_share_s, usable_concurrency
 from steelyard.report.format import usd
 from steelyard.report.grid import Grid, columns
 from steelyard.report.tables import print_grid
@@ -32,7 +32,9 @@ def usd_per_1000_steps(catalog: Catalog, offering: Offering, model: str, slo: Sl
     if curve is None:
         return None
     ttft_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, float(_PROMPT_TOKENS))
-    streams = usable_concurrency(curve, slo)
+    tokens = float(_PROMPT_TOKENS), float(_OUTPUT_TOKENS)
+    share_s = prefill_share_s(curve.prefill_s_per_token, *tokens)
+    streams = usable_concurrency(curve, slo, share_s)
     if streams == 0 or ttft_s > slo.ttft_s:
         return None
     full = msgspec.structs.replace(curve, concurrency_cap=streams)

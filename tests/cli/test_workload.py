@@ -111,3 +111,15 @@ def test_what_is_wrong_is_told_in_one_line(
     done = _run(*arguments, folder=folder, code=2)
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_short_memory_reads_less_of_the_prompts_from_caches(folder: Path) -> None:
+    told: list[float] = []
+    for options in (("--kv-tokens", "1000", "--prefill-chunk", "2048"), ()):
+        done = _run(
+            "simulate", "--workload", "w.parquet", "--fleet", "fleet.json", "--json", *options,
+            folder=folder,
+        )  # fmt: skip
+        (run,) = json.loads(done.stdout)["runs"].values()
+        told.append(max(pool["cached_frac"] or 0.0 for pool in run["pools"]))
+    assert told[0] < told[1]

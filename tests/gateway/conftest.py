@@ -88,13 +88,14 @@ async def start_gateway(
     pool: LlmBackend | None = None,
     settings: GatewaySettings | None = None,
     cap: int = 8,
+    model: str = "",
 ) -> AsyncGenerator[Rig, None]:
     backend = pool if pool is not None else ScriptedLlmPool()
     log = MemoryEventLog()
     recorder = Recorder(WallClock(), log)
     metrics = Metrics()
     recorder.subscribe(metrics.apply)
-    spec = pool_spec("lab", backend.models()[0], cap)
+    spec = pool_spec("lab", model or backend.models()[0], cap)
     recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))
     dispatcher = Dispatcher(recorder, CheapestFeasible(), {"lab": backend}, {})
     chosen = settings if settings is not None else GatewaySettings()

@@ -124,6 +124,46 @@ async def test_a_tool_call_is_made(start: Start, engine: EmbeddedEnginePool) -> 
         assert "city" in json.loads(call.function.arguments)
 
 
+async def test_a_response_calls_a_tool_takes_its_result_and_streams(
+    start: Start, engine: EmbeddedEnginePool
+) -> None:
+    tool: Any = {"type": "function", "strict": True, **TOOL["function"]}
+    async with start(engine) as rig:
+        first = await rig.openai.responses.create(
+            model=MODEL,
+            input=[
+                {"role": "developer", "content": "Be brief."},
+                {"role": "user", "content": [{"type": "input_text", "text": "Weather in Oslo?"}]},
+            ],
+            tools=[tool],
+            tool_choice="required",
+            max_output_tokens=64,
+        )
+        [call] = [item for item in first.output if item.type == "function_call"]
+        assert "city" in json.loads(call.arguments)
+        stream = await rig.openai.responses.create(
+            model=MODEL,
+            input=[{"type": "function_call_output", "call_id": call.call_id, "output": "rain"}],
+            previous_response_id=first.id,
+            max_output_tokens=8,
+            stream=True,
+        )
+        events: list[Any] = [event async for event in stream]
+        last = events[-1]
+        assert last.type in {"response.completed", "response.incomplete"}
+        assert last.response.output_text
+
+
+async def test_an_image_is_refused_in_one_line(start: Start, engine: EmbeddedEnginePool) -> None:
+    part: Any = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+    async with start(engine) as rig:
+        with pytest.raises(openai.BadRequestError, match="reads text only") as caught:
+            await rig.openai.responses.create(
+                model=MODEL, input=[{"role": "user", "content": [part]}]
+            )
+        assert "\n" not in caught.value.message
+
+
 async def test_a_prompt_longer_than_the_context_is_400(
     start: Start, engine: EmbeddedEnginePool
 ) -> None:

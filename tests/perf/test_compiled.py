@@ -31,6 +31,18 @@ def test_predictions_are_bit_equal(kernel: FunctionType) -> None:
     assert compiled(kernel)(0.1, 0.2, 0.3) == kernel(0.1, 0.2, 0.3)
 
 
+def test_a_shared_gap_is_bit_equal() -> None:
+    a, b, c, d = rows(4)[:4]
+    assert isinstance(predict.itl_s, FunctionType)
+    assert isinstance(predict.shared_itl_s, FunctionType)
+    assert isinstance(predict.prefill_share_s, FunctionType)
+    kernel = compiled(predict.shared_itl_s, itl_s=predict.itl_s)
+    assert np.array_equal(kernel(a, b, c, d), predict.shared_itl_s(a, b, c, d))
+    assert compiled(predict.prefill_share_s)(0.1, 0.3, 0.7) == predict.prefill_share_s(
+        0.1, 0.3, 0.7
+    )
+
+
 def test_the_wait_is_bit_equal() -> None:
     running, waiting, service_s, cap = rows(2)[:4]
     assert isinstance(predict.queue_wait_s, FunctionType)

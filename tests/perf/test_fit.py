@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steelyard.errors import FigureError
-from steelyard.perf.fit import fit_itl, fit_prefill
+from steelyard.perf.fit import decode_alone, fit_itl, fit_prefill
+from steelyard.perf.predict import shared_itl_s
 
 
 @given(
@@ -17,6 +18,26 @@ def test_points_on_a_line_give_the_line_back(
     fit = fit_itl(loads, [base_s + slope_s * c for c in loads])
     for c in loads:
         assert fit.at(c) == pytest.approx(base_s + slope_s * c, rel=1e-3)
+
+
+@given(
+    base_s=st.floats(0.001, 0.2),
+    slope_s=st.floats(0.0, 0.05),
+    share_s=st.floats(0.0, 0.1),
+    streams=st.floats(1.0, 100.0),
+)
+def test_decode_alone_with_the_prefill_of_others_gives_the_sweep_back(
+    base_s: float, slope_s: float, share_s: float, streams: float
+) -> None:
+    base, slope, is_clamped = decode_alone(base_s, slope_s, share_s)
+    measured_s, at_load_s = base_s + slope_s * streams, shared_itl_s(base, slope, streams, share_s)
+    assert slope >= 0.0
+    assert base + slope == pytest.approx(base_s + slope_s)
+    assert is_clamped == (share_s > slope_s)
+    if is_clamped:
+        assert at_load_s >= measured_s * (1 - 1e-9)
+    else:
+        assert at_load_s == pytest.approx(measured_s)
 
 
 def test_one_load_gives_a_flat_line_without_an_error() -> None:

@@ -1,13 +1,22 @@
 """Limits per step class: which machines they allow, and how full these may be."""
 
+import msgspec
 import pytest
 
 from steelyard.config.catalog_table import Catalog, load_catalog
 from steelyard.config.plan_settings import DeclaredAgent, DeclaredStep
+from steelyard.domain.pool import LlmCurve
 from steelyard.domain.slo import Slo, StepSlo
 from steelyard.errors import InfeasiblePlanError, PlanError
-from steelyard.perf.predict import itl_s
-from steelyard.planner.capacity import CapacityRules
+from steelyard.perf.predict import prefill_share_s, shared_itl_s
+from steelyard.planner.capacity import (
+    CapacityRules,
+    llm_fitness,
+    mix_share_s,
+    planned_curve,
+    planned_fit,
+    slowed_curve,
+)
 from steelyard.planner.declared import declared_demand
 from steelyard.planner.plan import FleetPlan, PlanOptions, plan_demand
 from steelyard.planner.pools import pools_of
@@ -29,6 +38,12 @@ def plan(catalog: Catalog, slo: Slo) -> FleetPlan:
     return plan_demand(DEMAND, catalog, slo, PlanOptions(with_baselines=False))
 
 
+def full_gap_s(curve: LlmCurve) -> float:
+    """Gap on a full machine: the others bring the prefill of 200 tokens per 50 of an answer."""
+    share_s = prefill_share_s(curve.prefill_s_per_token, 200.0, 50.0)
+    return shared_itl_s(curve.itl_base_s, curve.itl_slope_s, float(curve.concurrency_cap), share_s)
+
+
 def test_a_tight_limit_for_one_agent_costs_no_more_than_for_all_and_no_less_than_for_none(
     catalog: Catalog,
 ) -> None:
@@ -45,8 +60,7 @@ def test_every_pool_keeps_the_tightest_limit_of_the_steps_that_go_there(catalog:
     limits = {"a": 0.012, "b": 0.1}
     for pool in pools_of(made, catalog):
         agents = {c.agent for c in made.choices if c.offering == pool.name}
-        curve = pool.llm_curves["smollm2-135m"]
-        gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(curve.concurrency_cap))
+        gap_s = full_gap_s(pool.llm_curves["smollm2-135m"])
         assert gap_s <= min(limits[agent] for agent in agents) * (1 + 1e-9)
 
 
@@ -63,10 +77,32 @@ def test_machines_taken_to_be_slower_keep_the_limits_at_that_speed(catalog: Cata
     options = PlanOptions(capacity=CapacityRules(service_factor=1.5), with_baselines=False)
     made = plan_demand(DEMAND, catalog, Slo(itl_s=0.02), options)
     for pool in pools_of(made, catalog):
-        curve = pool.llm_curves["smollm2-135m"]
-        gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(curve.concurrency_cap))
-        assert 1.5 * gap_s <= 0.02 * (1 + 1e-9)
+        assert 1.5 * full_gap_s(pool.llm_curves["smollm2-135m"]) <= 0.02 * (1 + 1e-9)
     assert made.usd_per_hour >= plan(catalog, Slo(itl_s=0.02)).usd_per_hour
+
+
+@pytest.mark.parametrize("slo", [Slo(itl_s=0.02), Slo(ttft_s=0.3, itl_s=1.0)])
+def test_weak_figures_are_taken_to_be_slower_in_every_limit(catalog: Catalog, slo: Slo) -> None:
+    rules = CapacityRules()
+    trusted = CapacityRules(weak_derate_frac=0.0)
+    steps = DEMAND.classes
+    for offering in catalog.offerings:
+        fit = planned_fit(catalog, offering, DEMAND, "smollm2-135m", rules)
+        if fit is None or fit.quality != "weak":
+            continue
+        slower = msgspec.structs.replace(
+            fit, curve=slowed_curve(fit.curve, 1.0 + rules.weak_derate_frac)
+        )
+        planned = [
+            (planned_curve(one, steps, slo, by), mix_share_s(one, steps, slo, by))
+            for one, by in ((fit, rules), (slower, trusted))
+        ]
+        one = llm_fitness(steps[0], fit, planned[0], slo, rules)
+        other = llm_fitness(steps[0], slower, planned[1], slo, trusted)
+        assert (one.machine_s is None) == (other.machine_s is None)
+        if one.machine_s is not None:
+            assert one.machine_s == pytest.approx(other.machine_s)
+            assert one.latency_s == pytest.approx(other.latency_s)
 
 
 def test_limits_for_steps_that_are_not_there_are_refused(catalog: Catalog) -> None:

@@ -41,6 +41,16 @@ def test_the_peak_is_the_quantile_of_the_windows_over_their_mean() -> None:
     assert demand.tasks_per_s == pytest.approx(2.5 * mean.tasks_per_s)
 
 
+def test_hours_without_arrivals_lower_the_mean_but_not_what_a_busy_hour_needs() -> None:
+    times = [float(t) for t in range(100)] + [50.0 + t / 20 for t in range(20)] + [100.0]
+    as_recorded = demand_of(arrivals(times), quantile=1.0, peak_window_s=10.0)
+    longer = demand_of(arrivals(times), quantile=1.0, peak_window_s=10.0, duration_s=1000.0)
+    assert longer.tasks_per_s == pytest.approx(as_recorded.tasks_per_s)
+    assert longer.tasks_per_s == pytest.approx(longer.peak_factor * len(times) / 1000.0)
+    mean = demand_of(arrivals(times), quantile=1.0, duration_s=1000.0, arrivals="mean")
+    assert mean.tasks_per_s == pytest.approx(len(times) / 1000.0)
+
+
 def test_too_few_windows_are_refused() -> None:
     with pytest.raises(PlanError, match="at least 10"):
         demand_of(arrivals([0.0, 5.0]), peak_window_s=1.0)

@@ -9,8 +9,10 @@ import pytest
 import simpy
 
 from steelyard.domain.events import AttemptStarted, StepPlaced, TaskFinished, TaskSubmitted
-from steelyard.domain.pool import PoolSpec, ToolCurve
+from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
+from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import Workload, WorkloadStep
+from steelyard.fleet.state import FleetState
 from steelyard.placement.baselines import join_shortest_of_two
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.sim import ArrivalProcess, StepClass, TaskClass, simulate, synthesize
@@ -20,6 +22,48 @@ def exponential_tools(rate_per_s: float, tasks: int, seed: int) -> Workload:
     step = WorkloadStep(step_id=0, parents=(), kind="tool", name="s", tool="t", cpu_s=1.0)
     kind = TaskClass(agent="a", steps=(StepClass(step=step),))
     return synthesize((kind,), ArrivalProcess(rate_per_s=rate_per_s), tasks, seed)
+
+
+def test_steps_take_as_long_beside_others_as_is_predicted(llm_pool: PoolSpec) -> None:
+    curve = LlmCurve(
+        ttft_floor_s=0.02,
+        prefill_s_per_token=0.001,
+        itl_base_s=0.01,
+        itl_slope_s=0.001,
+        concurrency_cap=64,
+        context_tokens=8192,
+        predicted=False,
+        source="",
+    )
+    pool = msgspec.structs.replace(llm_pool, llm_curves={"m": curve}, replicas=1)
+    steps = [
+        WorkloadStep(
+            step_id=0,
+            parents=(),
+            kind="llm",
+            name=f"s{prompt}",
+            model="m",
+            prompt_tokens=prompt,
+            output_tokens=output,
+        )
+        for prompt, output in ((400, 50), (100, 150))
+    ]
+    kinds = tuple(TaskClass(agent=step.name, steps=(StepClass(step=step),)) for step in steps)
+    # A third of the time is prefill: gaps are half as long again as decode alone.
+    work = synthesize(kinds, ArrivalProcess(rate_per_s=0.33 / 0.25), 2_000, seed=3)
+    run = simulate(work, (pool,), CheapestFeasible(), seed=0)
+    step = Step(
+        task_id="new",
+        step_id=0,
+        agent="s",
+        name="s",
+        call=LlmCall(model="m", input_tokens=1, max_output_tokens=1),
+    )
+    state = FleetState()
+    for event in run.events:
+        state.apply(event)
+    # Measured over predicted, in the mean; without the neighbours' prefill it is 1.23.
+    assert float(state.view(step, 1e6).correction[0]) == pytest.approx(1.0, abs=0.05)
 
 
 def servers(tool_pool: PoolSpec, tool_curve: ToolCurve, cores: int, replicas: int) -> PoolSpec:

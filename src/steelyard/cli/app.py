@@ -254,11 +254,22 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
     config: PlanConfigOption = None,
     figures: FiguresOption = None,
     allow_predicted: PredictedOption = False,
+    prefill_chunk_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--prefill-chunk", min=1, help="Engines cut prompts to so many tokens; else whole."
+        ),
+    ] = None,
+    kv_tokens: Annotated[
+        int | None,
+        typer.Option("--kv-tokens", min=1, help="Tokens of key-value memory of each replica."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a workload through a fleet on a virtual clock, under one policy or several."""
     from steelyard.cli.plan import plan_settings
     from steelyard.cli.simulate import SimulateRequest, run_simulate
+    from steelyard.sim import Serving
 
     settings = plan_settings(config, tuple(figures or ()), allow_predicted=allow_predicted)
     run_simulate(
@@ -267,6 +278,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
             fleet=fleet,
             policy=policy,
             compare=compare,
+            serving=Serving(prefill_chunk_tokens=prefill_chunk_tokens, kv_tokens=kv_tokens),
             tasks=tasks,
             rate_per_s=rate,
             seed=seed,

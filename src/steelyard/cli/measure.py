@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -11,7 +10,12 @@ from rich.console import Console
 
 from steelyard.cli.progress import Stages
 from steelyard.config.catalog_table import load_catalog
-from steelyard.config.environment import machine_description, secret
+from steelyard.config.environment import (
+    cache_folder,
+    machine_description,
+    processor_description,
+    secret,
+)
 from steelyard.config.figures_file import FiguresFile, write_figures
 from steelyard.errors import ConfigError
 from steelyard.pools.backend import LlmBackend
@@ -75,7 +79,7 @@ def run_measure(asked: MeasureRequest, plan: ProfilePlan) -> None:
 async def _measure(asked: MeasureRequest, plan: ProfilePlan) -> FiguresFile:
     settings = len(plan.prompt_tokens) + len(plan.cached_fracs) + len(plan.concurrencies)
     with Stages(settings + 1) as stages:
-        backend = _backend(asked)
+        backend, engine = await _backend(asked)
         await backend.start()
         try:
             model = _model(asked, backend.models())
@@ -88,7 +92,7 @@ async def _measure(asked: MeasureRequest, plan: ProfilePlan) -> FiguresFile:
     pool = MeasuredPool(
         model=asked.plan_model or model,
         target=asked.target,
-        engine=asked.engine or _engine(asked.target),
+        engine=asked.engine or engine,
         machine=machine_description(),
         offering=asked.offering,
         replicas=backend.replicas,
@@ -98,13 +102,10 @@ async def _measure(asked: MeasureRequest, plan: ProfilePlan) -> FiguresFile:
     return measured_figures(pool, plan, requests)
 
 
-def _backend(asked: MeasureRequest) -> LlmBackend:
+async def _backend(asked: MeasureRequest) -> tuple[LlmBackend, str]:
+    """What is measured, and the name of its engine as far as it is known."""
     if asked.target == "local":
-        from steelyard.pools.engine.adapter import EngineSettings
-        from steelyard.pools.engine.pool import EmbeddedEnginePool
-
-        settings = EngineSettings(model=asked.model or LOCAL_MODEL)
-        return EmbeddedEnginePool(replicas=asked.replicas, settings=settings)
+        return await _local(asked)
     if not asked.target.startswith(("http://", "https://")):
         raise ConfigError(
             f"measure target {asked.target!r} is neither `local` nor an address that starts with"
@@ -114,7 +115,20 @@ def _backend(asked: MeasureRequest) -> LlmBackend:
 
     key = secret(asked.api_key_env, "--api-key-env") if asked.api_key_env else ""
     models = [asked.model] if asked.model else []
-    return OpenAiEndpointPool([asked.target], models, api_key=key)
+    return OpenAiEndpointPool([asked.target], models, api_key=key), "unknown"
+
+
+async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
+    from steelyard.pools.engine.adapter import EngineSettings
+    from steelyard.pools.engine.choice import choose_engine, engine_version
+    from steelyard.pools.engine.model import find_model
+    from steelyard.pools.engine.pool import EmbeddedEnginePool
+
+    memory = cache_folder() / "engines.json"
+    chosen = await choose_engine("auto", find_model(), processor_description(), memory)
+    settings = EngineSettings(adapter=chosen.engine, model=asked.model or LOCAL_MODEL)
+    backend = EmbeddedEnginePool(replicas=asked.replicas, settings=settings)
+    return backend, engine_version(chosen.engine)
 
 
 def _model(asked: MeasureRequest, served: tuple[str, ...]) -> str:
@@ -131,12 +145,3 @@ def _context_tokens(backend: LlmBackend) -> int:
     """The engine knows its model's limit; an endpoint does not tell it."""
     known = getattr(backend, "context_tokens", 0)
     return known if isinstance(known, int) else 0
-
-
-def _engine(target: str) -> str:
-    if target != "local":
-        return "unknown"
-    try:
-        return f"openvino-genai-{metadata.version('openvino-genai')}"
-    except metadata.PackageNotFoundError:
-        return "embedded"

@@ -26,7 +26,7 @@ from steelyard.report.compare_grids import latency_grid, policy_grid, use_grid
 from steelyard.report.format import significant, usd
 from steelyard.report.run_grids import step_grid
 from steelyard.report.tables import print_grid
-from steelyard.sim import Conditions, Outage, Renting, simulate
+from steelyard.sim import Conditions, Outage, Renting, Serving, simulate
 from steelyard.sim.synth import scale_workload
 from steelyard.store.imports.read import import_workload
 
@@ -42,6 +42,7 @@ class SimulateRequest:
         fleet: File with the fleet.
         policy: Name of the policy.
         compare: Names of others, comma-separated; `all` for every one.
+        serving: How the engines of all rented pools with models serve.
         tasks: Tasks drawn from the workload; None takes each as recorded.
         rate_per_s: Rate at which drawn tasks arrive; None takes the plan's.
         seed: Of all draws.
@@ -57,6 +58,7 @@ class SimulateRequest:
     fleet: Path
     policy: str
     compare: str
+    serving: Serving
     tasks: int | None
     rate_per_s: float | None
     seed: int
@@ -82,7 +84,9 @@ def run_simulate(asked: SimulateRequest, settings: PlanSettings) -> None:
     workload = import_workload(asked.workload).workload
     fleet = read_fleet(asked.fleet, planning_catalog(settings))
     sample = _sample(workload, fleet, asked)
+    rented = (spec for spec in fleet.pools if spec.llm_curves and spec.token_price is None)
     conditions = Conditions(
+        serving={spec.name: asked.serving for spec in rented},
         bids_usd_per_hour=fleet.bids_usd_per_hour,
         outages=tuple(parse_outage(text, fleet.pools) for text in asked.outages),
         renting=_renting(asked, fleet),

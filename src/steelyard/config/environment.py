@@ -90,13 +90,26 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def processor_description() -> str:
+    """What tells this machine's processor from others? Its name and what it can."""
+    cpuinfo = _cpuinfo()
+    # x86 has flags, Arm has features and a part number.
+    keys = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    said = [f"{key}: {cpuinfo[key]}" for key in keys if key in cpuinfo]
+    return "; ".join([platform.machine(), platform.processor(), *said])
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Of the first core; empty where the system does not say."""
+    file = Path("/proc/cpuinfo")
+    if not file.is_file():
+        return {}
+    first = file.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def machine_description() -> str:
     """What is this machine? Cores, CPU and Python, for reports."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
+    model = _cpuinfo().get("model name") or platform.processor() or platform.machine()
     return f"{usable_cores()} cores, {model}, Python {platform.python_version()}"

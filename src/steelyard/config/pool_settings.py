@@ -10,7 +10,10 @@ import msgspec
 from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
 
+EngineChoice = Literal["auto", "openvino", "llamacpp"]
 EngineTask = Literal["generate", "embeddings"]
+EndpointEngine = Literal["", "openai", "vllm", "sglang", "llama.cpp", "ollama", "mistral"]
+EndpointApi = Literal["responses", "rerank"]
 SandboxChoice = Literal["auto", "bubblewrap", "landlock", "off"]
 
 
@@ -68,6 +71,8 @@ class EmbeddedPoolSettings(
 
     Attributes:
         task: What the engines do: generate text, or turn texts into vectors.
+        engine: Library that generates text; `auto` takes what is installed, and of both the one
+            that a measurement of a few seconds finds faster on this machine.
         replicas: Number of engine processes.
         model_path: GGUF file, or for embeddings the folder of a BERT model in the form of
             sentence-transformers; None takes the packaged SmolLM2-135M-Instruct or
@@ -82,6 +87,7 @@ class EmbeddedPoolSettings(
     """
 
     task: EngineTask = "generate"
+    engine: EngineChoice = "auto"
     replicas: int = 1
     model_path: Path | None = None
     model: str = ""
@@ -147,6 +153,9 @@ class EndpointPoolSettings(
         base_urls: Address of each replica, up to and including `/v1`.
         models: Models it serves.
         api_key_env: Name of the environment variable that holds the key.
+        engine: Whose words it reads: fields that engines name differently are renamed. Empty hands
+            requests on as they are.
+        apis: What it offers beside chat, completions and embeddings.
         provider: Who is paid.
         region: Where it stands.
         arch: Architecture of its CPUs.
@@ -161,6 +170,8 @@ class EndpointPoolSettings(
     base_urls: tuple[str, ...]
     models: tuple[str, ...]
     api_key_env: str | None = None
+    engine: EndpointEngine = ""
+    apis: tuple[EndpointApi, ...] = ()
     provider: str = "custom"
     region: str = ""
     arch: Arch = "x86_64"
@@ -232,6 +243,8 @@ def check_pool(where: str, pool: PoolSettings) -> None:
     """
     counts: dict[str, float | None] = {}
     if isinstance(pool, EmbeddedPoolSettings):
+        if pool.task == "embeddings" and pool.engine == "llamacpp":
+            raise ConfigError(f"{where}.engine is 'llamacpp'; embeddings are made with openvino")
         counts = {
             "replicas": pool.replicas,
             "concurrency_cap": pool.concurrency_cap,

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from steelyard.config.aliases import AliasSettings, check_aliases
 from steelyard.config.convert import convert_table
 from steelyard.config.limits import LimitsSection, check_limits
 from steelyard.config.pool_settings import (
@@ -94,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         policy: `[policy]`.
         limits: `[limits.agents.NAME]` and `[limits.pools.NAME]`.
         dashboard: `[dashboard]`.
+        aliases: Further names of models, `[aliases.NAME]`.
     """
 
     pools: dict[str, PoolSettings] = {}
@@ -102,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policy: PolicySection = PolicySection()
     limits: LimitsSection = LimitsSection()
     dashboard: DashboardSection = DashboardSection()
+    aliases: dict[str, AliasSettings] = {}
 
 
 _NESTED: dict[str, type[msgspec.Struct]] = {
@@ -142,8 +145,12 @@ def load_settings(path: Path) -> Settings:
         name: convert_table(path, f"pools.{name}", pool, POOL_KINDS[pool["kind"]])
         for name, pool in table.pop("pools", {}).items()
     }
+    aliases = {
+        name: convert_table(path, f"aliases.{name}", alias, AliasSettings)
+        for name, alias in table.pop("aliases", {}).items()
+    }
     settings = convert_table(path, "", table, Settings)
-    settings = msgspec.structs.replace(settings, pools=pools)
+    settings = msgspec.structs.replace(settings, pools=pools, aliases=aliases)
     _check_values(path, settings)
     settings = _anchored(settings, path.parent)
     _check_hidden(path, settings)
@@ -152,6 +159,8 @@ def load_settings(path: Path) -> Settings:
 
 def _refuse_unknown(path: Path, table: dict[str, Any]) -> None:
     refuse_unknown(path, "", table, Settings, _NESTED)
+    if not is_table(table.get("aliases", {})):
+        raise ConfigError(f"configuration {path}: aliases is no table; write [aliases.NAME]")
     pools = table.get("pools", {})
     if not is_table(pools):
         raise ConfigError(f"configuration {path}: pools is no table; write [pools.NAME]")
@@ -183,6 +192,7 @@ def _check_values(path: Path, settings: Settings) -> None:
             'kind = "embedded"'
         )
     check_limits(path, settings.limits, [*settings.pools])
+    check_aliases(path, settings.aliases, settings.pools)
     for name, pool in settings.pools.items():
         check_pool(f"configuration {path}: pools.{name}", pool)
 

@@ -11,8 +11,9 @@ class LlmCurve(msgspec.Struct, frozen=True, kw_only=True):
     """Speed of one replica serving one model.
 
     `itl(c) = itl_base_s + itl_slope_s * c` for c streams at once fits measured serving curves to
-    4-5 %. TTFT is not a curve: it is the prefill of the uncached prompt, with a queue in front of
-    `concurrency_cap`.
+    4-5 %. It is decode alone: what the prefill of other streams adds depends on the load, and
+    `steelyard.perf.predict.shared_itl_s` adds it (ADR 19). TTFT is not a curve: it is the prefill
+    of the uncached prompt, with a queue in front of `concurrency_cap`.
 
     Attributes:
         ttft_floor_s: Seconds before the first token that do not depend on the prompt.

@@ -45,6 +45,8 @@ class OpenAttempt(msgspec.Struct):
         reserved_usd: Predicted cost.
         started_s: When it started; None while it waits.
         concurrency: Steps that ran on the replica when it started, itself included.
+        share_s: Prefill that it brings with it per token of its answer.
+        neighbours_share_s: Mean `share_s` of the other steps there when it started.
         placed_s: When it was placed.
         least_s: Predicted seconds in the fastest pool without a queue; None where unknown.
     """
@@ -56,5 +58,7 @@ class OpenAttempt(msgspec.Struct):
     reserved_usd: float
     started_s: float | None = None
     concurrency: int = 1
+    share_s: float = 0.0
+    neighbours_share_s: float = 0.0
     placed_s: float = 0.0
     least_s: float | None = None

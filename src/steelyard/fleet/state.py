@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
     AttemptFinished,
     AttemptStarted,
@@ -24,6 +25,7 @@ from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt, TaskAccount
 from steelyard.fleet.estimates import RunningMean, StepEstimate
+from steelyard.fleet.loads import ReplicaLoads
 from steelyard.fleet.prefix import PrefixIndex
 from steelyard.fleet.view import (
     NO_HISTORY,
@@ -34,7 +36,7 @@ from steelyard.fleet.view import (
     llm_arrays,
     tool_arrays,
 )
-from steelyard.perf.predict import itl_s, prefill_s
+from steelyard.perf.predict import prefill_s, prefill_share_s, shared_itl_s
 
 # Failures in a row after which a pool's circuit breaker opens, and for how long at first.
 _BREAKER_FAILURES = 3
@@ -62,11 +64,7 @@ class FleetState:
         self._pools: list[PoolSpec] = []
         self._specs: tuple[PoolSpec, ...] = ()
         self._index: dict[str, int] = {}
-        self._offsets = np.zeros(1, dtype=np.int64)
-        self._running = np.zeros(0, dtype=np.float64)
-        self._waiting = np.zeros(0, dtype=np.float64)
-        self._service_sum_s = np.zeros(0, dtype=np.float64)
-        self._up = np.zeros(0, dtype=np.bool_)
+        self._loads = ReplicaLoads()
         self._draining: set[tuple[int, int]] = set()
         self._prefixes = PrefixIndex()
         self._rent_usd_per_hour = np.zeros(0, dtype=np.float64)
@@ -133,6 +131,7 @@ class FleetState:
             running=seen.running.copy(),
             waiting=seen.waiting.copy(),
             service_sum_s=seen.service_sum_s.copy(),
+            prefill_share_sum_s=seen.prefill_share_sum_s.copy(),
             up=seen.up.copy(),
         )
 
@@ -160,11 +159,12 @@ class FleetState:
             bid_usd_per_hour=self._bid_usd_per_hour,
             correction=self._correction,
             closed=self._open_until_s <= now_s,
-            offsets=self._offsets,
-            running=self._running,
-            waiting=self._waiting,
-            service_sum_s=self._service_sum_s,
-            up=self._up,
+            offsets=self._loads.offsets,
+            running=self._loads.running,
+            waiting=self._loads.waiting,
+            service_sum_s=self._loads.service_sum_s,
+            prefill_share_sum_s=self._loads.prefill_share_sum_s,
+            up=self._loads.up,
             cached_tokens=self._cached_tokens(step),
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=self.committed_usd(step.task_id),
@@ -177,27 +177,27 @@ class FleetState:
         return TaskHistory(
             submitted_s=account.submitted_s,
             attained_s=account.attained_s,
-            last_at=int(self._offsets[place[0]]) + place[1] if place and known else -1,
+            last_at=int(self._loads.offsets[place[0]]) + place[1] if place and known else -1,
             last_end_s=account.last_end_s,
         )
 
     def replica_index(self, pool: str, replica: int) -> int:
         """Where does a replica stand in the arrays of shape [replicas]?"""
-        return int(self._offsets[self._index[pool]]) + replica
+        return int(self._loads.offsets[self._index[pool]]) + replica
 
     def running_on(self, pool: str, replica: int) -> int:
         """How many steps run on a replica now?"""
-        return int(self._running[self.replica_index(pool, replica)])
+        return int(self._loads.running[self.replica_index(pool, replica)])
 
     def waiting_on(self, pool: str, replica: int) -> int:
         """How many steps wait for a replica now?"""
-        return int(self._waiting[self.replica_index(pool, replica)])
+        return int(self._loads.waiting[self.replica_index(pool, replica)])
 
     def replicas_up(self, pool: str) -> int:
         """How many replicas of a pool are up?"""
         index = self._index[pool]
-        first, end = int(self._offsets[index]), int(self._offsets[index + 1])
-        return int(np.count_nonzero(self._up[first:end]))
+        first, end = int(self._loads.offsets[index]), int(self._loads.offsets[index + 1])
+        return int(np.count_nonzero(self._loads.up[first:end]))
 
     def cached_tokens_on(self, pool: str, replica: int, call: LlmCall) -> int:
         """How many tokens of a prompt does a replica hold in its prefix cache?
@@ -241,12 +241,12 @@ class FleetState:
         return arrays
 
     def _cached_tokens(self, step: Step) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        cached = np.zeros(len(self._running), dtype=np.float64)
+        cached = np.zeros(len(self._loads.running), dtype=np.float64)
         call = step.call
         if isinstance(call, LlmCall) and call.prefix_hashes:
             held = self._prefixes.holders(call.prefix_hashes, call.prefix_tokens)
             for (pool, replica), tokens in held.items():
-                cached[self._offsets[pool] + replica] = tokens
+                cached[self._loads.offsets[pool] + replica] = tokens
         return cached
 
     def _change_bid(self, event: BidChanged) -> None:
@@ -280,28 +280,15 @@ class FleetState:
 
     def _lay_out_replicas(self) -> None:
         """Give every replica its place in the arrays; those that stay keep their counts."""
-        old = (self._offsets, self._running, self._waiting, self._service_sum_s, self._up)
+        kept = np.diff(self._loads.offsets).tolist()
         counts = [spec.replicas for spec in self._pools]
-        self._offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        total = int(self._offsets[-1])
-        self._running = np.zeros(total, dtype=np.float64)
-        self._waiting = np.zeros(total, dtype=np.float64)
-        self._service_sum_s = np.zeros(total, dtype=np.float64)
-        self._up = np.ones(total, dtype=np.bool_)
-        for index in range(len(old[0]) - 1):
-            kept = min(int(old[0][index + 1] - old[0][index]), counts[index])
-            self._prefixes.shrink(index, kept)
-            if kept:
-                new_at = int(self._offsets[index])
-                old_at = int(old[0][index])
-                self._running[new_at : new_at + kept] = old[1][old_at : old_at + kept]
-                self._waiting[new_at : new_at + kept] = old[2][old_at : old_at + kept]
-                self._service_sum_s[new_at : new_at + kept] = old[3][old_at : old_at + kept]
-                self._up[new_at : new_at + kept] = old[4][old_at : old_at + kept]
+        for index, before in enumerate(kept):
+            self._prefixes.shrink(index, min(before, counts[index]))
+        self._loads.lay_out(counts)
 
     def _change_replica(self, event: ReplicaChanged) -> None:
         place = (self._index[event.pool], event.replica)
-        self._up[self.replica_index(event.pool, event.replica)] = event.up
+        self._loads.up[self.replica_index(event.pool, event.replica)] = event.up
         stayed = place in self._draining
         self._draining.discard(place)
         if event.draining:
@@ -322,11 +309,10 @@ class FleetState:
             reserved_usd=decision.predicted_cost_usd,
             placed_s=event.t_s,
             least_s=decision.predicted_least_s,
+            share_s=_share_s(self._pools[self._index[decision.pool]], step, decision),
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
-        at = int(self._offsets[attempt.pool]) + attempt.replica
-        self._waiting[at] += 1.0
-        self._service_sum_s[at] += attempt.service_s
+        self._loads.place(int(self._loads.offsets[attempt.pool]) + attempt.replica, attempt)
         account = self._tasks.get(step.task_id)
         if account is not None:
             account.reserved_usd += attempt.reserved_usd
@@ -336,15 +322,13 @@ class FleetState:
         at = self._flat(attempt)
         attempt.started_s = event.t_s
         if at is not None:
-            self._waiting[at] -= 1.0
-            self._running[at] += 1.0
-            attempt.concurrency = int(self._running[at])
+            self._loads.start(at, attempt)
 
     def _flat(self, attempt: OpenAttempt) -> int | None:
         """Place of the attempt's replica; None when the pool has shrunk below it."""
         if attempt.replica >= self._pools[attempt.pool].replicas:
             return None
-        return int(self._offsets[attempt.pool]) + attempt.replica
+        return int(self._loads.offsets[attempt.pool]) + attempt.replica
 
     def _finish(self, event: AttemptFinished) -> None:
         attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt), None)
@@ -354,11 +338,7 @@ class FleetState:
             return
         at = self._flat(attempt)
         if at is not None:
-            counts = self._waiting if attempt.started_s is None else self._running
-            counts[at] -= 1.0
-            # Rounding must not leave a trace of work on an idle replica.
-            idle = self._waiting[at] + self._running[at] == 0.0
-            self._service_sum_s[at] = 0.0 if idle else self._service_sum_s[at] - attempt.service_s
+            self._loads.finish(at, attempt)
         account = self._charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
@@ -427,8 +407,11 @@ class FleetState:
             curve = spec.llm_curves[step.call.model]
             uncached = float(usage.input_tokens - usage.cached_tokens)
             predicted_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
-            predicted_s += usage.output_tokens * itl_s(
-                curve.itl_base_s, curve.itl_slope_s, float(attempt.concurrency)
+            predicted_s += usage.output_tokens * shared_itl_s(
+                curve.itl_base_s,
+                curve.itl_slope_s,
+                float(attempt.concurrency),
+                attempt.neighbours_share_s,
             )
             if predicted_s > 0.0 and usage.wall_s > 0.0:
                 ratio = math.log(usage.wall_s / predicted_s)
@@ -473,3 +456,13 @@ class FleetState:
         for name, step_id, t_s in account.finished:
             estimate = self._estimate_of(account.agent, name)
             estimate.add_remaining(step_id, max(0.0, event.t_s - account.avoidable_s - t_s))
+
+
+def _share_s(spec: PoolSpec, step: Step, decision: Decision) -> float:
+    """Prefill that a step brings to its replica per token, as was predicted when it was placed."""
+    curve = spec.llm_curves.get(step.call.model) if isinstance(step.call, LlmCall) else None
+    # A vendor's streams are spread over machines that nobody sees: no prefill of ours stalls them.
+    if curve is None or not isinstance(step.call, LlmCall) or spec.token_price is not None:
+        return 0.0
+    uncached = max(0.0, float(step.call.input_tokens - decision.predicted_cached_tokens))
+    return prefill_share_s(curve.prefill_s_per_token, uncached, decision.predicted_output_tokens)

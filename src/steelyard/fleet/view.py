@@ -113,6 +113,8 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         running: Steps that run, shape [replicas].
         waiting: Steps that wait, shape [replicas].
         service_sum_s: Predicted service time of all of them, shape [replicas].
+        prefill_share_sum_s: Sum of their `prefill_share_s`: what their prefill would add to each
+            gap of a further stream, shape [replicas].
         up: Whether the replica is there, shape [replicas].
         cached_tokens: Tokens of this step's prompt held in the cache, shape [replicas].
         expected: What the step is expected to use.
@@ -131,6 +133,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     running: FloatArray
     waiting: FloatArray
     service_sum_s: FloatArray
+    prefill_share_sum_s: FloatArray
     up: BoolArray
     cached_tokens: FloatArray
     expected: StepExpectation

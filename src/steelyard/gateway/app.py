@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from steelyard import __version__
 from steelyard.errors import (
     PoolTimeoutError,
     PoolUnavailableError,
@@ -34,6 +35,7 @@ from steelyard.gateway.exchange import (
     json_lines,
 )
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
+from steelyard.gateway.openapi import openapi_document
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.gateway.task_api import TaskApi
 from steelyard.runtime.dispatcher import Dispatcher
@@ -44,7 +46,7 @@ _ACCESS_LOGGER = logging.getLogger("steelyard.gateway.access")
 
 # Probes of an orchestrator carry no key, and learn nothing but names of pools.
 _OPEN_PATHS = frozenset(["/healthz", "/readyz"])
-_KNOWN_PATHS = _OPEN_PATHS | {"/metrics"}
+_KNOWN_PATHS = _OPEN_PATHS | {"/metrics", "/openapi.json"}
 _CLIENT_LEFT = 499
 
 
@@ -229,6 +231,9 @@ def control_plane(
     async def show_metrics(_: Request) -> Response:
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE.decode()})
 
+    async def show_openapi(_: Request) -> Response:
+        return JSONResponse(openapi_document(__version__))
+
     async def refused(request: Request, error: Exception) -> Response:
         headers = None
         if isinstance(error, HTTPException):
@@ -248,6 +253,7 @@ def control_plane(
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", show_metrics),
+            Route("/openapi.json", show_openapi),
             *([] if store is None else TaskApi(store, dispatcher, limits).routes()),
         ],
         exception_handlers={HTTPException: refused, SteelyardError: refused},

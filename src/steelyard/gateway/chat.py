@@ -14,6 +14,7 @@ from steelyard.gateway.generation import (
 from steelyard.gateway.prefix import chat_prefixes
 from steelyard.gateway.wire import ChatRequest, parse_request
 from steelyard.pools.backend import LlmChunk, LlmRequest, TokenLogprob, ToolCallDelta
+from steelyard.pools.dialects import schema_of
 from steelyard.runtime.dispatcher import Settlement
 
 
@@ -37,6 +38,8 @@ def parse_chat(document: dict[str, Any]) -> Generation:
     schema = None
     if wanted is not None and wanted.type == "json_schema" and wanted.json_schema is not None:
         schema = wanted.json_schema.schema
+    elif wanted is None:
+        schema = schema_of(document)
     request = LlmRequest(
         kind="chat",
         model=asked.model,

@@ -17,10 +17,14 @@ from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange, json_lines
 from steelyard.gateway.generation import Generation
 from steelyard.gateway.headers import cost_line, decision_lines, task_headers
+from steelyard.gateway.hints import hints_of, with_affinity, with_session
+from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.protocol import too_large
+from steelyard.gateway.rerank import RERANK_PATH, Rerank
+from steelyard.gateway.responses import RESPONSES_PATH, Responses
 from steelyard.gateway.settings import GatewaySettings
-from steelyard.gateway.tasks import RequestTask, context_tokens, surely_too_long
+from steelyard.gateway.tasks import RequestTask, context_tokens
 from steelyard.gateway.wire import parse_json
 from steelyard.pools.backend import LlmChunk, LlmRequest, RelayRequest
 from steelyard.runtime.dispatcher import Dispatcher
@@ -42,16 +46,21 @@ class DataPlane:
         self._limits = settings.limits
         self._dispatcher = dispatcher
         self._created = int(dispatcher.now_s())
+        self._responses = Responses(settings, dispatcher, self._document)
         self._posts: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._completion,
             "/v1/embeddings": self._embeddings,
+            RESPONSES_PATH: self._responses.create,
+            RERANK_PATH: Rerank(settings, dispatcher, self._document).create,
         }
 
     def route(self, path: str) -> str:
         """Under which name is a path counted? Paths that clients make up are one name."""
         if path in self._posts or path == _MODELS_PATH:
             return path
+        if path.startswith(RESPONSES_PATH + "/"):
+            return f"{RESPONSES_PATH}/{{response}}"
         return f"{_MODELS_PATH}/{{model}}" if path.startswith(_MODELS_PATH + "/") else _OTHER_PATH
 
     def admit(self, exchange: Exchange) -> None:
@@ -69,6 +78,8 @@ class DataPlane:
             _check_body(exchange, self._limits.body_bytes)
         elif path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/"):
             _check_method(exchange, "GET")
+        elif path.startswith(RESPONSES_PATH + "/"):
+            _check_method(exchange, "GET", "DELETE")
         else:
             known = ", ".join([*self._posts, _MODELS_PATH])
             msg = f"{exchange.method} {path[:80]!r} is not served here; there are {known}"
@@ -87,7 +98,8 @@ class DataPlane:
             raise exchange.refusal
         post = self._posts.get(exchange.path)
         if post is None:
-            self._models(exchange)
+            is_response = exchange.path.startswith(RESPONSES_PATH)
+            (self._responses.stored if is_response else self._models)(exchange)
             return
         limit_s = self._limits.request_timeout_s
         exchange.timer = asyncio.get_running_loop().call_later(limit_s, exchange.time_out)
@@ -103,14 +115,18 @@ class DataPlane:
 
     async def _generate(self, exchange: Exchange, generation: Generation) -> None:
         request = generation.request
-        self._check_model(request.model)
-        self._check_length(generation)
-        headers = task_headers(exchange)
+        check_model(self._dispatcher, request.model)
+        param = "messages" if request.kind == "chat" else "prompt"
+        tokens = generation.prefixes.input_tokens
+        check_length(self._dispatcher, request.model, tokens, param)
+        hints = hints_of(exchange, request.raw_body)
+        headers = with_session(task_headers(exchange), hints)
+        prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
         limit = request.max_output_tokens
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
             all_answers = None if limit is None else limit * request.n
             name = request.kind
-            step = task.step(name, request.model, generation.prefixes, all_answers)
+            step = task.step(name, request.model, prefixes, all_answers)
             exchange.step_key = step.key
             if task.remaining_s is not None:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
@@ -138,7 +154,7 @@ class DataPlane:
 
     async def _embeddings(self, exchange: Exchange) -> None:
         asked = parse_embeddings(self._document(exchange))
-        self._check_model(asked.model)
+        check_model(self._dispatcher, asked.model)
         headers = task_headers(exchange)
         texts = input_texts(asked)
         messages: list[dict[str, Any]] = [{"content": text} for text in texts]
@@ -160,7 +176,7 @@ class DataPlane:
     def _models(self, exchange: Exchange) -> None:
         name = exchange.path.removeprefix(_MODELS_PATH).removeprefix("/")
         if name:
-            self._check_model(name)
+            check_model(self._dispatcher, name)
             body = self._model(name)
         else:
             models = [self._model(model) for model in self._dispatcher.models()]
@@ -181,27 +197,12 @@ class DataPlane:
     def _document(self, exchange: Exchange) -> dict[str, Any]:
         return parse_json(exchange.body, self._limits.json_depth)
 
-    def _check_model(self, model: str) -> None:
-        models = self._dispatcher.models()
-        if model not in models:
-            msg = f"the model {model[:80]!r} does not exist; there are {', '.join(models)}"
-            raise RequestError(msg, status=404, param="model", code="model_not_found")
 
-    def _check_length(self, generation: Generation) -> None:
-        model, tokens = generation.request.model, generation.prefixes.input_tokens
-        if surely_too_long(self._dispatcher, model, tokens):
-            raise RequestError(
-                f"the prompt has about {tokens} tokens; {model} takes "
-                f"{context_tokens(self._dispatcher, model)} with the answer; shorten the prompt",
-                param="messages" if generation.request.kind == "chat" else "prompt",
-                code="context_length_exceeded",
-            )
-
-
-def _check_method(exchange: Exchange, method: str) -> None:
-    if exchange.method != method:
-        msg = f"{exchange.path} takes {method}, not {exchange.method[:20]!r}"
-        allow = [(b"allow", method.encode())]
+def _check_method(exchange: Exchange, *methods: str) -> None:
+    if exchange.method not in methods:
+        allowed = ", ".join(methods)
+        msg = f"{exchange.path[:80]} takes {allowed}, not {exchange.method[:20]!r}"
+        allow = [(b"allow", allowed.encode())]
         raise RequestError(msg, status=405, code="method_not_allowed", headers=allow)
 
 

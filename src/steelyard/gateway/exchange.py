@@ -81,6 +81,14 @@ class RequestHeaders:
             raise RequestError(msg, param=told)
         return value.decode("latin-1").strip()
 
+    def has_any(self, names: frozenset[bytes]) -> bool:
+        """Was one of these headers sent?"""
+        return not names.isdisjoint(self._values)
+
+    def first(self, name: bytes) -> str:
+        """The first value of a header, for those that are hints; empty where it is missing."""
+        return self._values.get(name, b"").decode("latin-1").strip()
+
 
 class Connection(Protocol):
     """What an exchange asks of the connection that it is on."""

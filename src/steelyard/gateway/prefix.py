@@ -87,6 +87,19 @@ def text_prefixes(model: str, prompt: str) -> Prefixes:
     return _cumulative(model, b"", parts)
 
 
+def key_hash(model: str, key: str) -> int:
+    """Hash of a key that requests of one session or user share; no boundary of a prompt has it.
+
+    Args:
+        model: Name of the model.
+        key: The key.
+    """
+    digest = hashlib.blake2b(digest_size=8, person=b"affinity")
+    _add(digest, model.encode())
+    _add(digest, key.encode())
+    return int.from_bytes(digest.digest(), "big") & _MASK_63_BITS
+
+
 def _cumulative(model: str, head: bytes, parts: Iterable[tuple[bytes, int]]) -> Prefixes:
     digest = hashlib.blake2b(digest_size=8)
     _add(digest, model.encode())

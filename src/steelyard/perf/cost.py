@@ -24,8 +24,8 @@ def llm_used_s(
     """How many seconds of a full replica does an LLM step use up? Floats or arrays of shape [n].
 
     `ttft_floor/cap + uncached * prefill_s_per_token + output * itl(cap)/cap`: prefill has the
-    replica for itself; the floor and every decoded token are shared by the whole batch. Measured
-    gaps between tokens contain some prefill of others already, so this errs on the dear side.
+    replica for itself; the floor and every decoded token are shared by the whole batch. The curve
+    holds decode alone (ADR 19): a gap that contained the prefill of others would count it twice.
 
     Args:
         curve: `ttft_floor_s, prefill_s_per_token, itl_base_s, itl_slope_s, concurrency_cap`.

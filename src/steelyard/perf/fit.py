@@ -112,6 +112,32 @@ def fit_itl(concurrency: Sequence[float], itl_s: Sequence[float]) -> ItlFit:
     )
 
 
+def decode_alone(base_s: float, slope_s: float, share_s: float) -> tuple[float, float, bool]:
+    """What is left of a closed-loop sweep's line when the prefill of other streams is taken off?
+
+    In a closed loop of c streams, each of the c - 1 others prefills once per answer and stalls
+    every decode meanwhile: measured is `a + b*c = itl(c) + (c - 1) * share`, the inverse of
+    `steelyard.perf.predict.shared_itl_s`. So `a' = a + share` and `b' = b - share`. Never more than
+    the slope is taken off; the gap of one stream alone stays what it was. Source: ADR 19, where a
+    profile of decode alone agrees with what is left.
+
+    Args:
+        base_s: The a of the sweep's line, seconds.
+        slope_s: Its b, seconds per stream.
+        share_s: `prefill_share_s` of the sweep's prompt and answer, seconds per token.
+
+    Returns:
+        The a and b of decode alone, and whether less than the share could be taken off.
+
+    >>> decode_alone(0.5, 0.375, 0.25)
+    (0.75, 0.125, False)
+    >>> decode_alone(0.5, 0.125, 0.25)
+    (0.625, 0.0, True)
+    """
+    taken_s = min(share_s, slope_s)
+    return base_s + taken_s, slope_s - taken_s, taken_s < share_s
+
+
 def fit_prefill(prompt_tokens: Sequence[float], ttft_s: Sequence[float]) -> PrefillFit:
     """How long does a prompt of n uncached tokens take on an idle replica?
 

@@ -37,7 +37,7 @@ def pick(condition: bool | BoolArray, yes: Number | float, no: Number) -> Number
 
 
 def itl_s(itl_base_s: Number, itl_slope_s: Number, concurrency: Number) -> Number:
-    """How long is the gap between two tokens when `concurrency` streams share a replica?
+    """How long is the gap between two tokens when `concurrency` streams only decode?
 
     Args:
         itl_base_s: The a of `a + b*c`, seconds; float or array of shape [n].
@@ -51,6 +51,54 @@ def itl_s(itl_base_s: Number, itl_slope_s: Number, concurrency: Number) -> Numbe
     0.015
     """
     return itl_base_s + itl_slope_s * concurrency
+
+
+def prefill_share_s(
+    prefill_s_per_token: float, uncached_tokens: float, output_tokens: float
+) -> float:
+    """How much prefill does a stream bring with it for each token that it decodes?
+
+    `uncached * prefill_s_per_token / output`, with an answer of at least one token. For a mix of
+    steps, the means of both: the ratio of the sums.
+
+    Args:
+        prefill_s_per_token: Seconds per uncached prompt token.
+        uncached_tokens: Prompt tokens that are not in the replica's prefix cache.
+        output_tokens: Length of the answer.
+
+    Returns:
+        Seconds of prefill per token of the answer.
+
+    >>> prefill_share_s(0.001, 100.0, 50.0)
+    0.002
+    """
+    return uncached_tokens * prefill_s_per_token / max(output_tokens, 1.0)
+
+
+def shared_itl_s(
+    itl_base_s: Number, itl_slope_s: Number, concurrency: Number, share_s: Number
+) -> Number:
+    """How long is the mean gap between two tokens when the other streams prefill in between?
+
+    `itl(c) + (c - 1) * share`. Prefill has the replica for itself, so it stalls every decode. While
+    a stream decodes one token, so does each of its c - 1 neighbours, or who takes its place, and
+    each brings `share` seconds of prefill per token with it (`prefill_share_s`). By Little's law
+    the second term is the gap times the share of time that the replica spends in prefill. ADR 19
+    has the measurements.
+
+    Args:
+        itl_base_s: The a of `a + b*c`, seconds; float or array of shape [n].
+        itl_slope_s: The b of `a + b*c`, seconds per stream.
+        concurrency: Streams at once, this one included.
+        share_s: Mean `prefill_share_s` of the others.
+
+    Returns:
+        Seconds per token of one stream.
+
+    >>> shared_itl_s(0.010, 0.001, 5.0, 0.002)
+    0.023
+    """
+    return itl_s(itl_base_s, itl_slope_s, concurrency) + (concurrency - 1.0) * share_s
 
 
 def prefill_s(ttft_floor_s: Number, prefill_s_per_token: Number, uncached_tokens: Number) -> Number:
@@ -92,14 +140,16 @@ def queue_wait_s(running: Number, waiting: Number, mean_service_s: Number, cap: 
     return pick(running < cap, 0.0, (waiting + 1.0) * mean_service_s / cap)
 
 
-def usable_concurrency(curve: LlmCurve, slo: Slo) -> int:
-    """How many streams may run at once so that every gap between tokens keeps the SLO?
+def usable_concurrency(curve: LlmCurve, slo: Slo, share_s: float = 0.0) -> int:
+    """How many streams may run at once so that the gap between tokens keeps the SLO?
 
-    The largest c <= `concurrency_cap` with `itl(c) <= slo.gap_s`; 0 when not even one stream does.
+    The largest c <= `concurrency_cap` with `shared_itl(c) <= slo.gap_s`; 0 when not even one stream
+    does.
 
     Args:
         curve: Speed of the replica.
         slo: Limits to keep.
+        share_s: Prefill that each stream brings with it per token (`prefill_share_s`), of the mix.
 
     Returns:
         Number of streams.
@@ -108,11 +158,15 @@ def usable_concurrency(curve: LlmCurve, slo: Slo) -> int:
     ...     itl_slope_s=0.01, concurrency_cap=16, context_tokens=8192, predicted=False, source="")
     >>> usable_concurrency(curve, Slo(itl_s=0.1))
     5
+    >>> usable_concurrency(curve, Slo(itl_s=0.1), share_s=0.01)
+    3
     """
     if itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0) > slo.gap_s:
         return 0
-    if curve.itl_slope_s <= 0.0:
+    # The line of `shared_itl_s`: each stream adds its share, and the first one none.
+    slope_s, base_s = curve.itl_slope_s + share_s, curve.itl_base_s - share_s
+    if slope_s <= 0.0:
         return curve.concurrency_cap
     # The margin keeps an exact fit, as in the doctest, from falling short by one rounding error.
-    streams = int((slo.gap_s - curve.itl_base_s) / curve.itl_slope_s + 1e-9)
+    streams = int((slo.gap_s - base_s) / slope_s + 1e-9)
     return max(1, min(curve.concurrency_cap, streams))

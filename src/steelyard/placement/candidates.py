@@ -126,7 +126,12 @@ def _use_s(step: Step, view: FleetView, pool: int, at: int) -> float:
         raise SteelyardBugError(f"step {step.key} is a tool call and was given cached prompts")
     floor_s, per_token_s, base_s, slope_s, cap = (float(one[pool]) for one in arrays.curve)
     uncached = max(0.0, call.input_tokens - float(view.cached_tokens[at]))
-    load = (float(view.running[at]), float(view.waiting[at]), float(view.service_sum_s[at]))
+    load = (
+        float(view.running[at]),
+        float(view.waiting[at]),
+        float(view.service_sum_s[at]),
+        float(view.prefill_share_sum_s[at]),
+    )
     return queued_use_s(
         (floor_s, per_token_s, base_s, slope_s, cap),
         (uncached, view.expected.output_tokens),

@@ -16,7 +16,7 @@ from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.fleet.view import FleetView, LlmArrays, PoolRow
 from steelyard.perf.cost import llm_used_s
-from steelyard.perf.predict import itl_s, prefill_s
+from steelyard.perf.predict import prefill_s, shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
 from steelyard.placement.predictions import allowed_s
 from steelyard.placement.scoring import mixed, queued_use_s
@@ -48,12 +48,21 @@ class PoolScore(msgspec.Struct, kw_only=True, gc=False):
 class Replicas:
     """What a view says of every replica, as lists."""
 
-    __slots__ = ("cached", "is_warm", "running", "service_sum_s", "up", "waiting")
+    __slots__ = (
+        "cached",
+        "is_warm",
+        "prefill_share_sum_s",
+        "running",
+        "service_sum_s",
+        "up",
+        "waiting",
+    )
 
     def __init__(self, view: FleetView) -> None:
         self.running: list[float] = view.running.tolist()
         self.waiting: list[float] = view.waiting.tolist()
         self.service_sum_s: list[float] = view.service_sum_s.tolist()
+        self.prefill_share_sum_s: list[float] = view.prefill_share_sum_s.tolist()
         self.up: list[bool] = view.up.tolist()
         self.cached: list[float] = view.cached_tokens.tolist()
         self.is_warm = any(self.cached)
@@ -158,7 +167,12 @@ def _warm_or_cold(
     output = view.expected.output_tokens
 
     def use_s(at: int) -> float:
-        load = (replicas.running[at], replicas.waiting[at], replicas.service_sum_s[at])
+        load = (
+            replicas.running[at],
+            replicas.waiting[at],
+            replicas.service_sum_s[at],
+            replicas.prefill_share_sum_s[at],
+        )
         uncached = max(0.0, input_tokens - replicas.cached[at])
         return queued_use_s(row.curve, (uncached, output), load, correction)
 
@@ -182,7 +196,9 @@ def _score(
     uncached = max(input_tokens - cached, 0.0)
     output = expected.output_tokens
     ttft_s = prefill_s(floor_s, per_token_s, uncached) * correction
-    decode_s = output * itl_s(itl_base_s, itl_slope_s, min(running + 1.0, cap)) * correction
+    share_s = replicas.prefill_share_sum_s[at] / max(running + waiting, 1.0)
+    gap_s = shared_itl_s(itl_base_s, itl_slope_s, min(running + 1.0, cap), share_s)
+    decode_s = output * gap_s * correction
     if row.by_token:
         per_uncached, per_cached, per_output = row.usd_per_token
         cost_usd = uncached * per_uncached + cached * per_cached + output * per_output

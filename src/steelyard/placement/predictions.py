@@ -117,9 +117,8 @@ def _predict_llm(
     cached = view.cached_tokens[at]
     uncached = np.maximum(float(call.input_tokens) - cached, 0.0)
     output = np.full(len(view.pools), view.expected.output_tokens)
-    ttft_s, service_s = llm_times_s(
-        arrays.curve, view.correction, uncached, output, view.running[at]
-    )
+    load = (view.running[at], view.waiting[at], view.prefill_share_sum_s[at])
+    ttft_s, service_s = llm_times_s(arrays.curve, view.correction, uncached, output, load)
     used_h = llm_used_s(arrays.curve, uncached, output) / SECONDS_PER_HOUR
     prices = (arrays.usd_per_token[0], arrays.usd_per_token[1], arrays.usd_per_token[2])
     by_token_usd = priced_tokens_usd(prices, uncached, cached, output)

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple
 import numpy as np
 
 from steelyard.perf.cost import llm_used_s
-from steelyard.perf.predict import Number, itl_s, pick, prefill_s
+from steelyard.perf.predict import Number, pick, prefill_s, shared_itl_s
 from steelyard.perf.predict import queue_wait_s as _queue_wait_s
 
 # Agents take 20-100 steps (public traces, 2026-11-22): so much of the slack is a step's own before
@@ -91,24 +91,31 @@ def llm_times_s(
     correction: Number,
     uncached: Number,
     output: Number,
-    running: Number,
+    load: tuple[Number, Number, Number],
 ) -> tuple[Number, Number]:
     """How long would an LLM step take, from its start?
+
+    The steps there, or such as follow them, prefill while it decodes (`shared_itl_s`). Thin: what
+    they prefill before its first token is counted among its gaps; the sum is the same.
 
     Args:
         curve: `ttft_floor_s, prefill_s_per_token, itl_base_s, itl_slope_s, concurrency_cap`.
         correction: Measured over predicted service time.
         uncached: Prompt tokens that are not in the cache.
         output: Expected length of the answer.
-        running: Steps that run on the replica.
+        load: Steps that run on the replica, steps that wait there, and the sum of their
+            `prefill_share_s`.
 
     Returns:
         Seconds to the first token, and to the end.
     """
     floor_s, per_token_s, itl_base_s, itl_slope_s, cap = curve
     ttft_s = prefill_s(floor_s, per_token_s, uncached) * correction
+    running, waiting, share_sum_s = load
     concurrency: Any = np.minimum(running + 1.0, cap)
-    return ttft_s, ttft_s + output * itl_s(itl_base_s, itl_slope_s, concurrency) * correction
+    share_s: Any = share_sum_s / np.maximum(running + waiting, 1.0)
+    gap_s = shared_itl_s(itl_base_s, itl_slope_s, concurrency, share_s)
+    return ttft_s, ttft_s + output * gap_s * correction
 
 
 def wait_s(book: tuple[Number, Number, Number], service_s: Number, cap: Number) -> Number:
@@ -144,7 +151,7 @@ def queued_usd(bid_usd: Number, waits_s: Number, service_s: Number) -> Number:
 def queued_use_s(
     curve: tuple[float, float, float, float, float],
     tokens: tuple[float, float],
-    book: tuple[float, float, float],
+    book: tuple[float, float, float, float],
     correction: float,
 ) -> float:
     """How much replica time does an LLM step take, dearer in proportion to its wait?
@@ -152,7 +159,8 @@ def queued_use_s(
     Args:
         curve: `ttft_floor_s, prefill_s_per_token, itl_base_s, itl_slope_s, concurrency_cap`.
         tokens: Uncached input and output.
-        book: Steps that run and wait on the replica, and their service times together, in s.
+        book: Steps that run and wait on the replica, and their service times and `prefill_share_s`
+            together, in s.
         correction: Measured over predicted service time.
 
     Returns:
@@ -160,12 +168,12 @@ def queued_use_s(
     """
     floor_s, per_token_s, base_s, slope_s, cap = curve
     uncached, output = tokens
-    running, waiting, service_sum_s = book
+    running, waiting, service_sum_s, share_sum_s = book
     used_s = llm_used_s(curve, uncached, output)
     if running < cap:
         return used_s
     waits_s = (waiting + 1.0) * service_sum_s / (running + waiting) / cap
-    gap_s = itl_s(base_s, slope_s, cap)
+    gap_s = shared_itl_s(base_s, slope_s, cap, share_sum_s / (running + waiting))
     service_s = (floor_s + per_token_s * uncached + output * gap_s) * correction
     return used_s * (1.0 + waits_s / max(service_s, _SHORTEST_S))
 

@@ -18,7 +18,13 @@ from steelyard.domain.pool import LlmCurve, ToolCurve
 from steelyard.domain.slo import Slo
 from steelyard.errors import PlanError
 from steelyard.perf.cost import llm_replica_s, tool_replica_s
-from steelyard.perf.predict import itl_s, prefill_s, usable_concurrency
+from steelyard.perf.predict import (
+    itl_s,
+    prefill_s,
+    prefill_share_s,
+    shared_itl_s,
+    usable_concurrency,
+)
 from steelyard.planner.workload_demand import StepClass, WorkloadDemand
 
 
@@ -90,6 +96,9 @@ def planned_curve(
 ) -> LlmCurve | None:
     """The curve with its streams capped where the tightest ITL limit that it can keep is met.
 
+    Gaps contain the prefill of the other streams (`shared_itl_s`), of the mix of all steps that the
+    machine could serve.
+
     Args:
         fit: Curve of the offering for a model.
         classes: Step classes; those of other models do not count.
@@ -99,13 +108,54 @@ def planned_curve(
     Returns:
         The curve of the figures, however slow `rules` take it to be; None if no limit is kept.
     """
+    slow = _planned_speed(fit, rules)
+    share_s = mix_share_s(fit, classes, slo, rules)
     mine = [c for c in classes if c.model == fit.model and not _unfit(c, fit, rules)]
-    slow = slowed_curve(fit.curve, rules.service_factor)
     for limit in sorted((_limits(c, slo) for c in mine), key=lambda one: one.gap_s):
-        streams = usable_concurrency(slow, limit)
+        streams = usable_concurrency(slow, limit, share_s)
         if streams >= 1:
             return msgspec.structs.replace(fit.curve, concurrency_cap=streams)
     return None
+
+
+def mix_share_s(
+    fit: LlmFit, classes: tuple[StepClass, ...], slo: Slo, rules: CapacityRules
+) -> float:
+    """How much prefill does a stream of a machine's mix bring with it per token?
+
+    Args:
+        fit: Curve of the offering for a model.
+        classes: Step classes; those of other models, or that the machine cannot serve, do not
+            count.
+        slo: Limits per step.
+        rules: What may be used.
+
+    Returns:
+        Seconds per token of an answer (`steelyard.perf.predict.prefill_share_s`).
+    """
+    slow = _planned_speed(fit, rules)
+    mine = [
+        c
+        for c in classes
+        if c.model == fit.model
+        and not _unfit(c, fit, rules)
+        and _ttft_s(slow, c.high_uncached_tokens) <= _limits(c, slo).ttft_s
+    ]
+    rate = math.fsum(c.rate_per_s for c in mine)
+    if rate <= 0.0:
+        return 0.0
+    uncached = math.fsum(c.rate_per_s * c.uncached_tokens for c in mine) / rate
+    output = math.fsum(c.rate_per_s * c.output_tokens for c in mine) / rate
+    return prefill_share_s(slow.prefill_s_per_token, uncached, output)
+
+
+def _planned_speed(fit: LlmFit, rules: CapacityRules) -> LlmCurve:
+    """The curve as slow as the rules take it to be: in every limit, not in the cost alone."""
+    return slowed_curve(fit.curve, rules.service_factor * _derate(fit, rules))
+
+
+def _ttft_s(curve: LlmCurve, uncached_tokens: float) -> float:
+    return prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached_tokens)
 
 
 def slowed_curve(curve: LlmCurve, factor: float) -> LlmCurve:
@@ -124,14 +174,18 @@ def _limits(step: StepClass, slo: Slo) -> Slo:
 
 
 def llm_fitness(
-    step: StepClass, fit: LlmFit | None, planned: LlmCurve | None, slo: Slo, rules: CapacityRules
+    step: StepClass,
+    fit: LlmFit | None,
+    planned: tuple[LlmCurve | None, float],
+    slo: Slo,
+    rules: CapacityRules,
 ) -> Fitness:
     """How does an offering with this curve do with this class of LLM steps?
 
     Args:
         step: The steps.
         fit: Curve of the offering for their model; None without one.
-        planned: What `planned_curve` made of it.
+        planned: What `planned_curve` made of it, and `mix_share_s`.
         slo: Limits per step.
         rules: What may be used.
 
@@ -144,23 +198,22 @@ def llm_fitness(
     if unfit:
         return _cannot(unfit)
     limit = _limits(step, slo)
-    curve = slowed_curve(fit.curve, rules.service_factor)
+    curve, (capped, share_s) = _planned_speed(fit, rules), planned
     alone_s = itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0)
-    if planned is None or alone_s > limit.gap_s:
+    if capped is None or alone_s > limit.gap_s:
         return _cannot(f"{alone_s:.3f} s between tokens of one stream is over {limit.gap_s} s")
-    ttft_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, step.high_uncached_tokens)
+    ttft_s = _ttft_s(curve, step.high_uncached_tokens)
     if ttft_s > limit.ttft_s:
         return _cannot(
             f"{ttft_s:.2f} s to the first token after {step.high_uncached_tokens:.0f} uncached"
             f" tokens is over {limit.ttft_s} s"
         )
-    derate = _derate(fit, rules)
-    curve = msgspec.structs.replace(curve, concurrency_cap=planned.concurrency_cap)
-    gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(curve.concurrency_cap))
-    first_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, step.uncached_tokens)
+    curve = msgspec.structs.replace(curve, concurrency_cap=capped.concurrency_cap)
+    streams = float(curve.concurrency_cap)
+    gap_s = shared_itl_s(curve.itl_base_s, curve.itl_slope_s, streams, share_s)
     fitness = Fitness(
-        machine_s=derate * llm_replica_s(curve, step.uncached_tokens, step.output_tokens),
-        latency_s=derate * (first_s + step.output_tokens * gap_s),
+        machine_s=llm_replica_s(curve, step.uncached_tokens, step.output_tokens),
+        latency_s=_ttft_s(curve, step.uncached_tokens) + step.output_tokens * gap_s,
         obstacle="",
         measured=fit.quality == "ok" and not curve.predicted,
         origin=fit.origin,

@@ -12,6 +12,7 @@ from steelyard.planner.capacity import (
     CapacityRules,
     Fitness,
     llm_fitness,
+    mix_share_s,
     planned_curve,
     planned_fit,
     tool_fitness,
@@ -118,11 +119,15 @@ def fitness_table(
         fits = {m: planned_fit(catalog, offering, demand, m, rules) for m in models}
         tool = catalog.tool_curve(offering)
         curves = {
-            m: None if fit is None else planned_curve(fit, demand.classes, slo, rules)
+            m: (
+                planned_curve(fit, demand.classes, slo, rules),
+                mix_share_s(fit, demand.classes, slo, rules),
+            )
             for m, fit in fits.items()
+            if fit is not None
         }
         row = tuple(
-            llm_fitness(c, fits[c.model], curves[c.model], slo, rules)
+            llm_fitness(c, fits[c.model], curves.get(c.model, (None, 0.0)), slo, rules)
             if c.kind == "llm"
             else tool_fitness(c, tool, slo, rules)
             for c in demand.classes

@@ -117,7 +117,8 @@ def demand_of(
         raise PlanError(f"growth factor is {growth_factor}; it must be a number above 0")
     if not 0.0 < quantile <= 1.0:
         raise PlanError(f"planning quantile is {quantile}; it must be in (0, 1]")
-    span_s = _duration_s(workload) if duration_s is None else duration_s
+    recorded_s = _duration_s(workload)
+    span_s = recorded_s if duration_s is None else duration_s
     if not span_s > 0.0:
         raise PlanError(
             f"workload {workload.name!r} has {len(workload.tasks)} tasks that arrive within"
@@ -132,6 +133,9 @@ def demand_of(
         raise PlanError(f"workload {workload.name!r} has no LLM or tool steps; nothing to plan")
     window_s = peak_window_s or usual_window_s(workload) if arrivals == "peak" else None
     peak = 1.0 if window_s is None else peak_factor(workload, window_s, quantile)
+    if window_s is not None and span_s > recorded_s:
+        # A duration with hours in which nothing arrived lowers the mean, but not the busy hours.
+        peak *= span_s / recorded_s
     factor = growth_factor * peak / span_s
     chains = chain_counts(workload)
     return WorkloadDemand(

@@ -193,11 +193,14 @@ class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
         request: What is asked.
         body: The caller's whole body as it came, JSON.
         stream: Whether the answer is wanted piece by piece.
+        path: What was asked of the caller's own API, below `/v1`, such as `/responses`; empty for
+            the chat or completion that `request` is.
     """
 
     request: LlmRequest
     body: bytes
     stream: bool
+    path: str = ""
 
 
 class ReadFlow(Protocol):
@@ -236,16 +239,22 @@ class RelayedAnswer(msgspec.Struct, frozen=True, kw_only=True):
         usage: Tokens used.
         body: The whole answer, where none was streamed; not sent yet.
         usage_event: The stream's event with the usage, where it had one; held back.
+        last_event: The last event of a stream of another API than chat, as it came; held back.
     """
 
     usage: LlmUsage
     body: bytes = b""
     usage_event: JsonObject | None = None
+    last_event: bytes = b""
 
 
 @runtime_checkable
 class RelayBackend(Protocol):
     """A pool whose answers can be handed on byte for byte."""
+
+    def relays(self, path: str) -> bool:
+        """Can `relay` be asked this path of `RelayRequest`? Chats and completions (""): yes."""
+        ...
 
     async def relay(self, asked: RelayRequest, replica: int, target: RelayTarget) -> RelayedAnswer:
         """Answer a request; all but the usage event and `[DONE]` of a stream goes to `target`.

@@ -25,9 +25,11 @@ from steelyard.pools.backend import (
     ReplicaWatcher,
 )
 from steelyard.pools.chunked_answer import ChunkedAnswer
+from steelyard.pools.dialects import Engine, spoken_relay, spoken_request
 from steelyard.pools.endpoint_errors import ErrorReader
 from steelyard.pools.http_client import HttpHost, HttpRequest, StaleConnectionError, header_lines
-from steelyard.pools.relay import Relay, WholeBody
+from steelyard.pools.relay import WholeBody
+from steelyard.pools.relays import relay_for
 from steelyard.pools.wire import parse_object, parse_usage, relayed_body, request_body
 
 
@@ -51,6 +53,18 @@ class EndpointLimits(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 4096
 
 
+class EndpointTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What kind of servers they are.
+
+    Attributes:
+        engine: Whose words they read; empty hands every request on in the caller's.
+        apis: What they offer beside chat, completions and embeddings: `responses`, `rerank`.
+    """
+
+    engine: Engine = ""
+    apis: tuple[str, ...] = ()
+
+
 class OpenAiEndpointPool:
     """Equal OpenAI-compatible servers; each base URL is a replica.
 
@@ -62,6 +76,7 @@ class OpenAiEndpointPool:
         api_key: Sent as a bearer token; empty for none.
         limits: How long to wait.
         headers: Sent with every request.
+        traits: What the servers offer, and whose words they read.
 
     Raises:
         ConfigError: A base URL is no http(s) URL, or a key or header cannot be sent.
@@ -74,6 +89,7 @@ class OpenAiEndpointPool:
         api_key: str = "",
         limits: EndpointLimits | None = None,
         headers: Mapping[str, str] | None = None,
+        traits: EndpointTraits | None = None,
     ) -> None:
         urls = tuple(_checked_url(url) for url in base_urls)
         if not urls:
@@ -96,6 +112,9 @@ class OpenAiEndpointPool:
         )
         self._errors = tuple(ErrorReader(url, api_key) for url in urls)
         self._models = tuple(models)
+        traits = traits if traits is not None else EndpointTraits()
+        self._engine: Engine = traits.engine
+        self._paths = frozenset(("", *(f"/{api}" for api in traits.apis)))
         self._watch: ReplicaWatcher | None = None
         self._is_started = False
         self._probes: dict[int, asyncio.Task[None]] = {}
@@ -155,6 +174,7 @@ class OpenAiEndpointPool:
         Raises:
             PoolError: As in `LlmBackend.complete`.
         """
+        request = spoken_request(request, self._engine)
         answer = ChunkedAnswer(request, self._errors[replica])
         asked = HttpRequest(
             "POST", _path(request), request_body(request), _more(request.extra_headers)
@@ -170,15 +190,21 @@ class OpenAiEndpointPool:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
 
+    def relays(self, path: str) -> bool:
+        """Can `relay` be asked this path?"""
+        return path in self._paths
+
     async def relay(self, asked: RelayRequest, replica: int, target: RelayTarget) -> RelayedAnswer:
         """Answer a request byte for byte; cancelling closes the connection at once.
 
         Raises:
             PoolError: As in `LlmBackend.complete`.
         """
-        relay = Relay(asked, target, self._errors[replica])
+        asked = spoken_relay(asked, self._engine)
+        relay = relay_for(asked, target, self._errors[replica])
         request = asked.request
-        sent = HttpRequest("POST", _path(request), relayed_body(asked))
+        body = asked.body if asked.path else relayed_body(asked)
+        sent = HttpRequest("POST", asked.path or _path(request), body)
         limit_s = self._limits.first_token_s if asked.stream else self._limits.answer_s
         await self._exchange(replica, sent, relay, limit_s, request.deadline_s)
         return relay.answer()

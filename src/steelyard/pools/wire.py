@@ -35,7 +35,7 @@ def request_body(request: LlmRequest) -> bytes:
     Raises:
         PoolRejectedError: The request is not JSON.
     """
-    body = dict(request.raw_body) if request.raw_body else _body_of_fields(request)
+    body = dict(request.raw_body) if request.raw_body else body_of_fields(request)
     body["model"] = request.model
     body["stream"] = True
     options = body.get("stream_options")
@@ -75,7 +75,8 @@ def relayed_body(asked: RelayRequest) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _body_of_fields(request: LlmRequest) -> JsonObject:
+def body_of_fields(request: LlmRequest) -> JsonObject:
+    """Which body asks for the request where there is none of the caller's?"""
     body: JsonObject = (
         {"messages": request.messages} if request.kind == "chat" else {"prompt": request.prompt}
     )

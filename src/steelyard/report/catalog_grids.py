@@ -111,7 +111,8 @@ def curve_grid(catalog: Catalog, offering: Offering) -> Grid:
             ("gap alone", "gap at the cap", "cap", "prefill tokens/s", "points", "fit error"),
         ),
         rows=tuple(_curve_row(fit) for fit in fits),
-        note="The gap between tokens is a + b*c for c streams at once.",
+        note="The gap between tokens is a + b*c for c streams that only decode; the prefill of the"
+        " others comes on top.",
     )
 
 

@@ -146,7 +146,7 @@ class Attempts:
             decision = attempt.decision
             target.placed(decision)
             relay = self._relays.get(decision.pool)
-            if relay is None:
+            if relay is None or not relay.relays(asked.path):
                 await self._hand_on_chunks(attempt, asked.request, target)
             else:
                 metered = MeteredTarget(target, attempt.meter, self._recorder.now_s)

@@ -73,6 +73,7 @@ class Dispatcher:
         self._recorder = recorder
         self._placing = Placing(recorder, policy, outage_patience_s)
         self._tasks = OpenTasks()
+        self._llm_pools = llm_pools
         self._attempts = Attempts(
             recorder,
             self._placing,
@@ -104,6 +105,11 @@ class Dispatcher:
     def context_tokens(self, model: str) -> int:
         """How long may prompt and answer be in the roomiest pool that serves the model?"""
         return self._served.context_tokens(self.state.pools).get(model, 0)
+
+    def backends(self, model: str) -> list[LlmBackend]:
+        """Which pools may be asked for a model, up or down?"""
+        serving = [spec.name for spec in self.state.pools if model in spec.llm_curves]
+        return [self._llm_pools[name] for name in serving if name in self._llm_pools]
 
     def ready(self) -> dict[str, int]:
         """How many replicas of each pool are up?"""

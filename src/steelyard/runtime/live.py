@@ -5,8 +5,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
+from steelyard.config.aliases import aliases_of, with_aliases
 from steelyard.config.catalog_table import Catalog
-from steelyard.config.environment import secret, tool_environment
+from steelyard.config.environment import (
+    cache_folder,
+    processor_description,
+    secret,
+    tool_environment,
+)
 from steelyard.config.pool_settings import (
     EmbeddedPoolSettings,
     EndpointPoolSettings,
@@ -20,6 +26,7 @@ from steelyard.domain.events import PoolAdded
 from steelyard.domain.pool import PoolLimit, PoolSpec
 from steelyard.errors import ConfigError, MissingExtraError
 from steelyard.placement.policy import Policy
+from steelyard.pools.aliased import aliased
 from steelyard.pools.backend import LlmBackend, ReplicaWatcher, ToolBackend
 from steelyard.pools.sandbox.confinement import SandboxLimits
 from steelyard.pools.sandbox.launch import Sandbox, find_sandbox
@@ -77,13 +84,15 @@ async def live_fleet(
                 tool_pools[name] = tools
             else:
                 progress(f"starting pool {name}")
-                backend = _llm_backend(name, pool)
+                backend = await _llm_backend(name, pool, progress)
                 await backend.start(watchers.watcher(name))
                 stack.push_async_callback(backend.close)
-                llm_pools[name] = backend
+                aliases = aliases_of(name, pool, settings.aliases)
+                llm_pools[name] = aliased(backend, aliases)
                 if isinstance(pool, EmbeddedPoolSettings) and pool.figures is None:
                     progress(f"calibrating pool {name}")
                     spec = await _calibrated(spec, pool, backend)
+                spec = with_aliases(spec, aliases)
             recorder.record(PoolAdded(t_s=recorder.now_s(), spec=spec))
         dispatcher = Dispatcher(
             recorder, policy, llm_pools, tool_pools, limits=_pool_limits(settings, log)
@@ -136,6 +145,10 @@ class _Watchers:
 async def _calibrated(spec: PoolSpec, pool: EmbeddedPoolSettings, backend: LlmBackend) -> PoolSpec:
     measure = calibrate_embeddings if pool.task == "embeddings" else calibrate
     curve = await measure(backend, pool.model, spec.llm_curves[pool.model])
+    # An engine may have room for less than the model could read; texts to embed are counted apart.
+    context_tokens = getattr(backend, "context_tokens", 0) if pool.task == "generate" else 0
+    if context_tokens:
+        curve = msgspec.structs.replace(curve, context_tokens=context_tokens)
     return msgspec.structs.replace(spec, llm_curves={pool.model: curve})
 
 
@@ -192,26 +205,36 @@ async def _sandbox(
     return await find_sandbox(pool.sandbox, limits, readable)
 
 
-def _llm_backend(name: str, pool: PoolSettings) -> LlmBackend:
+async def _llm_backend(name: str, pool: PoolSettings, progress: Progress) -> LlmBackend:
     """Each kind of pool loads its own dependencies, and only when it is configured."""
     if isinstance(pool, EndpointPoolSettings):
-        from steelyard.pools.endpoint import OpenAiEndpointPool  # noqa: PLC0415
+        from steelyard.pools.endpoint import EndpointTraits, OpenAiEndpointPool  # noqa: PLC0415
 
         key = ""
         if pool.api_key_env is not None:
             key = secret(pool.api_key_env, f"pools.{name}.api_key_env")
-        return OpenAiEndpointPool(pool.base_urls, pool.models, api_key=key)
-    from steelyard.pools.engine.adapter import EngineSettings  # noqa: PLC0415
-    from steelyard.pools.engine.pool import EmbeddedEnginePool  # noqa: PLC0415
-
+        traits = EndpointTraits(engine=pool.engine, apis=pool.apis)
+        return OpenAiEndpointPool(pool.base_urls, pool.models, api_key=key, traits=traits)
     if not isinstance(pool, EmbeddedPoolSettings):
         raise TypeError(f"pool {name} serves no models")
     if pool.task == "embeddings":
         from steelyard.pools.engine.embedding_pool import EmbeddingPool  # noqa: PLC0415
 
         return EmbeddingPool(replicas=pool.replicas, model_path=pool.model_path, model=pool.model)
-    return EmbeddedEnginePool(
-        replicas=pool.replicas,
-        model_path=pool.model_path,
-        settings=EngineSettings(model=pool.model, max_streams=pool.concurrency_cap),
+    return await _engine_backend(name, pool, progress)
+
+
+async def _engine_backend(name: str, pool: EmbeddedPoolSettings, progress: Progress) -> LlmBackend:
+    from steelyard.pools.engine.adapter import EngineSettings  # noqa: PLC0415
+    from steelyard.pools.engine.choice import choose_engine  # noqa: PLC0415
+    from steelyard.pools.engine.model import find_model  # noqa: PLC0415
+    from steelyard.pools.engine.pool import EmbeddedEnginePool  # noqa: PLC0415
+
+    memory = cache_folder() / "engines.json"
+    model = find_model(pool.model_path)
+    chosen = await choose_engine(pool.engine, model, processor_description(), memory)
+    progress(f"pool {name} runs on {chosen.engine}: {chosen.reason}")
+    settings = EngineSettings(
+        adapter=chosen.engine, model=pool.model, max_streams=pool.concurrency_cap
     )
+    return EmbeddedEnginePool(replicas=pool.replicas, model_path=pool.model_path, settings=settings)

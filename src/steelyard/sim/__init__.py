@@ -2,6 +2,7 @@
 
 from steelyard.sim.conditions import Conditions, Outage
 from steelyard.sim.renting import Renting, Scaling
+from steelyard.sim.serving import Serving
 from steelyard.sim.simulate import Progress, Simulation, simulate
 from steelyard.sim.synth import (
     ArrivalProcess,
@@ -19,6 +20,7 @@ __all__ = [
     "Progress",
     "Renting",
     "Scaling",
+    "Serving",
     "Simulation",
     "StepClass",
     "TaskClass",

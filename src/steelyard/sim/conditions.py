@@ -9,6 +9,7 @@ from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import OnMiss
 from steelyard.errors import ConfigError
 from steelyard.sim.renting import Renting
+from steelyard.sim.serving import WHOLE_PROMPTS, Serving
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +47,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         first_hour: Hour of the day at which simulated time begins, for tables by the hour.
         outage_patience_s: How long a step waits for a pool that could run it and is down, at most
             to its deadline, before it is refused.
+        serving: How the engines of a pool serve, by pool; others compute prompts whole and forget
+            none.
         service_factor: Factor on every service time: 1.2 for machines 20 % slower than figures say.
         noise_sigma: Spread of a lognormal factor with mean 1 on each step's service time, drawn
             by the seed in order of arrival, so that policies are compared on the same draws.
@@ -60,6 +63,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     renting: dict[str, Renting] = {}
     first_hour: float = 0.0
     outage_patience_s: float = 0.0
+    serving: dict[str, Serving] = {}
     service_factor: float = 1.0
     noise_sigma: float = 0.0
     max_attempts: int = 3
@@ -69,6 +73,10 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     def renting_of(self, pool: str) -> Renting:
         """How are the replicas of a pool rented?"""
         return self.renting.get(pool, _KEPT)
+
+    def serving_of(self, pool: str) -> Serving:
+        """How do the engines of a pool serve?"""
+        return self.serving.get(pool, WHOLE_PROMPTS)
 
     def check(self, pools: tuple[PoolSpec, ...]) -> None:
         """Refuse what makes no sense for this fleet.
@@ -84,22 +92,23 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         for bid in self.bids_usd_per_hour:
             _require_known("bid: pool", bid, names)
         for outage in self.outages:
-            if bool(outage.pool) == bool(outage.provider):
-                raise ConfigError(f"outage at {outage.start_s:g} s: name one pool or one provider")
-            if outage.pool:
-                _require_known("outage: pool", outage.pool, names)
-            else:
-                _require_known("outage: provider", outage.provider, providers)
-            if outage.start_s < 0.0 or outage.duration_s <= 0.0:
-                raise ConfigError(
-                    f"outage of {outage.pool or outage.provider}: start_s {outage.start_s:g} must "
-                    f"not be negative and duration_s {outage.duration_s:g} must be above zero"
-                )
+            _check_outage(outage, names, providers)
+        self._check_renting(pools)
+        for pool, serving in self.serving.items():
+            _require_known("serving: pool", pool, names)
+            serving.check(pool)
+        if self.service_factor <= 0.0 or self.noise_sigma < 0.0 or self.max_attempts < 1:
+            raise ConfigError(
+                f"service_factor {self.service_factor:g} must be above zero, noise_sigma "
+                f"{self.noise_sigma:g} not negative, max_attempts {self.max_attempts} at least 1"
+            )
+
+    def _check_renting(self, pools: tuple[PoolSpec, ...]) -> None:
+        priced = {spec.name for spec in pools if spec.token_price is not None}
         for pool, renting in self.renting.items():
-            _require_known("renting: pool", pool, names)
+            _require_known("renting: pool", pool, sorted(spec.name for spec in pools))
             renting.check(pool)
-            spec = next(one for one in pools if one.name == pool)
-            if spec.token_price is not None and renting.usd_per_hour_by_hour:
+            if pool in priced and renting.usd_per_hour_by_hour:
                 raise ConfigError(
                     f"renting of {pool}: usd_per_hour_by_hour is for pools that are rented, and "
                     "this one is paid per token; leave it out"
@@ -109,11 +118,20 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
                 f"first_hour {self.first_hour:g} and outage_patience_s "
                 f"{self.outage_patience_s:g} must be finite and not negative"
             )
-        if self.service_factor <= 0.0 or self.noise_sigma < 0.0 or self.max_attempts < 1:
-            raise ConfigError(
-                f"service_factor {self.service_factor:g} must be above zero, noise_sigma "
-                f"{self.noise_sigma:g} not negative, max_attempts {self.max_attempts} at least 1"
-            )
+
+
+def _check_outage(outage: Outage, pools: list[str], providers: list[str]) -> None:
+    if bool(outage.pool) == bool(outage.provider):
+        raise ConfigError(f"outage at {outage.start_s:g} s: name one pool or one provider")
+    if outage.pool:
+        _require_known("outage: pool", outage.pool, pools)
+    else:
+        _require_known("outage: provider", outage.provider, providers)
+    if outage.start_s < 0.0 or outage.duration_s <= 0.0:
+        raise ConfigError(
+            f"outage of {outage.pool or outage.provider}: start_s {outage.start_s:g} must "
+            f"not be negative and duration_s {outage.duration_s:g} must be above zero"
+        )
 
 
 def _require_known(what: str, name: str, known: list[str]) -> None:

@@ -17,21 +17,36 @@ class LlmPart:
     """The streams that one replica serves at once.
 
     A stream goes through three phases. Its floor (`ttft_floor_s`) stalls nobody. Its prefill has
-    the replica for itself and stalls every decode, first come first served. Then it decodes at
+    the replica for itself and stalls every decode, first come first served; cut into chunks
+    (`Serving`), each chunk is computed in one pass with a token of every decode, so that decodes
+    go on slowly and the prefill ends later by what they take. Then it decodes at
     `1 / itl(c)` tokens per second, where c counts every stream that has a place on the replica, in
-    whatever phase. On a full replica the seconds so used add up to `steelyard.perf.cost`.
+    whatever phase. On a full replica the seconds so used add up to `steelyard.perf.cost`. A vendor
+    spreads its streams over machines that nobody sees: there, prefill is part of the floor.
 
-    Thin: prefill is not cut into chunks, and key-value memory is bounded by the concurrency cap
-    alone. Models that share a replica share its places and its prefill, each at its own pace.
+    Thin: chunks are not counted one by one, both phases flow at the pace that they give. Models
+    that share a replica share its places and its prefill, each at its own pace.
     """
 
-    def __init__(self, curves: dict[str, LlmCurve]) -> None:
+    def __init__(
+        self,
+        curves: dict[str, LlmCurve],
+        *,
+        is_vendor: bool = False,
+        chunk_tokens: int | None = None,
+    ) -> None:
         self._curves = curves
+        self._chunk_tokens = chunk_tokens
+        self._is_vendor = is_vendor
         self._floors: list[tuple[float, int, SimAttempt]] = []
         self._started = 0
         self._prefills: deque[SimAttempt] = deque()
         self._prefilling: SimAttempt | None = None
         self._prefill_end_s = math.inf
+        # Seconds of prefill still to be done, since when, and how many are done per second.
+        self._prefill_left_s: float = 0.0
+        self._prefill_at_s: float = 0.0
+        self._prefill_rate: float = 1.0
         self._decodes: dict[str, SharedProgress[SimAttempt]] = {
             model: SharedProgress() for model in curves
         }
@@ -46,7 +61,10 @@ class LlmPart:
         """
         curve = self._curves[attempt.truth.model]
         attempt.work_left = attempt.truth.output_tokens * attempt.slowness
-        floor_end_s = now_s + curve.ttft_floor_s * attempt.slowness
+        floor_s = curve.ttft_floor_s
+        if self._is_vendor:
+            floor_s += _uncached(attempt) * curve.prefill_s_per_token
+        floor_end_s = now_s + floor_s * attempt.slowness
         heapq.heappush(self._floors, (floor_end_s, self._started, attempt))
         self._started += 1
         self._streams += 1
@@ -100,9 +118,11 @@ class LlmPart:
 
     def _begin_prefill(self, now_s: float, attempt: SimAttempt) -> None:
         curve = self._curves[attempt.truth.model]
-        uncached = max(0, attempt.truth.prompt_tokens - attempt.cached_tokens)
+        uncached = 0 if self._is_vendor else _uncached(attempt)
         self._prefilling = attempt
-        self._prefill_end_s = now_s + uncached * curve.prefill_s_per_token * attempt.slowness
+        self._prefill_left_s = uncached * curve.prefill_s_per_token * attempt.slowness
+        self._prefill_at_s, self._prefill_rate = now_s, 1.0
+        self._prefill_end_s = now_s + self._prefill_left_s
 
     def _end_prefill(self, now_s: float, attempt: SimAttempt) -> None:
         attempt.first_token_s = now_s
@@ -118,8 +138,38 @@ class LlmPart:
         return ended
 
     def _set_pace(self, now_s: float) -> None:
+        gaps_s = {
+            model: itl_s(curve.itl_base_s, curve.itl_slope_s, float(self._streams))
+            for model, curve in self._curves.items()
+        }
+        chunk_s = self._chunk_s()
+        decoding_s = [gaps_s[model] for model, shared in self._decodes.items() if len(shared)]
+        if chunk_s < math.inf and decoding_s:
+            self._set_prefill_rate(now_s, chunk_s / max(chunk_s + max(decoding_s), _SHORTEST_GAP_S))
+        elif self._prefilling is not None:
+            self._set_prefill_rate(now_s, 1.0)
         for model, shared in self._decodes.items():
-            curve = self._curves[model]
-            gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(self._streams))
-            stalled = self._prefilling is not None
-            shared.set_rate(now_s, 0.0 if stalled else 1.0 / max(gap_s, _SHORTEST_GAP_S))
+            # A whole prompt is a chunk without end.
+            between_s = chunk_s if self._prefilling is not None else 0.0
+            rate = 1.0 / max(gaps_s[model] + between_s, _SHORTEST_GAP_S)
+            shared.set_rate(now_s, rate)
+
+    def _chunk_s(self) -> float:
+        """How long does a chunk of the prefill take? Infinite for a whole prompt."""
+        attempt = self._prefilling
+        if attempt is None or self._chunk_tokens is None:
+            return math.inf
+        decodes = sum(len(shared) for shared in self._decodes.values())
+        tokens = max(1, self._chunk_tokens - decodes)
+        per_token_s = self._curves[attempt.truth.model].prefill_s_per_token
+        return tokens * per_token_s * attempt.slowness
+
+    def _set_prefill_rate(self, now_s: float, rate: float) -> None:
+        if rate != self._prefill_rate and rate > 0.0:
+            self._prefill_left_s -= (now_s - self._prefill_at_s) * self._prefill_rate
+            self._prefill_at_s, self._prefill_rate = now_s, rate
+            self._prefill_end_s = now_s + max(0.0, self._prefill_left_s) / rate
+
+
+def _uncached(attempt: SimAttempt) -> int:
+    return max(0, attempt.truth.prompt_tokens - attempt.cached_tokens)

@@ -96,7 +96,8 @@ class Machines:
         for spec in pools:
             renting = conditions.renting_of(spec.name)
             self._pools[spec.name] = [
-                Machine(SimReplica(spec, index), renting, seed) for index in range(spec.replicas)
+                Machine(SimReplica(spec, index, conditions.serving_of(spec.name)), renting, seed)
+                for index in range(spec.replicas)
             ]
 
     def of(self, pool: str) -> list[Machine]:

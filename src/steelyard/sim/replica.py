@@ -6,7 +6,9 @@ from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.placement.queue import StepQueue
 from steelyard.sim.attempts import SimAttempt
+from steelyard.sim.kv_cache import KvCache
 from steelyard.sim.llm_part import LlmPart
+from steelyard.sim.serving import WHOLE_PROMPTS, Serving
 from steelyard.sim.tool_part import ToolPart
 
 
@@ -24,7 +26,7 @@ class SimReplica:
         alarm_s: When it is to be woken next; infinite when nothing runs.
     """
 
-    def __init__(self, spec: PoolSpec, index: int) -> None:
+    def __init__(self, spec: PoolSpec, index: int, serving: Serving = WHOLE_PROMPTS) -> None:
         self.spec = spec
         self.index = index
         self.down = 0
@@ -32,7 +34,12 @@ class SimReplica:
         self._queue = StepQueue()
         self._waiting: dict[tuple[str, int], SimAttempt] = {}
         self._running = 0
-        self._llm = LlmPart(spec.llm_curves)
+        self._llm = LlmPart(
+            spec.llm_curves,
+            is_vendor=spec.token_price is not None,
+            chunk_tokens=serving.prefill_chunk_tokens,
+        )
+        self._memory = None if serving.kv_tokens is None else KvCache(serving.kv_tokens)
         self._tools = None if spec.tool_curve is None else ToolPart(spec.tool_curve)
 
     def push(self, now_s: float, attempt: SimAttempt) -> None:
@@ -57,10 +64,15 @@ class SimReplica:
 
         Args:
             now_s: Simulated time.
-            attempt: The attempt, with its cached tokens known.
+            attempt: The attempt, with the cached tokens that the fleet believes in; memory that
+                had to evict some of them knows better.
         """
         attempt.started_s = now_s
         self._running += 1
+        call = attempt.step.call
+        if self._memory is not None and isinstance(call, LlmCall):
+            held = self._memory.take(call, attempt.truth.output_tokens)
+            attempt.cached_tokens = min(attempt.cached_tokens, held)
         if self._tools is not None and attempt.step.kind == "tool":
             self._tools.start(now_s, attempt)
         else:
@@ -81,6 +93,8 @@ class SimReplica:
             Attempts that have ended, in order.
         """
         ended = self._llm.advance(now_s)
+        for attempt in ended if self._memory is not None else ():
+            self._leave_memory(attempt)
         if self._tools is not None:
             ended.extend(self._tools.advance(now_s))
         self._running -= len(ended)
@@ -98,12 +112,22 @@ class SimReplica:
         while len(self._queue):
             lost.append(self._waiting.pop(self._queue.pop().key))
         self._running = 0
+        if self._memory is not None:
+            self._memory.clear()
         return lost
+
+    def _leave_memory(self, attempt: SimAttempt) -> None:
+        call = attempt.step.call
+        if self._memory is not None and isinstance(call, LlmCall):
+            self._memory.leave(call, attempt.truth.output_tokens)
 
     def _has_room(self, step: Step) -> bool:
         call = step.call
         if isinstance(call, LlmCall):
-            return self._running < self.spec.llm_curves[call.model].concurrency_cap
+            output_tokens = self._waiting[step.key].truth.output_tokens
+            return self._running < self.spec.llm_curves[call.model].concurrency_cap and (
+                self._memory is None or self._memory.fits(call, output_tokens)
+            )
         curve = self.spec.tool_curve
         if curve is None or self._tools is None:
             return False

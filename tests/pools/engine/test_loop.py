@@ -14,6 +14,7 @@ class FakeAdapter:
     context_tokens = 64
     block_tokens = 2
     cache_blocks = 100
+    max_streams = 1000
 
     def __init__(self) -> None:
         self.left: dict[int, int] = {}
@@ -26,9 +27,6 @@ class FakeAdapter:
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())[: self.context_tokens]
-
-    def token_bytes(self, token_id: int) -> bytes:
-        return bytes([token_id])
 
     def add(self, token_ids: list[int], sampling: Sampling) -> int:
         handle = len(self.left)
@@ -45,10 +43,16 @@ class FakeAdapter:
 
     def read(self, handle: int) -> EngineDelta:
         if self.left[handle] > 0:
-            return EngineDelta((), (), None)
+            return EngineDelta()
         answer = self.answers[handle]
         token = answer.pop(0)
-        return EngineDelta((token,), (-0.1,), None if answer else "length")
+        return EngineDelta(
+            output_tokens=1,
+            token_ids=(token,),
+            pieces=(bytes([token]),),
+            logprobs=(-0.1,),
+            finish=None if answer else "length",
+        )
 
     def cancel(self, handle: int) -> None:
         self.cancelled.append(handle)

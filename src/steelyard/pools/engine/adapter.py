@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+EngineName = Literal["openvino", "llamacpp"]
+
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How an engine child runs; the defaults are measured (docs/adr/0006, 2026-11-22).
@@ -19,7 +21,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         core: CPU core to stay on; None leaves it to the operating system.
         threads: Threads of the library. One, with a process per core, is several times more
             robust than two threads for small models: neighbours stall the barrier.
-        max_batched_tokens: Tokens per step; bounds how long a cancel waits.
+        max_batched_tokens: Tokens per step; bounds how long a cancel waits. None takes what suits
+            the library.
         max_streams: Sequences that run at once.
         cache_bytes: Size of the KV cache.
         default_max_string_chars: Bound for JSON strings whose schema has none: unbounded ones run
@@ -29,11 +32,11 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     task: Literal["generate", "embeddings"] = "generate"
-    adapter: Literal["openvino"] = "openvino"
+    adapter: EngineName = "openvino"
     model: str = "smollm2-135m-instruct"
     core: int | None = None
     threads: int = 1
-    max_batched_tokens: int = 256
+    max_batched_tokens: int | None = None
     max_streams: int = 32
     cache_bytes: int = 1024 * 1024 * 1024
     default_max_string_chars: int = 96
@@ -64,12 +67,27 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         return self.grammar is not None or self.json_schema is not None
 
 
-class EngineDelta(msgspec.Struct, frozen=True):
-    """New tokens of one sequence, their log-probabilities, and whether and why it ended."""
+class EngineDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """What is new in one sequence.
 
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish: Literal["stop", "length"] | None
+    Attributes:
+        output_tokens: How many tokens it got.
+        token_ids: Which they are, as far as the library tells: one that withholds half a character
+            names the token that completes it alone.
+        pieces: Their UTF-8 bytes, one entry for each of `token_ids`; empty for control tokens.
+        logprobs: One for each of `pieces`; empty where none are asked for.
+        finish: Why the sequence ended; None while it goes on.
+        cached_tokens: Prompt tokens that were not computed; None from a library that does not say.
+        refused: Why the library does not compute the sequence; then it has ended.
+    """
+
+    output_tokens: int = 0
+    token_ids: tuple[int, ...] = ()
+    pieces: tuple[bytes, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    finish: Literal["stop", "length"] | None = None
+    cached_tokens: int | None = None
+    refused: str = ""
 
 
 class EngineAdapter(Protocol):
@@ -79,11 +97,13 @@ class EngineAdapter(Protocol):
         context_tokens: Longest prompt plus output.
         block_tokens: Granularity in which prompts are cached.
         cache_blocks: Blocks that fit the cache.
+        max_streams: Sequences that it computes at once.
     """
 
     context_tokens: int
     block_tokens: int
     cache_blocks: int
+    max_streams: int
 
     def render_chat(self, messages: list[dict[str, str]]) -> str:
         """What prompt does the model's own chat template make of the messages?"""
@@ -91,10 +111,6 @@ class EngineAdapter(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Which tokens are the text? May stop counting at `context_tokens`, never before."""
-        ...
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """Which UTF-8 bytes does the token stand for? Empty for control tokens."""
         ...
 
     def add(self, token_ids: list[int], sampling: Sampling) -> int:

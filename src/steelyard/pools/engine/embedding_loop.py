@@ -62,6 +62,11 @@ class EmbeddingLoop:
         self.broken = False
 
     @property
+    def context_tokens(self) -> int:
+        """Longest text."""
+        return self._model.max_text_tokens
+
+    @property
     def running(self) -> int:
         """How many requests are being computed?"""
         return len({row.call.request_id for row in self._rows})

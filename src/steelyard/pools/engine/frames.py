@@ -40,9 +40,10 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The model is loaded."""
+    """The model is loaded; it takes so many tokens, prompt plus output."""
 
     load_s: float
+    context_tokens: int = 0
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):

@@ -152,10 +152,10 @@ class _Translation:
     def _reference(self, reference: str) -> str:
         if reference == "#":
             return "root"
-        name = "".join(char if char.isalnum() and char.isascii() else "_" for char in reference)
-        # The position keeps names apart that differ in other characters only.
         _, section, entry = reference.split("/")
-        rule = f"d{list(self._root[section]).index(entry)}{name}"
+        # Letters and digits alone: llama.cpp takes no underscore in a rule's name.
+        kind = "def" if section == "$defs" else "definition"
+        rule = f"{kind}{list(self._root[section]).index(entry)}"
         if rule not in self.rules:
             self.rules[rule] = ""
             self.rules[rule] = self.expression(self._root[section][entry])

@@ -36,6 +36,7 @@ class _Call:
         self.open_answers = len(prepared.samplings)
         self.output_tokens = 0
         self.cached_tokens = 0
+        self.cached_tokens_measured = False
         self.started = False
 
 
@@ -72,11 +73,17 @@ class EngineLoop:
         self._adapter = adapter
         self._settings = settings
         self._send = send
+        self._max_streams = min(settings.max_streams, adapter.max_streams)
         self._mirror = PrefixMirror(adapter.block_tokens, adapter.cache_blocks)
         self._waiting: deque[_Answer] = deque()
         self._running: list[_Answer] = []
         self._step_failures = 0
         self.broken = False
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus output."""
+        return self._adapter.context_tokens
 
     @property
     def running(self) -> int:
@@ -119,11 +126,13 @@ class EngineLoop:
             return
         self._step_failures = 0
         for answer in list(self._running):
-            self._read(answer)
+            # A request that is refused takes all its answers along.
+            if answer in self._running:
+                self._read(answer)
 
     def _admit(self) -> None:
         held: deque[_Answer] = deque()
-        while self._waiting and len(self._running) < self._settings.max_streams:
+        while self._waiting and len(self._running) < self._max_streams:
             answer = self._waiting.popleft()
             if self._is_being_computed(answer):
                 held.append(answer)
@@ -179,15 +188,22 @@ class EngineLoop:
 
     def _read(self, answer: _Answer) -> None:
         delta = self._adapter.read(answer.handle)
-        if not delta.token_ids and delta.finish is None:
-            return
         call = answer.call
+        if delta.refused:
+            self.cancel(call.request_id)
+            reason = f"The engine refused the request: {delta.refused[:300]}"
+            self._send(Rejected(call.request_id, reason))
+            return
+        if delta.cached_tokens is not None and answer.index == 0:
+            call.cached_tokens, call.cached_tokens_measured = delta.cached_tokens, True
+        if not delta.output_tokens and delta.finish is None:
+            return
         answer.started = True
         if not call.started:
             call.started = True
             self._mirror.insert(answer.keys)
             self._send(Started(call.request_id))
-        call.output_tokens += len(delta.token_ids)
+        call.output_tokens += delta.output_tokens
         answer.token_ids.extend(delta.token_ids)
         text, logprobs = self._text(answer, delta)
         if answer.stream.stopped:
@@ -206,13 +222,12 @@ class EngineLoop:
             )
 
     def _text(self, answer: _Answer, delta: EngineDelta) -> tuple[str, tuple[TokenLogprob, ...]]:
-        pieces = [self._adapter.token_bytes(token_id) for token_id in delta.token_ids]
-        text = "".join([answer.stream.feed(piece) for piece in pieces])
+        text = "".join([answer.stream.feed(piece) for piece in delta.pieces])
         if not answer.sampling.logprobs:
             return text, ()
         return text, tuple(
             TokenLogprob(token=piece.decode("utf-8", "replace"), logprob=logprob)
-            for piece, logprob in zip(pieces, delta.logprobs, strict=True)
+            for piece, logprob in zip(delta.pieces, delta.logprobs, strict=True)
             if piece
         )
 
@@ -239,7 +254,7 @@ class EngineLoop:
                 input_tokens=len(call.prepared.token_ids),
                 cached_tokens=call.cached_tokens,
                 output_tokens=call.output_tokens,
-                cached_tokens_measured=False,
+                cached_tokens_measured=call.cached_tokens_measured,
             )
         chunk = LlmChunk(
             index=answer.index,

@@ -13,6 +13,7 @@ _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
 # GGUF value types and their struct formats: ggml-org/ggml docs/gguf.md.
 _SCALARS = ("B", "b", "H", "h", "I", "i", "f", "?", "", "", "Q", "q", "d")
+_FLOAT16_BYTES = 2
 _MAX_STRING_BYTES = 1 << 20
 
 
@@ -23,11 +24,14 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
         path: The GGUF file.
         architecture: Kind of network, e.g. `llama`.
         context_tokens: Longest prompt plus output that the model was trained for.
+        kv_bytes_per_token: Keys and values of one token in 16-bit floats; 0 where the header does
+            not tell.
     """
 
     path: str
     architecture: str
     context_tokens: int
+    kv_bytes_per_token: int = 0
 
 
 def find_model(path: Path | None = None) -> ModelFile:
@@ -77,17 +81,49 @@ def _parse(path: Path, file: BinaryIO) -> ModelFile:
     if file.read(4) != _MAGIC:
         raise ConfigError(f"{path} is not a GGUF file: it does not start with 'GGUF'.")
     _version, _tensors, entries = struct.unpack("<IQQ", file.read(20))
-    architecture = ""
+    known: dict[str, object] = {}
+    for _ in range(entries):
+        key = _read_string(file)
+        # The token lists come last and are long.
+        if key.startswith("tokenizer."):
+            break
+        (kind,) = struct.unpack("<I", file.read(4))
+        known[key] = _read_value(file, kind)
+    architecture = str(known.get("general.architecture", ""))
+    context_tokens = known.get(f"{architecture}.context_length")
+    if isinstance(context_tokens, int):
+        return ModelFile(
+            path=str(path),
+            architecture=architecture,
+            context_tokens=context_tokens,
+            kv_bytes_per_token=_kv_bytes_per_token(architecture, known),
+        )
+    raise ConfigError(f"{path} names no context length; it is not a language model.")
+
+
+def skip_entries(file: BinaryIO, entries: int) -> int:
+    """Read past the entries of a GGUF header. Returns the alignment of its tensors in bytes."""
+    alignment_bytes = 32
     for _ in range(entries):
         key = _read_string(file)
         (kind,) = struct.unpack("<I", file.read(4))
         value = _read_value(file, kind)
-        if key == "general.architecture":
-            architecture = str(value)
-        # The token lists come later and are long: stop as soon as possible.
-        if key.endswith(".context_length") and isinstance(value, int):
-            return ModelFile(path=str(path), architecture=architecture, context_tokens=value)
-    raise ConfigError(f"{path} names no context length; it is not a language model.")
+        if key == "general.alignment" and isinstance(value, int):
+            alignment_bytes = value
+    return alignment_bytes
+
+
+def _kv_bytes_per_token(architecture: str, known: dict[str, object]) -> int:
+    names = ("block_count", "embedding_length", "attention.head_count", "attention.head_count_kv")
+    values = [known.get(f"{architecture}.{name}") for name in names]
+    counts = [value for value in values if isinstance(value, int) and value > 0]
+    if len(counts) < len(names):
+        return 0
+    layers, width, heads, kv_heads = counts
+    head_width = known.get(f"{architecture}.attention.key_length")
+    if not isinstance(head_width, int):
+        head_width = width // heads
+    return layers * kv_heads * head_width * 2 * _FLOAT16_BYTES
 
 
 def _read_string(file: BinaryIO) -> str:

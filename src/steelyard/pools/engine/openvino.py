@@ -1,5 +1,6 @@
 """OpenVINO GenAI behind the adapter interface: continuous batching, reads the GGUF itself."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -7,7 +8,9 @@ from typing import Any, Literal
 
 from steelyard.errors import MissingExtraError
 from steelyard.pools.engine.adapter import EngineDelta, EngineSettings, Sampling
+from steelyard.pools.engine.requantized import write_without_q4_1
 
+_BATCHED_TOKENS = 256
 # Blocks of the CPU plugin's paged attention hold 32 tokens.
 _BLOCK_TOKENS = 32
 _GIB_BYTES = 1024 * 1024 * 1024
@@ -40,13 +43,18 @@ class OpenVinoAdapter:
         self._genai: Any = openvino_genai
         self._tensor: Any = openvino.Tensor
         scheduler: Any = openvino_genai.SchedulerConfig()
-        scheduler.max_num_batched_tokens = settings.max_batched_tokens
+        scheduler.max_num_batched_tokens = settings.max_batched_tokens or _BATCHED_TOKENS
         scheduler.max_num_seqs = settings.max_streams
         scheduler.enable_prefix_caching = True
         scheduler.cache_size = max(1, round(settings.cache_bytes / _GIB_BYTES))
-        self._pipeline: Any = openvino_genai.ContinuousBatchingPipeline(
-            str(model_path), scheduler, "CPU", {"INFERENCE_NUM_THREADS": settings.threads}
-        )
+        options = {"INFERENCE_NUM_THREADS": settings.threads}
+        with tempfile.TemporaryDirectory() as folder:
+            # The library is done with the file when it has built its graph.
+            copy = Path(folder) / "model.gguf"
+            read = copy if write_without_q4_1(model_path, copy) else model_path
+            self._pipeline: Any = openvino_genai.ContinuousBatchingPipeline(
+                str(read), scheduler, "CPU", options
+            )
         self._tokenizer: Any = self._pipeline.get_tokenizer()
         # Keys are the tokens' raw bytes, so texts can be put together exactly.
         vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
@@ -57,6 +65,7 @@ class OpenVinoAdapter:
         self._next_handle = 0
         self.context_tokens = context_tokens
         self.block_tokens = _BLOCK_TOKENS
+        self.max_streams = settings.max_streams
         # 8-bit keys and values of the 135M model: 2,452 blocks per GiB, as the library reports.
         self.cache_blocks = 2452 * max(1, round(settings.cache_bytes / _GIB_BYTES))
 
@@ -70,8 +79,7 @@ class OpenVinoAdapter:
         token_ids: list[int] = self._tokenizer.encode(text).input_ids.data.tolist()[0]
         return token_ids
 
-    def token_bytes(self, token_id: int) -> bytes:
-        """Which UTF-8 bytes does the token stand for? Empty for control tokens."""
+    def _piece(self, token_id: int) -> bytes:
         return b"" if token_id in self._control else self._bytes_of.get(token_id, b"")
 
     def _control_tokens(self) -> frozenset[int]:
@@ -137,7 +145,13 @@ class OpenVinoAdapter:
                 finish = _FINISH.get(output.finish_reason.name)
         if finish is not None:
             del self._handles[handle]
-        return EngineDelta(tuple(token_ids), tuple(logprobs), finish)
+        return EngineDelta(
+            output_tokens=len(token_ids),
+            token_ids=tuple(token_ids),
+            pieces=tuple([self._piece(token_id) for token_id in token_ids]),
+            logprobs=tuple(logprobs),
+            finish=finish,
+        )
 
     def cancel(self, handle: int) -> None:
         """Drop the sequence and free its place; harmless when it has ended."""

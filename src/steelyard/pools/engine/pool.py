@@ -88,6 +88,8 @@ class EmbeddedEnginePool:
             return Load(model.path, model.context_tokens, settings)
 
         await self._children.start(load, watch)
+        # A library may have room for less than the model could read.
+        self._context_tokens = self._children.context_tokens or self._context_tokens
 
     async def close(self) -> None:
         """Stop all children; requests in flight fail with PoolUnavailableError."""

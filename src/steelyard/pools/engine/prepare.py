@@ -8,6 +8,7 @@ import msgspec
 
 from steelyard.errors import PoolRejectedError
 from steelyard.pools.backend import JsonObject, LlmRequest
+from steelyard.pools.dialects import constraints
 from steelyard.pools.engine.adapter import EngineAdapter, EngineSettings, Sampling
 from steelyard.pools.engine.grammar import schema_grammar
 from steelyard.pools.engine.messages import plain_messages
@@ -19,7 +20,10 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 256
 _SEED_BITS = 63
 # Fields of the OpenAI request that would change the answer and that the engine cannot honour.
-_UNSUPPORTED = ("logit_bias", "suffix", "echo", "audio", "prediction", "web_search_options")
+_UNSUPPORTED = (
+    *("logit_bias", "suffix", "echo", "audio", "prediction", "web_search_options"),
+    *("regex", "ebnf"),
+)
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +121,12 @@ def _check_limits(request: LlmRequest) -> None:
     for name in _UNSUPPORTED:
         if request.raw_body.get(name):
             raise PoolRejectedError(f"The embedded engine does not know {name}; leave it out.")
+    for kind in constraints(request.raw_body):
+        if kind != "json" or request.json_schema is None:
+            raise PoolRejectedError(
+                f"The embedded engine cannot be held to guided_{kind}; send a JSON schema as "
+                "response_format."
+            )
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

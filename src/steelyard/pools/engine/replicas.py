@@ -34,6 +34,11 @@ class Replicas:
             raise PoolUnavailableError("The embedded engine is not started.")
         return self._supervisors[replica]
 
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus output that every replica takes; 0 before they are up."""
+        return min((one.context_tokens for one in self._supervisors), default=0)
+
     def is_up(self, replica: int) -> bool:
         """Does the replica take requests?"""
         return bool(self._supervisors) and self._supervisors[replica].is_up

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from steelyard.errors import ConfigError, SteelyardError
+from steelyard.errors import SteelyardError
 from steelyard.pools.child import live_with_parent, take_pipes
 from steelyard.pools.engine.adapter import EngineAdapter
 from steelyard.pools.engine.embedding_loop import EmbeddingLoop
@@ -60,7 +60,7 @@ def main() -> None:
     except (SteelyardError, RuntimeError, OSError) as error:
         send(LoadFailed(str(error) or type(error).__name__))
         return
-    send(Ready(time.monotonic() - started_s))
+    send(Ready(time.monotonic() - started_s, loop.context_tokens))
     inbox: queue.SimpleQueue[ToChild] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(pipe_in, inbox), daemon=True).start()
     _serve(loop, inbox, send)
@@ -81,11 +81,13 @@ def _load(load: Load, send: Callable[[FromChild], None]) -> Loop:
 
 
 def _adapter(load: Load) -> EngineAdapter:
-    if load.settings.adapter == "openvino":
-        from steelyard.pools.engine.openvino import OpenVinoAdapter  # noqa: PLC0415 - an extra
+    if load.settings.adapter == "llamacpp":
+        from steelyard.pools.engine.llamacpp import LlamaCppAdapter  # noqa: PLC0415 - an extra
 
-        return OpenVinoAdapter(Path(load.model_path), load.settings, load.context_tokens)
-    raise ConfigError(f"No engine adapter is called {load.settings.adapter!r}; use 'openvino'.")
+        return LlamaCppAdapter(Path(load.model_path), load.settings, load.context_tokens)
+    from steelyard.pools.engine.openvino import OpenVinoAdapter  # noqa: PLC0415 - an extra
+
+    return OpenVinoAdapter(Path(load.model_path), load.settings, load.context_tokens)
 
 
 def _receive(pipe_in: BinaryIO, inbox: queue.SimpleQueue[ToChild]) -> None:

@@ -9,7 +9,7 @@ import math
 
 from steelyard.domain.units import rental_usd
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
-from steelyard.perf.predict import itl_s, prefill_s
+from steelyard.perf.predict import prefill_s, shared_itl_s
 from steelyard.sim.compiled.layout import (
     ANY_DEPTH,
     BINS,
@@ -73,6 +73,7 @@ def note_placed(world: World, attempt: int) -> None:
     book = world.book[one["replica"]]
     book["waiting"] += 1
     book["service_sum_s"] += one["service_s"]
+    book["share_sum_s"] += one["share_s"]
     world.tasks[one["task"]]["reserved_usd"] += one["reserved_usd"]
     _count_load(world, one["replica"], 0, 1)
 
@@ -84,6 +85,10 @@ def note_started(world: World, attempt: int) -> None:
     book["waiting"] -= 1
     book["running"] += 1
     one["concurrency"] = book["running"]
+    others = float(book["running"] + book["waiting"]) - 1.0
+    one["neighbours_share_s"] = 0.0
+    if others > 0.0:
+        one["neighbours_share_s"] = (book["share_sum_s"] - one["share_s"]) / max(others, 1.0)
     _count_load(world, one["replica"], 1, -1)
 
 
@@ -99,8 +104,10 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
         _count_load(world, one["replica"], -1, 0)
     if book["waiting"] + book["running"] == 0:
         book["service_sum_s"] = 0.0
+        book["share_sum_s"] = 0.0
     else:
         book["service_sum_s"] -= one["service_s"]
+        book["share_sum_s"] -= one["share_s"]
     is_tool = world.pools[world.machines[one["replica"]]["pool"]]["model"] < 0
     cost_usd = _tool_usd(world, attempt) if is_tool else _llm_usd(world, attempt)
     task = world.tasks[one["task"]]
@@ -263,8 +270,9 @@ def _learn_llm(world: World, attempt: int) -> None:
     hold(world, attempt)
     uncached = float(step["prompt"] - one["cached"])
     predicted_s = prefill_s(pool["floor_s"], pool["per_token_s"], uncached)
-    predicted_s += step["output"] * itl_s(
-        pool["itl_base_s"], pool["itl_slope_s"], float(one["concurrency"])
+    streams = float(one["concurrency"])
+    predicted_s += step["output"] * shared_itl_s(
+        pool["itl_base_s"], pool["itl_slope_s"], streams, one["neighbours_share_s"]
     )
     wall_s = now_s - one["started_s"]
     if predicted_s > 0.0 and wall_s > 0.0:

@@ -39,7 +39,7 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 from steelyard.sim.compiled.machines import advance, begin, drain, next_s, queue, take_ready
-from steelyard.sim.compiled.placing import choose
+from steelyard.sim.compiled.placing import choose, share_s
 
 # Why `run` returns.
 DONE, PAUSED, FULL = 0, 1, 2
@@ -215,6 +215,7 @@ def _place(world: World, task: int, step: int, number: int) -> None:
         latest_s = clock["now_s"] + (slack_s + waits_s)
     one["key_s"] = latest_s
     one["service_s"] = world.finish_s[pool] - waits_s
+    one["share_s"] = share_s(world, pool, step)
     one["least_s"] = clock["least_s"]
     one["reserved_usd"] = world.cost_usd[pool]
     one["placed_s"] = clock["now_s"]

@@ -131,7 +131,9 @@ POOL = np.dtype(
         ("since_s", "f8"),
     ]
 )
-BOOK = np.dtype([("service_sum_s", "f8"), ("running", "i4"), ("waiting", "i4")])
+BOOK = np.dtype(
+    [("service_sum_s", "f8"), ("share_sum_s", "f8"), ("running", "i4"), ("waiting", "i4")]
+)
 MACHINE = np.dtype(
     [
         ("alarm_s", "f8"),
@@ -170,6 +172,8 @@ ATTEMPT = np.dtype(
         ("cached", "i4"),
         ("key_s", "f8"),
         ("service_s", "f8"),
+        ("share_s", "f8"),
+        ("neighbours_share_s", "f8"),
         ("least_s", "f8"),
         ("reserved_usd", "f8"),
         ("placed_s", "f8"),

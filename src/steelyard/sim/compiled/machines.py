@@ -77,7 +77,10 @@ def begin(world: World, replica: int, attempt: int) -> None:
         _delay(world, replica, now_s + pool["start_s"] * one["slowness"], attempt)
     else:
         one["left"] = step["output"] * one["slowness"]
-        _delay(world, replica, now_s + pool["floor_s"] * one["slowness"], attempt)
+        floor_s = pool["floor_s"]
+        if pool["by_token"]:
+            floor_s += _uncached(world, attempt) * pool["per_token_s"]
+        _delay(world, replica, now_s + floor_s * one["slowness"], attempt)
 
 
 def next_s(world: World, replica: int) -> float:
@@ -142,11 +145,17 @@ def _begin_prefill(world: World, replica: int) -> None:
     machine["prefill_head"] = one["next"]
     if one["next"] == NONE:
         machine["prefill_tail"] = NONE
-    uncached = max(0, world.steps[one["step"]]["prompt"] - one["cached"])
-    per_token_s = world.pools[machine["pool"]]["per_token_s"]
+    pool = world.pools[machine["pool"]]
+    uncached = 0 if pool["by_token"] else _uncached(world, attempt)
+    work_s = uncached * pool["per_token_s"] * one["slowness"]
     machine["prefilling"] = attempt
-    machine["prefill_end_s"] = world.clock[0]["now_s"] + uncached * per_token_s * one["slowness"]
+    machine["prefill_end_s"] = world.clock[0]["now_s"] + work_s
     world.counts[PREFILLING] += 1
+
+
+def _uncached(world: World, attempt: int) -> int:
+    one = world.attempts[attempt]
+    return int(max(0, world.steps[one["step"]]["prompt"] - one["cached"]))
 
 
 def _end_prefill(world: World, replica: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
+from steelyard.perf.predict import prefill_share_s
 from steelyard.placement.scoring import (
     Traits,
     by_cost,
@@ -221,9 +222,19 @@ def _use_s(world: World, step: int, replica: int, cached: float) -> float:
     """`queued_use_s` of a step on one replica."""
     one, book = world.pools[world.machines[replica]["pool"]], world.book[replica]
     uncached = max(0.0, float(world.steps[step]["prompt"]) - cached)
-    load = (float(book["running"]), float(book["waiting"]), book["service_sum_s"])
+    counts = (float(book["running"]), float(book["waiting"]))
+    load = (counts[0], counts[1], book["service_sum_s"], book["share_sum_s"])
     tokens = (uncached, _expected_output(world, step))
     return float(queued_use_s(_curve(one), tokens, load, one["correction"]))
+
+
+def share_s(world: World, pool: int, step: int) -> float:
+    """`fleet.state._share_s`: prefill that a step brings to its replica per token."""
+    one, what = world.pools[pool], world.steps[step]
+    if what["kind"] != LLM or one["by_token"] != 0:
+        return 0.0
+    uncached = max(0.0, float(what["prompt"]) - world.cached[pool])
+    return prefill_share_s(one["per_token_s"], uncached, _expected_output(world, step))
 
 
 def _curve(pool: Any) -> tuple[float, float, float, float, float]:  # noqa: ANN401 - a record
@@ -359,8 +370,8 @@ def _predict(world: World, pool: int, step: int) -> float:
         uncached = max(float(what["prompt"]) - world.cached[pool], 0.0)
         output = _expected_output(world, step)
         curve = _curve(one)
-        running = float(book["running"])
-        _, service_s = llm_times_s(curve, one["correction"], uncached, output, running)
+        load = (float(book["running"]), float(book["waiting"]), book["share_sum_s"])
+        _, service_s = llm_times_s(curve, one["correction"], uncached, output, load)
         used_h = llm_used_s(curve, uncached, output) / SECONDS_PER_HOUR
         prices = (one["usd_per_input"], one["usd_per_cached"], one["usd_per_output"])
         by_token_usd = priced_tokens_usd(prices, uncached, world.cached[pool], output)

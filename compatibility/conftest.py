@@ -1,0 +1,72 @@
+"""A real gateway with the embedded engines and a scripted upstream, in a process of its own."""
+
+import importlib.util
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+HERE = Path(__file__).parent
+STEELYARD = HERE.parent / ".venv" / "bin" / "steelyard"
+CONFIGURATION = """
+[gateway]
+port = 0
+[pools.local]
+kind = "embedded"
+[pools.vectors]
+kind = "embedded"
+task = "embeddings"
+[pools.upstream]
+kind = "endpoint"
+base_urls = ["{url}"]
+models = ["mock"]
+engine = "openai"
+usd_per_hour = 1.0
+[[aliases.either.candidates]]
+model = "mock"
+"""
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the gateway, with /v1."""
+    folder = tmp_path_factory.mktemp("gateway")
+    with _load("scripted_upstream").scripted_upstream() as upstream:
+        config = folder / "steelyard.toml"
+        config.write_text(CONFIGURATION.format(url=upstream), encoding="utf-8")
+        command = [str(STEELYARD), "up", "--config", str(config)]
+        with subprocess.Popen(  # noqa: S603 - our own program
+            command, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                yield _address(process)
+            finally:
+                process.send_signal(signal.SIGTERM)
+                told = process.communicate(timeout=30)[1]
+                sys.stderr.write(told)
+                assert "Traceback" not in told
+
+
+def _address(process: "subprocess.Popen[str]") -> str:
+    """Wait until the gateway tells its address; its end closes the pipe."""
+    told: list[str] = []
+    for line in process.stderr or ():
+        told.append(line)
+        found = re.search(r"http://\S+/v1", line)
+        if "serving" in line and found:
+            return found.group(0)
+    raise AssertionError("".join(told))

@@ -1,0 +1,41 @@
+"""How the engines of a simulated pool serve, beside their curve."""
+
+import msgspec
+
+from steelyard.errors import ConfigError
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine does with long prompts and with its memory.
+
+    Attributes:
+        prefill_chunk_tokens: Tokens that one pass over the model computes at most, decodes
+            included: a longer prompt is cut, and each chunk is computed together with one token of
+            every decode. None computes prompts whole. vLLM's server takes 8,192 on GPUs of 70 GiB
+            and more other than the A100, and 2,048 on others (`max_num_batched_tokens`,
+            `EngineArgs.get_batch_defaults` in vllm/engine/arg_utils.py, read 2026-11-23).
+        kv_tokens: Tokens that the key-value memory of one replica holds. What runs has its whole
+            context reserved; the rest holds prefixes, the least recently used ones evicted first.
+            None bounds streams by the concurrency cap alone, and forgets no prefix.
+    """
+
+    prefill_chunk_tokens: int | None = None
+    kv_tokens: int | None = None
+
+    def check(self, pool: str) -> None:
+        """Refuse what no engine could do.
+
+        Args:
+            pool: Name of the pool, for the message.
+
+        Raises:
+            ConfigError: A number of tokens below one.
+        """
+        for key in self.__struct_fields__:
+            tokens = getattr(self, key)
+            if tokens is not None and tokens < 1:
+                raise ConfigError(f"serving of {pool}: {key} is {tokens}; it must be at least 1")
+
+
+WHOLE_PROMPTS = Serving()
+"""Prompts in one piece, memory without end."""
