@@ -94,11 +94,17 @@ def demo(
 
 
 @app.command()
-def up(config: ConfigOption = Path("steelyard.toml"), store: _StoreOption = "") -> None:
-    """Serve the OpenAI-compatible gateway until stopped."""
+def up(
+    config: ConfigOption = Path("steelyard.toml"),
+    store: _StoreOption = "",
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="The plan in force, for the dashboard.")
+    ] = None,
+) -> None:
+    """Serve the OpenAI-compatible gateway, and the dashboard at /, until stopped."""
     from steelyard.cli.up import run_up
 
-    run_up(config, store)
+    run_up(config, store, plan)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from starlette.applications import Starlette
@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from steelyard import __version__
 from steelyard.errors import (
@@ -27,6 +28,7 @@ from steelyard.gateway.errors_http import RequestError, error_response
 from steelyard.gateway.exchange import (
     AsgiExchange,
     Exchange,
+    HttpRequest,
     Message,
     Receive,
     Scope,
@@ -51,6 +53,13 @@ _KNOWN_PATHS = _OPEN_PATHS | {"/metrics", "/openapi.json"}
 _CLIENT_LEFT = 499
 
 
+# Why a request may not be served, as HTTP status and message; None when it may.
+Refusal = Callable[[HttpRequest], tuple[int, str] | None]
+# Pages for people under every path that is not the gateway's own: made from who may see them, and
+# what a pool's attempts came to.
+MakePages = Callable[[Refusal, Callable[[str], Mapping[str, float]]], ASGIApp]
+
+
 class Gateway:
     """Both planes: `serve` answers what is under /v1, as an ASGI application it answers the rest.
 
@@ -60,6 +69,7 @@ class Gateway:
         metrics: Where requests are counted; it should be subscribed to the dispatcher already.
         store: Where durable tasks are; None serves no /api/tasks.
         keys: The store's keys; None knows those of the settings alone.
+        pages: Makes what serves all other paths; None serves none.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class Gateway:
         metrics: Metrics,
         store: EventStore | None = None,
         keys: KeyDesk | None = None,
+        pages: MakePages | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
@@ -76,6 +87,7 @@ class Gateway:
         self._data_plane = DataPlane(settings, dispatcher)
         self._control_plane = control_plane(dispatcher, metrics, store, settings.limits)
         self._metrics = metrics
+        self._pages = None if pages is None else pages(self._refusal, metrics.pool_totals)
 
     def prepare(self, settings: GatewaySettings) -> Callable[[], None]:
         """Check other settings, and say how to take them; where it listens does not change.
@@ -222,7 +234,9 @@ class Gateway:
     async def _control(
         self, exchange: AsgiExchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if exchange.path not in _OPEN_PATHS:
+        # Pages tell people, not programs, what is refused: they check by themselves.
+        is_page = self._pages is not None and not _is_own(exchange.path)
+        if exchange.path not in _OPEN_PATHS and not is_page:
             self._authenticator.check_control(exchange)
 
         async def watching_send(message: Message) -> None:
@@ -232,7 +246,17 @@ class Gateway:
                 exchange.finished = True
             await send(message)
 
-        await self._control_plane(scope, receive, watching_send)
+        if self._pages is not None and is_page:
+            await self._pages(scope, receive, watching_send)
+        else:
+            await self._control_plane(scope, receive, watching_send)
+
+    def _refusal(self, request: HttpRequest) -> tuple[int, str] | None:
+        try:
+            self._authenticator.check_control(request)
+        except RequestError as error:
+            return error.status, str(error)
+        return None
 
     def _log(self, exchange: Exchange | AsgiExchange, status: int, duration_s: float) -> None:
         step_key = exchange.step_key if isinstance(exchange, Exchange) else None
@@ -250,6 +274,11 @@ class Gateway:
             else "",
         }
         _ACCESS_LOGGER.info("%s", msgspec.json.encode(line).decode())
+
+
+def _is_own(path: str) -> bool:
+    """Does a path belong to the control plane, whether it is served or not?"""
+    return path in _KNOWN_PATHS or path.startswith(("/api/", "/v1")) or path == "/api"
 
 
 def control_plane(

@@ -6,12 +6,13 @@ tasks and HTTP requests.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from steelyard.domain.events import (
     AttemptFinished,
+    AttemptOutcome,
     AttemptStarted,
     Event,
     PoolAdded,
@@ -193,6 +194,25 @@ class Metrics:
             self._http,
         ]
         return "".join(f"{line}\n" for family in families for line in family.lines()).encode()
+
+    def pool_totals(self, pool: str) -> dict[str, float]:
+        """What did a pool's attempts come to since the start?
+
+        Args:
+            pool: Name of the pool.
+
+        Returns:
+            Attempts by outcome (`ok`, `failed`, `cancelled`), `input_tokens`, `cached_tokens`,
+            `output_tokens` and `cost_usd`.
+        """
+        cells = self._pool(pool)
+        totals = {
+            outcome: cells.ended[outcome][0] if outcome in cells.ended else 0.0
+            for outcome in get_args(AttemptOutcome)
+        }
+        kinds = ("input_tokens", "cached_tokens", "output_tokens", "cost_usd")
+        counted = cells.tokens or ([0.0],) * len(kinds)
+        return totals | {kind: cell[0] for kind, cell in zip(kinds, counted, strict=True)}
 
     def _add_pool(self, event: PoolAdded) -> None:
         pool = event.spec.name

@@ -99,7 +99,9 @@ class EventStore:
             The number to ask with next, and the events in order.
         """
         _check_text("task id", task_id)
-        read = self._writer.read(lambda backend: task_sql.bodies_after(backend, task_id, after))
+        read = self._writer.read(
+            lambda backend: task_sql.task_bodies_after(backend, task_id, after)
+        )
         return _mapped(
             read,
             lambda rows: (
@@ -248,12 +250,7 @@ class EventStore:
 
     def events(self, after: int = 0, limit: int = _PAGE) -> "Future[list[tuple[int, bytes]]]":
         """Which events come after a number of the log, as (number, JSON)?"""
-        sql = "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
-        return self._writer.read(
-            lambda backend: [
-                (int(seq), bytes(body)) for seq, body in backend.execute(sql, (after, limit))
-            ]
-        )
+        return self._writer.read(lambda backend: task_sql.bodies_after(backend, after, limit))
 
     def close(self) -> None:
         """Commit what is left and close the database. Closing twice is allowed."""
