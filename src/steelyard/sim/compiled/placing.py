@@ -11,6 +11,7 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import prefill_share_s
 from steelyard.placement.scoring import (
+    SHORT_PROMPT_TOKENS,
     Traits,
     by_cost,
     by_cpu,
@@ -18,9 +19,11 @@ from steelyard.placement.scoring import (
     by_finish,
     by_first_draw,
     by_gpu,
+    by_home,
     by_normalised_load,
     by_prefix,
     by_spare_slack,
+    cache_to_live_s,
     cheapest_in_time,
     first_ranked,
     least_late,
@@ -46,8 +49,11 @@ POLICIES = (
     "prefix_affinity",
     "earliest_deadline",
     "just_enough",
+    "program_fcfs",
+    "program_least_attained",
 )
 _GPU, _CPU, _COST, _TWO, _ONE, _LOAD, _PREFIX, _FINISH, _SPARE = range(1, 10)
+PROGRAM_FCFS, PROGRAM_LEAST_ATTAINED = 10, 11
 
 
 def choose(world: World, task: int, step: int, number: int) -> int:
@@ -94,7 +100,8 @@ def _find_candidates(world: World, task: int, step: int, number: int) -> None:
         _draw_over_fleet(world, step, key, salt)
         _look_for_prefix(world, task, step, least=True)
         return
-    least = policy in (_GPU, _CPU, _LOAD)
+    is_program = policy in (PROGRAM_FCFS, PROGRAM_LEAST_ATTAINED)
+    least = is_program or policy in (_GPU, _CPU, _LOAD)
     for pool in range(len(world.pools)):
         one = world.pools[pool]
         world.cached[pool] = 0.0
@@ -107,10 +114,34 @@ def _find_candidates(world: World, task: int, step: int, number: int) -> None:
             continue
         first, second = two_of(key, salt, one["replicas"])
         world.replica[pool] = _less_loaded(world, one["first"] + first, one["first"] + second)
+    if is_program:
+        _stay_at_home(world, task, step)
     if policy == 0:
         _weigh_warm_and_cold(world, task, step)
     else:
         _look_for_prefix(world, task, step, least)
+
+
+def _stay_at_home(world: World, task: int, step: int) -> None:
+    """Put the replica of the task's last call first, where the policy keeps the call there."""
+    for pool in range(len(world.pools)):
+        world.first_key[pool] = 1.0
+    slot, what = world.tasks[task], world.steps[step]
+    home = slot["last_replica"]
+    if home == NONE or what["kind"] != LLM:
+        return
+    pool = world.machines[home]["pool"]
+    one = world.pools[pool]
+    if one["down"] > 0:
+        return
+    if world.clock[0]["policy"] == PROGRAM_FCFS:
+        to_live_s = cache_to_live_s(one["per_token_s"], float(what["prompt"]), one["cap"])
+        stays = world.clock[0]["now_s"] - slot["last_end_s"] <= to_live_s
+    else:
+        stays = what["prompt"] > SHORT_PROMPT_TOKENS
+    if stays and world.replica[pool] >= 0:
+        world.replica[pool] = home
+        world.first_key[pool] = 0.0
 
 
 def _serves(world: World, pool: int, step: int) -> bool:
@@ -425,4 +456,6 @@ def _keys(policy: int, traits: Traits[float]) -> tuple[float, float]:  # noqa: P
         return by_prefix(traits)
     if policy == _FINISH:
         return by_finish(traits)
-    return by_spare_slack(traits)
+    if policy == _SPARE:
+        return by_spare_slack(traits)
+    return by_home(traits)

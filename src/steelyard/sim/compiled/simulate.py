@@ -89,7 +89,7 @@ def simulate_compiled(
 
     The same as in `steelyard.sim.simulate`, event for event, with one difference that shows in
     large runs only: prefixes are kept until their task has ended. What this path does not know is
-    refused, the policies at the level of programs among it.
+    refused.
 
     Args:
         workload: Tasks to arrive.
@@ -128,8 +128,8 @@ def _known_policy(policy: str) -> str:
     name = policy_named(policy).name
     if name not in POLICIES:
         raise ConfigError(
-            f"the compiled simulator does not know policy {name!r}, which orders queues by a key "
-            f"of its own; use the reference path, or one of {', '.join(POLICIES)}"
+            f"the compiled simulator does not know policy {name!r}; use the reference path, or one "
+            f"of {', '.join(POLICIES)}"
         )
     return name
 
