@@ -33,7 +33,7 @@ from steelyard.sim import (
     synthesize,
 )
 from steelyard.sim.compiled import layout
-from steelyard.sim.compiled.placing import POLICIES
+from steelyard.sim.compiled.rankings import POLICIES
 from steelyard.sim.compiled.simulate import Span, simulate_compiled
 from steelyard.sim.compiled.translate import has_numba
 

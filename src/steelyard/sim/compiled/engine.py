@@ -39,12 +39,8 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 from steelyard.sim.compiled.machines import advance, begin, drain, next_s, queue, take_ready
-from steelyard.sim.compiled.placing import (
-    PROGRAM_FCFS,
-    PROGRAM_LEAST_ATTAINED,
-    choose,
-    share_s,
-)
+from steelyard.sim.compiled.placing import choose, share_s
+from steelyard.sim.compiled.rankings import PROGRAM_FCFS, PROGRAM_LEAST_ATTAINED
 
 # Why `run` returns.
 DONE, PAUSED, FULL = 0, 1, 2
@@ -341,6 +337,7 @@ def _close_if_finished(world: World, task: int) -> None:
         learn_remaining(world, task)
         count_latency(world, WHOLE_TASK, clock["now_s"] - slot["arrival_s"])
         window["succeeded"] += 1
+        world.arrivals[slot["number"]]["success_s"] = clock["now_s"]
         window["in_time"] += clock["now_s"] <= slot["deadline_s"]
         _tell(world, TASK_SUCCEEDED, (slot["number"], NONE, 0), (NONE, NONE), 0.0)
     else:

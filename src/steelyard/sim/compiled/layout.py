@@ -237,7 +237,9 @@ STEP = np.dtype(
         ("memory_bytes", "f8"),
     ]
 )
-ARRIVAL = np.dtype([("t_s", "f8"), ("template", "i4"), ("key", "i4"), ("slowness", "i8")])
+ARRIVAL = np.dtype(
+    [("t_s", "f8"), ("template", "i4"), ("key", "i4"), ("slowness", "i8"), ("success_s", "f8")]
+)
 ESTIMATE = np.dtype(
     [
         ("output", "f8"),
