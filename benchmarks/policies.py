@@ -70,10 +70,10 @@ class Case:
 
 
 CASES = (
-    Case("coding-agent", "coding-agent", "llama-3.1-8b", 400, 30.0),
-    Case("tau-bench", "tau-bench", "llama-3.1-8b", 2000, 15.0),
-    Case("local-model", "local-model", "llama-3.1-8b", 500, 22.0),
-    Case("local-model-a100", "local-model", "llama-3.1-8b", 500, 15.0, gpus=("NC24ads",)),
+    Case("coding-agent", "coding-agent", "llama-3.1-8b", 1500, 30.0),
+    Case("tau-bench", "tau-bench", "llama-3.1-8b", 3000, 15.0),
+    Case("local-model", "local-model", "llama-3.1-8b", 1200, 22.0),
+    Case("local-model-a100", "local-model", "llama-3.1-8b", 1200, 15.0, gpus=("NC24ads",)),
     Case("tau-bench-scarce", "tau-bench", "qwen2.5-0.5b", 2000, 0.0, 3.0, ("g2-standard",), 1, 1.3),
 )
 

@@ -203,7 +203,9 @@ def _grown(contest: Contest, mix: tuple[float, ...], scale: float) -> Counts:
     counts: list[int] = []
     for spec, part, had in zip(contest.worth.pools, mix, contest.fixed, strict=True):
         more = (
-            math.ceil(2.0 * part - 1e-9) if not spec.llm_curves else math.ceil(scale * part - 1e-9)
+            max(1, math.ceil(2.0 * part - 1e-9))
+            if not spec.llm_curves
+            else math.ceil(scale * part - 1e-9)
         )
         counts.append(had + more)
     return tuple(counts)
@@ -218,4 +220,5 @@ def aim_of(workload: Workload, worth: Worth, seed: int) -> SizingAim:
         most=tuple(10_000 for _ in worth.pools),
         bids=worth,
         seed=seed,
+        warm_up_frac=0.2,
     )

@@ -157,10 +157,14 @@ def mixes_of(
             for name in {*singles[0][1], *singles[1][1]}
         }
         found.append((2.0, both))
+    # Tools that take no time still need a place.
+    least = min(tools, key=lambda spec: (spec.usd_per_hour, spec.name))
     fleets: list[Counts] = []
     for usd, replicas in found:
         scale = budget_usd_per_hour / usd
         counts = tuple(_whole(spec, scale * replicas.get(spec.name, 0.0)) for spec in pools)
+        if not any(count for spec, count in zip(pools, counts, strict=True) if not spec.llm_curves):
+            counts = tuple(1 if spec is least else n for spec, n in zip(pools, counts, strict=True))
         if counts not in fleets:
             fleets.append(counts)
     return fleets

@@ -9,10 +9,15 @@ import math
 import msgspec
 import numpy as np
 
+from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.planner.sizing import Counts, SizingAim, fleet_of
 from steelyard.sim import Conditions, recorded_rate_per_s
 from steelyard.sim.compiled.simulate import Span, simulate_compiled
 from steelyard.sim.compiled.tables import Sample, task_tables
+
+# Figures are kept per part of the time in which tasks arrive.
+_PARTS = 20
+_SHORTEST_S = 1e-6
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,15 +94,18 @@ class Trials:
         sample = dataclasses.replace(self.sample, arrival_s=arrival_s)
         pools = fleet_of(self.aim.pools, counts)
         conditions = Conditions(bids_usd_per_hour=self.aim.bids(counts))
-        span = Span(windows=1, window_s=math.inf, compiled=self.compiled)
+        part_s = max(float(arrival_s[-1]) / _PARTS, _SHORTEST_S)
+        span = Span(windows=_PARTS + 1, window_s=part_s, compiled=self.compiled)
         run = simulate_compiled(sample, pools, policy, self.aim.seed, conditions, (span, None))
         allowed_s = np.array([one.deadline_after_s or math.inf for one in sample.tasks])
         met = run.success_s <= arrival_s + allowed_s[sample.drawn]
         counted = met[int(self.aim.warm_up_frac * len(met)) :]
         models = [at for at, spec in enumerate(pools) if spec.llm_curves]
-        flow = run.flow[0][models]
+        # From the end of the warm-up to the last arrival, for which the fleet is in use.
+        first = math.ceil(self.aim.warm_up_frac * _PARTS)
+        flow = run.flow[first:_PARTS, models]
         rent_usd = math.fsum(pools[at].usd_per_hour * pools[at].replicas for at in models)
-        rented_usd = rent_usd * run.end_s / 3600.0
+        rented_usd = rent_usd * part_s * (_PARTS - first) / SECONDS_PER_HOUR
         return Trial(
             rate_per_s=rate_per_s,
             attained_frac=float(np.mean(counted)) if len(counted) else 0.0,
