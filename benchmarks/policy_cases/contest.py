@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 
+import numpy as np
 from policy_cases.market import mixes_of
 
 from steelyard.domain.pool import PoolSpec
@@ -15,7 +16,7 @@ from steelyard.planner.sizing import Counts, SizingAim, fleet_of
 from steelyard.planner.trials import Trial, Trials
 
 ATTAINMENT_FRAC = 0.99
-_HALVINGS = 6
+_HALVINGS = 8
 # Rates below this share of what the fleet could serve at best are of no interest.
 _LOWEST_SHARE = 0.08
 _MOST_FLEETS = 4
@@ -149,6 +150,27 @@ def scarce_market(
         )
     # CPUs that the bound leaves out are tried beside those that it takes.
     return Contest(trials, worth, tuple(dict.fromkeys(mixes)), rate_per_s, fixed), whole
+
+
+def crowding(workload: Workload, rate_per_s: float, stretch: float, skipped: int) -> float:
+    """How much fuller is the fleet for those who come at the worst moments than in the mean?
+
+    Tasks in flight, were each to take just the time that its deadline is made of: the 99th
+    percentile of what the counted tasks find on arrival, over the mean over time. Where tasks can
+    wait for a fraction of their length only, a fixed fleet must be that much larger than its mean
+    load, whatever the policy; `cost_bound` does not know it.
+    """
+    tasks = sorted(workload.tasks, key=lambda task: task.arrival_s)
+    arrival_s = np.array([task.arrival_s for task in tasks])
+    arrival_s *= (len(tasks) - 1) / (arrival_s[-1] - arrival_s[0]) / rate_per_s
+    length_s = np.array([((task.deadline_after_s or 5.0) - 5.0) / stretch for task in tasks])
+    ends_s = np.sort(arrival_s + length_s)
+    found = np.arange(1, len(tasks) + 1) - np.searchsorted(ends_s, arrival_s, side="right")
+    counted = arrival_s[skipped:]
+    first_s, last_s = counted[0], counted[-1]
+    present_s = np.minimum(arrival_s + length_s, last_s) - np.maximum(arrival_s, first_s)
+    mean = float(np.maximum(present_s, 0.0).sum() / (last_s - first_s))
+    return float(np.quantile(found[skipped:], ATTAINMENT_FRAC)) / mean
 
 
 def best_of(job: tuple[str, Contest]) -> Result:
