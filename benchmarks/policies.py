@@ -215,8 +215,7 @@ def summary_line(label: str, results: list[Result], bound: CostBound, crowd: flo
     """Ours, the best baseline, and what was possible."""
     best = _best_baseline(results)
     ours = _of(results, policy_names()[0])
-    least_usd = max(bound.usd_per_task, 0.0 if math.isnan(bursts_usd) else bursts_usd)
-    possible = least_usd / best.usd_per_task
+    possible = bound.usd_per_task / best.usd_per_task
     verdict = (
         "30 % below it is possible"
         if possible <= 0.7
