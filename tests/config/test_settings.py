@@ -105,7 +105,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(
 
 def test_an_unknown_key_like_no_other_is_refused_with_all_names(load: Load) -> None:
     with pytest.raises(
-        ConfigError, match="unknown key zzz; allowed are aliases, gateway, limits, policy, pools"
+        ConfigError,
+        match="unknown key zzz; allowed are aliases, dashboard, gateway, limits, policy",
     ):
         load("zzz = 1\n" + POOL)
 

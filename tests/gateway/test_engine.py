@@ -53,10 +53,12 @@ async def test_chat_whole_and_streamed_give_the_same_text(
 ) -> None:
     async with start(engine) as rig:
         # A prompt computed anew and one from the cache differ in the last bits: both are cached.
-        for _ in range(2):
-            whole = await rig.openai.chat.completions.create(
+        _, whole = [
+            await rig.openai.chat.completions.create(
                 model=MODEL, messages=HELLO, max_tokens=12, temperature=0
             )
+            for _ in range(2)
+        ]
         stream = await rig.openai.chat.completions.create(
             model=MODEL,
             messages=HELLO,

@@ -1,5 +1,6 @@
 """Hints of others: a session becomes the task, and draws its requests together."""
 
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -26,6 +27,12 @@ class _Nobody:
 
     async def drain(self) -> None:
         raise AssertionError
+
+    def run(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        raise AssertionError(exchange, work)
+
+    def holds(self, quick: Any, *, on: bool) -> None:
+        raise AssertionError(quick, on)
 
 
 def _exchange(headers: dict[str, str]) -> Exchange:

@@ -37,7 +37,7 @@ async def ask(host: HttpHost) -> WholeBody:
     connection = await host.send(ASK, handler, 5.0)
     try:
         async with asyncio.timeout(5.0):
-            await handler.finished
+            await handler.ended()
     finally:
         connection.drop(handler)
     return handler

@@ -59,6 +59,7 @@ class CrashingBackend:
         self.where = inner.where
         self.skip_locked = inner.skip_locked
         self.for_share = inner.for_share
+        self.body_text_sql = inner.body_text_sql
         self.now_sql = f"({inner.now_sql} + {later_s})"
         self.rollback = inner.rollback
         self.lock_agents = inner.lock_agents

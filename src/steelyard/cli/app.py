@@ -94,11 +94,17 @@ def demo(
 
 
 @app.command()
-def up(config: ConfigOption = Path("steelyard.toml"), store: _StoreOption = "") -> None:
-    """Serve the OpenAI-compatible gateway until stopped."""
+def up(
+    config: ConfigOption = Path("steelyard.toml"),
+    store: _StoreOption = "",
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="The plan in force, for the dashboard.")
+    ] = None,
+) -> None:
+    """Serve the OpenAI-compatible gateway, and the dashboard at /, until stopped."""
     from steelyard.cli.up import run_up
 
-    run_up(config, store)
+    run_up(config, store, plan)
 
 
 @app.command()
@@ -335,9 +341,9 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
         int | None, typer.Option("--output-tokens", min=1, help="Tokens per answer.")
     ] = None,
     decode_prompt: Annotated[
-        int,
+        int | None,
         typer.Option("--decode-prompt", min=0, help="Prompt tokens while decode is timed."),
-    ] = 0,
+    ] = None,
     repetitions: Annotated[
         int | None, typer.Option("--repetitions", min=1, help="Of every setting.")
     ] = None,

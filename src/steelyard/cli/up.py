@@ -5,7 +5,7 @@ import gc
 import signal
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -13,28 +13,36 @@ import uvloop
 
 from steelyard.cli.gateway_note import NoteFile, this_process
 from steelyard.cli.reload import Reloader
-from steelyard.cli.store_choice import opened_store
+from steelyard.cli.store_choice import opened_store, store_address
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
 from steelyard.config.settings import GatewaySection, Settings, load_settings
+from steelyard.dashboard.mount import LazyDashboard
+from steelyard.dashboard.sources import Sources
 from steelyard.gateway.server import GatewayServer, listen, serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.baselines import policy_named
+from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fleet_changes import LiveFleet
 from steelyard.runtime.live import changing_fleet
+from steelyard.store.event_store import EventStore
 
 
-def run_up(config: Path, store: str = "") -> None:
+def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
     """Start pools and gateway from a configuration file and serve until told to stop.
 
     Args:
         config: The TOML file.
         store: Store instead of the file's; empty for that one.
+        plan: The plan in force instead of the file's, for the dashboard; None for that one.
 
     Raises:
         SteelyardError: Something cannot be started as configured.
     """
     settings = load_settings(config)
+    if plan is not None:
+        section = msgspec.structs.replace(settings.dashboard, plan=plan)
+        settings = msgspec.structs.replace(settings, dashboard=section)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, settings, store))
 
@@ -69,16 +77,21 @@ async def _serve(config: Path, settings: Settings, where: str) -> None:
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
     with listen(front) as listener, opened_store(settings.store, where) as log:
-        async with (
-            changing_fleet(settings, load_catalog(), policy, log, _say) as fleet,
-            serve(front, fleet.dispatcher, listener=listener, store=log) as server,
-            _reloading(config, settings, (fleet, server)),
-        ):
-            settle_memory()
-            models = ", ".join(fleet.dispatcher.models())
-            _say(f"serving {models} at {server.base_url} (log {log.where})")
-            await stop.wait()
-            _say(f"stopping: open requests get {front.limits.shutdown_timeout_s} s to finish")
+        async with changing_fleet(settings, load_catalog(), policy, log, _say) as fleet:
+            pages = _dashboard(settings, where, fleet.dispatcher, log)
+            async with (
+                serve(
+                    front, fleet.dispatcher, listener=listener, store=log, pages=pages.attach
+                ) as server,
+                aclosing(pages),
+                _reloading(config, settings, (fleet, server)),
+            ):
+                settle_memory()
+                models = ", ".join(fleet.dispatcher.models())
+                _say(f"serving {models} at {server.base_url} (log {log.where})")
+                _say(f"dashboard at {server.url}")
+                await stop.wait()
+                _say(f"stopping: open requests get {front.limits.shutdown_timeout_s} s to finish")
 
 
 @asynccontextmanager
@@ -109,6 +122,21 @@ async def _reloading(
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+def _dashboard(
+    settings: Settings, where: str, dispatcher: Dispatcher, store: EventStore
+) -> LazyDashboard:
+    section = settings.dashboard
+    return LazyDashboard(
+        Sources(
+            dispatcher=dispatcher,
+            store=store,
+            address=store_address(settings.store, where),
+            plan=section.plan,
+            plan_settings=section.plan_settings,
+        )
+    )
 
 
 def settle_memory() -> None:

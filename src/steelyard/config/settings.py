@@ -77,6 +77,19 @@ class PolicySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     name: str = "cheapest_feasible"
 
 
+class DashboardSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the dashboard shows beside the live fleet.
+
+    Attributes:
+        plan: The plan in force, as `steelyard plan --out` writes it; None without one.
+        plan_settings: What new plans keep to, as `steelyard plan --config` takes it; None for the
+            defaults.
+    """
+
+    plan: Path | None = None
+    plan_settings: Path | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings; the file's sections.
 
@@ -86,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         store: `[store]`.
         policy: `[policy]`.
         limits: `[limits.agents.NAME]` and `[limits.pools.NAME]`.
+        dashboard: `[dashboard]`.
         aliases: Further names of models, `[aliases.NAME]`.
     """
 
@@ -94,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: StoreSection = StoreSection()
     policy: PolicySection = PolicySection()
     limits: LimitsSection = LimitsSection()
+    dashboard: DashboardSection = DashboardSection()
     aliases: dict[str, AliasSettings] = {}
 
 
@@ -102,6 +117,7 @@ _NESTED: dict[str, type[msgspec.Struct]] = {
     "store": StoreSection,
     "policy": PolicySection,
     "limits": LimitsSection,
+    "dashboard": DashboardSection,
     "curve": CurveSettings,
     "token_price": TokenPriceSettings,
 }
@@ -233,4 +249,12 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         gateway = msgspec.structs.replace(gateway, api_keys_file=keys)
     store = msgspec.structs.replace(store, path=folder / store.path)
     pools = {name: anchored_pool(pool, folder) for name, pool in settings.pools.items()}
-    return msgspec.structs.replace(settings, gateway=gateway, store=store, pools=pools)
+    shown = settings.dashboard
+    shown = msgspec.structs.replace(
+        shown,
+        plan=None if shown.plan is None else folder / shown.plan,
+        plan_settings=None if shown.plan_settings is None else folder / shown.plan_settings,
+    )
+    return msgspec.structs.replace(
+        settings, gateway=gateway, store=store, pools=pools, dashboard=shown
+    )

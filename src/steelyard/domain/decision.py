@@ -18,7 +18,7 @@ Verdict = Literal[
 ]
 
 
-class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True):
+class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Why one pool was chosen or not.
 
     `dearer` is by bid price, with a surcharge for the queue; `later` is no dearer, and
@@ -37,7 +37,9 @@ class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True):
     predicted_cost_usd: float | None = None
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
+class Decision(
+    msgspec.Struct, frozen=True, kw_only=True, tag="decision", omit_defaults=True, gc=False
+):
     """Where a step goes, and what the policy expects of it.
 
     Attributes:

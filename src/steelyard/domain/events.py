@@ -20,7 +20,7 @@ TaskStatus = Literal["succeeded", "failed", "cancelled"]
 StepKind = Literal["llm", "tool", "local", "sleep", "signal", "child", "gather"]
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What an attempt used.
 
     Attributes:
@@ -291,6 +291,37 @@ class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished
     wrapped_up: bool = False
 
 
+class RequestServed(msgspec.Struct, frozen=True, kw_only=True, tag="request_served", gc=False):
+    """A task of one step in one attempt, from beginning to end: a request that nobody named.
+
+    It stands for five events (`parts`), and is written when the attempt has ended: what was under
+    way when a gateway died is not in the log. Its parts come with it, so a log that holds such
+    events is in order of time only once it was sorted by `t_s` (ADR 21).
+
+    Attributes:
+        t_s: When it ended.
+        placed_s: When it came, was placed, and started.
+        step: The step, its task's only one.
+        decision: Where it ran.
+        outcome: How it ended.
+        usage: What it used.
+        cost_usd: What that costs.
+    """
+
+    t_s: float
+    placed_s: float
+    step: Step
+    decision: Decision
+    outcome: Literal["ok", "cancelled"]
+    usage: Usage
+    cost_usd: float
+
+    @property
+    def task_id(self) -> str:
+        """The task."""
+        return self.step.task_id
+
+
 Event = (
     PoolAdded
     | PoolRemoved
@@ -309,4 +340,37 @@ Event = (
     | CancelRequested
     | TaskPreempted
     | TaskFinished
+    | RequestServed
 )
+
+
+def parts(event: RequestServed) -> tuple[Event, ...]:
+    """For which events does one stand that was written for a whole request?
+
+    Args:
+        event: The request.
+
+    Returns:
+        Arrival, placement, start, end of the attempt, end of the task; in order of time.
+    """
+    step, placed_s = event.step, event.placed_s
+    ok = event.outcome == "ok"
+    return (
+        TaskSubmitted(t_s=placed_s, task_id=step.task_id, agent=step.agent),
+        StepPlaced(t_s=placed_s, step=step, decision=event.decision),
+        AttemptStarted(
+            t_s=placed_s, task_id=step.task_id, step_id=step.step_id, attempt=step.attempt
+        ),
+        AttemptFinished(
+            t_s=event.t_s,
+            outcome=event.outcome,
+            usage=event.usage,
+            cost_usd=event.cost_usd,
+            task_id=step.task_id,
+            step_id=step.step_id,
+            attempt=step.attempt,
+        ),
+        TaskFinished(
+            t_s=event.t_s, task_id=step.task_id, status="succeeded" if ok else "cancelled"
+        ),
+    )

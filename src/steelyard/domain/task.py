@@ -7,7 +7,7 @@ import msgspec
 OnMiss = Literal["run_late", "refuse"]
 
 
-class LlmCall(msgspec.Struct, frozen=True, kw_only=True, tag="llm"):
+class LlmCall(msgspec.Struct, frozen=True, kw_only=True, tag="llm", omit_defaults=True, gc=False):
     """One call of a language model, known by its size; its text stays with the caller.
 
     Attributes:
@@ -37,7 +37,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool"):
     memory_bytes: int = 0
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One step of a task, as the policy sees it.
 
     Attributes:

@@ -27,8 +27,8 @@ class RunningMean(msgspec.Struct):
 
     def add(self, sample: float) -> None:
         """Take one more sample into account."""
-        self.count += 1
-        self.value += (sample - self.value) / min(self.count, _PLAIN_SAMPLES)
+        count = self.count = self.count + 1
+        self.value += (sample - self.value) / (min(_PLAIN_SAMPLES, count))
 
 
 class RunningSpread(msgspec.Struct):
@@ -99,6 +99,17 @@ class StepEstimate(msgspec.Struct):
         """
         for depth in (step_id.bit_length(), _ANY_DEPTH):
             self.remaining_s.setdefault(depth, RunningSpread()).add(remaining_s)
+
+    def usual(self, step_id: int, max_output_tokens: float) -> tuple[float, float, bool]:
+        """Output tokens, seconds that remain, and whether those are known; see `expectation`."""
+        output = self.output_tokens
+        tokens = max_output_tokens
+        if output.count > 0 and output.value < tokens:
+            tokens = output.value
+        remaining = self.remaining_s.get(step_id.bit_length(), self.remaining_s.get(_ANY_DEPTH))
+        if remaining is None:
+            return tokens, 0.0, False
+        return tokens, remaining.high, True
 
     def expectation(
         self, step_id: int, max_output_tokens: float, memory_bytes: float

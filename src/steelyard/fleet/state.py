@@ -1,6 +1,6 @@
 """FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
 
-import math
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -16,20 +16,25 @@ from steelyard.domain.events import (
     PoolAdded,
     PoolRemoved,
     ReplicaChanged,
+    RequestServed,
     StepPlaced,
     StepRecorded,
     StepWaiting,
     TaskFinished,
     TaskSubmitted,
+    parts,
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt, TaskAccount
-from steelyard.fleet.estimates import RunningMean, StepEstimate
-from steelyard.fleet.loads import ReplicaLoads
-from steelyard.fleet.prefix import PrefixIndex
+from steelyard.fleet.breakers import Breakers
+from steelyard.fleet.estimates import StepEstimate
+from steelyard.fleet.lessons import Lessons
+from steelyard.fleet.prefix import Place, PrefixIndex
+from steelyard.fleet.replica_books import ReplicaBooks, window
 from steelyard.fleet.view import (
     NO_HISTORY,
+    FewView,
     FleetView,
     LlmArrays,
     TaskHistory,
@@ -37,19 +42,12 @@ from steelyard.fleet.view import (
     llm_arrays,
     tool_arrays,
 )
-from steelyard.perf.predict import prefill_s, prefill_share_s, shared_itl_s
+from steelyard.perf.predict import prefill_share_s
 
-# Failures in a row after which a pool's circuit breaker opens, and for how long at first.
-_BREAKER_FAILURES = 3
-_BREAKER_OPEN_S = 5.0
-_BREAKER_MAX_OPEN_S = 60.0
 # Codes of failures that speak against the pool, not against the request.
 _POOL_FAULTS = frozenset({"pool_unavailable", "pool_timeout", "pool_protocol", "pool"})
-# A correction beyond this factor says that a curve is wrong, not that a machine is slow.
-_MAX_LOG_CORRECTION = math.log(20.0)
 # Tasks that only a request header names are never finished; the oldest accounts are dropped.
 _MAX_OPEN_TASKS = 100_000
-_MAX_ESTIMATES = 10_000
 _MODELLESS = ""
 # Curves are kept per model and list of allowed pools, of which callers have few.
 _MAX_ARRAYS = 1000
@@ -68,21 +66,20 @@ class FleetState:
         self._specs: tuple[PoolSpec, ...] = ()
         self._staying: tuple[PoolSpec, ...] = ()
         self._index: dict[str, int] = {}
-        self._loads = ReplicaLoads()
+        self._books = ReplicaBooks()
         self._draining: set[tuple[int, int]] = set()
         self._leaving: set[str] = set()
         self._prefixes = PrefixIndex()
+        self._rents: list[float] = []
         self._rent_usd_per_hour = np.zeros(0, dtype=np.float64)
-        self._bid_usd_per_hour = np.zeros(0, dtype=np.float64)
-        self._log_correction: list[RunningMean] = []
-        self._correction = np.zeros(0, dtype=np.float64)
-        self._failures: list[int] = []
-        self._failed_s: list[float] = []
-        self._open_until_s = np.zeros(0, dtype=np.float64)
+        self._bid_usd_per_hour = array("d")
+        self._lessons = Lessons()
+        self._breakers = Breakers()
         self._arrays: dict[tuple[str, tuple[str, ...]], LlmArrays | ToolArrays] = {}
-        self._estimates: dict[tuple[str, str], StepEstimate] = {}
         self._tasks: dict[str, TaskAccount] = {}
         self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
+        # Requests that will be one event; their tasks have no account.
+        self._whole: dict[tuple[str, int, int], OpenAttempt] = {}
         # By class: a chain of cases would be walked with every event of every request.
         self._takes: dict[type[Any], Callable[[Any], None]] = {
             PoolAdded: self._add_pool,
@@ -96,6 +93,7 @@ class FleetState:
             TaskFinished: self._close_task,
             StepWaiting: self._reserve_child,
             StepRecorded: self._charge_child,
+            RequestServed: self._serve,
         }
 
     @property
@@ -155,27 +153,79 @@ class FleetState:
         model = call.model if isinstance(call, LlmCall) else _MODELLESS
         max_output_tokens = float(call.max_output_tokens) if isinstance(call, LlmCall) else 0.0
         memory_bytes = 0.0 if isinstance(call, LlmCall) else float(call.memory_bytes)
-        estimate = self._estimates.get((step.agent, step.name)) or StepEstimate.unseen()
-        account = self._tasks.get(step.task_id)
+        estimate = self._lessons.known(step) or StepEstimate.unseen()
+        account, books = self._tasks.get(step.task_id), self._books
         return FleetView(
             now_s=now_s,
             pools=self._specs,
             arrays=self._arrays_for(model, step.pools),
             rent_usd_per_hour=self._rent_usd_per_hour,
-            bid_usd_per_hour=self._bid_usd_per_hour,
-            correction=self._correction,
-            closed=self._open_until_s <= now_s,
-            offsets=self._loads.offsets,
-            running=self._loads.running,
-            waiting=self._loads.waiting,
-            service_sum_s=self._loads.service_sum_s,
-            prefill_share_sum_s=self._loads.prefill_share_sum_s,
-            up=self._loads.up,
+            bid_usd_per_hour=window(self._bid_usd_per_hour),
+            correction=window(self._lessons.correction),
+            closed=self._breakers.closed_array(now_s),
+            offsets=books.offsets,
+            running=books.running_window,
+            waiting=books.waiting_window,
+            service_sum_s=books.service_sum_window_s,
+            prefill_share_sum_s=books.prefill_share_window_s,
+            up=books.up_window,
             cached_tokens=self._cached_tokens(step),
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=self.committed_usd(step.task_id),
             history=NO_HISTORY if account is None else self._history(account),
         )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many pools and replicas are there?"""
+        return len(self._pools), len(self._books.running)
+
+    def few(self, step: Step, call: LlmCall, now_s: float) -> FewView:
+        """What does a fleet of few pools look like to an LLM step, until the next event?
+
+        Args:
+            step: The step to be placed.
+            call: What it asks.
+            now_s: Time on the log's clock.
+
+        Returns:
+            The same as `glance`, in plain numbers.
+        """
+        estimate = self._lessons.known(step)
+        output, remaining_s, known = float(call.max_output_tokens), 0.0, False
+        if estimate is not None:
+            output, remaining_s, known = estimate.usual(step.step_id, output)
+        account, books = self._tasks.get(step.task_id), self._books
+        arrays = self._arrays.get((call.model, step.pools))
+        if arrays is None:
+            arrays = self._arrays_for(call.model, step.pools)
+        held = self._prefixes.holders(call.prefix_hashes, call.prefix_tokens)
+        return FewView(
+            now_s,
+            arrays.rows if isinstance(arrays, LlmArrays) else (),
+            self._rents,
+            self._bid_usd_per_hour,
+            self._lessons.correction,
+            self._breakers.closed(now_s),
+            books.starts,
+            books.running,
+            books.waiting,
+            books.service_sum_s,
+            books.prefill_share_sum_s,
+            books.up,
+            self._cached_list(held) if held else None,
+            output,
+            remaining_s,
+            known,
+            0.0 if account is None else account.spent_usd + account.reserved_usd,
+        )
+
+    def _cached_list(self, held: dict[Place, int]) -> list[float]:
+        starts = self._books.starts
+        cached = [0.0] * starts[-1]
+        for (pool, replica), tokens in held.items():
+            cached[starts[pool] + replica] = float(tokens)
+        return cached
 
     def _history(self, account: TaskAccount) -> TaskHistory:
         place = account.last_place
@@ -183,27 +233,27 @@ class FleetState:
         return TaskHistory(
             submitted_s=account.submitted_s,
             attained_s=account.attained_s,
-            last_at=int(self._loads.offsets[place[0]]) + place[1] if place and known else -1,
+            last_at=self._books.starts[place[0]] + place[1] if place and known else -1,
             last_end_s=account.last_end_s,
         )
 
     def replica_index(self, pool: str, replica: int) -> int:
         """Where does a replica stand in the arrays of shape [replicas]?"""
-        return int(self._loads.offsets[self._index[pool]]) + replica
+        return self._books.starts[self._index[pool]] + replica
 
     def running_on(self, pool: str, replica: int) -> int:
         """How many steps run on a replica now?"""
-        return int(self._loads.running[self.replica_index(pool, replica)])
+        return int(self._books.running[self.replica_index(pool, replica)])
 
     def waiting_on(self, pool: str, replica: int) -> int:
         """How many steps wait for a replica now?"""
-        return int(self._loads.waiting[self.replica_index(pool, replica)])
+        return int(self._books.waiting[self.replica_index(pool, replica)])
 
     def replicas_up(self, pool: str) -> int:
         """How many replicas of a pool are up?"""
         index = self._index[pool]
-        first, end = int(self._loads.offsets[index]), int(self._loads.offsets[index + 1])
-        return int(np.count_nonzero(self._loads.up[first:end]))
+        first, end = self._books.starts[index], self._books.starts[index + 1]
+        return sum(self._books.up[first:end])
 
     def cached_tokens_on(self, pool: str, replica: int, call: LlmCall) -> int:
         """How many tokens of a prompt does a replica hold in its prefix cache?
@@ -237,7 +287,8 @@ class FleetState:
     def open_attempts(self, pool: str) -> frozenset[tuple[str, int, int]]:
         """Which attempts were placed in a pool and have not ended? Task, step and attempt."""
         index = self._index.get(pool)
-        return frozenset(key for key, one in self._attempts.items() if one.pool == index)
+        held = (self._attempts, self._whole)
+        return frozenset(key for open_ in held for key, one in open_.items() if one.pool == index)
 
     def forget_task(self, task_id: str) -> None:
         """Close a task's account without learning from it: it goes on in another process."""
@@ -261,12 +312,12 @@ class FleetState:
         return arrays
 
     def _cached_tokens(self, step: Step) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        cached = np.zeros(len(self._loads.running), dtype=np.float64)
+        cached = np.zeros(len(self._books.running), dtype=np.float64)
         call = step.call
         if isinstance(call, LlmCall) and call.prefix_hashes:
             held = self._prefixes.holders(call.prefix_hashes, call.prefix_tokens)
             for (pool, replica), tokens in held.items():
-                cached[self._loads.offsets[pool] + replica] = tokens
+                cached[self._books.starts[pool] + replica] = tokens
         return cached
 
     def _change_bid(self, event: BidChanged) -> None:
@@ -283,12 +334,10 @@ class FleetState:
         if index is None:
             self._index[spec.name] = len(self._pools)
             self._pools.append(spec)
-            self._bid_usd_per_hour = np.append(self._bid_usd_per_hour, spec.usd_per_hour)
-            self._log_correction.append(RunningMean())
-            self._correction = np.append(self._correction, 1.0)
-            self._failures.append(0)
-            self._failed_s.append(-math.inf)
-            self._open_until_s = np.append(self._open_until_s, -math.inf)
+            # A new array, never a longer one: views share it.
+            self._bid_usd_per_hour = self._bid_usd_per_hour + array("d", [spec.usd_per_hour])
+            self._lessons.add_pool()
+            self._breakers.add()
         else:
             self._pools[index] = spec
             self._bid_usd_per_hour[index] = spec.usd_per_hour
@@ -296,9 +345,13 @@ class FleetState:
         self._leaving.discard(spec.name)
         self._staying = tuple(one for one in self._pools if one.name not in self._leaving)
         # A new array, never a changed one: views share it.
-        self._rent_usd_per_hour = np.array([one.usd_per_hour for one in self._pools])
+        self._rents = [one.usd_per_hour for one in self._pools]
+        self._rent_usd_per_hour = np.array(self._rents)
         self._arrays.clear()
-        self._lay_out_replicas()
+        counts = [one.replicas for one in self._pools]
+        for pool in range(len(self._books.starts) - 1):
+            self._prefixes.shrink(pool, counts[pool])
+        self._books.lay_out(counts)
 
     def _remove_pool(self, event: PoolRemoved) -> None:
         """Its place in the arrays stays: attempts that run there are known by it."""
@@ -306,17 +359,9 @@ class FleetState:
         self._staying = tuple(one for one in self._pools if one.name not in self._leaving)
         self._arrays.clear()
 
-    def _lay_out_replicas(self) -> None:
-        """Give every replica its place in the arrays; those that stay keep their counts."""
-        kept = np.diff(self._loads.offsets).tolist()
-        counts = [spec.replicas for spec in self._pools]
-        for index, before in enumerate(kept):
-            self._prefixes.shrink(index, min(before, counts[index]))
-        self._loads.lay_out(counts)
-
     def _change_replica(self, event: ReplicaChanged) -> None:
         place = (self._index[event.pool], event.replica)
-        self._loads.up[self.replica_index(event.pool, event.replica)] = event.up
+        self._books.up[self.replica_index(event.pool, event.replica)] = event.up
         stayed = place in self._draining
         self._draining.discard(place)
         if event.draining:
@@ -325,7 +370,7 @@ class FleetState:
             self._prefixes.clear(place)
         if event.up:
             # Its watcher has tried it: better evidence than the failures before.
-            self._close_breaker(self._index[event.pool])
+            self._breakers.close(self._index[event.pool])
 
     def _place(self, event: StepPlaced) -> None:
         step, decision = event.step, event.decision
@@ -340,7 +385,7 @@ class FleetState:
             share_s=_share_s(self._pools[self._index[decision.pool]], step, decision),
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
-        self._loads.place(int(self._loads.offsets[attempt.pool]) + attempt.replica, attempt)
+        self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)
         account = self._tasks.get(step.task_id)
         if account is not None:
             account.reserved_usd += attempt.reserved_usd
@@ -350,13 +395,13 @@ class FleetState:
         at = self._flat(attempt)
         attempt.started_s = event.t_s
         if at is not None:
-            self._loads.start(at, attempt)
+            self._books.start(at, attempt)
 
     def _flat(self, attempt: OpenAttempt) -> int | None:
         """Place of the attempt's replica; None when the pool has shrunk below it."""
         if attempt.replica >= self._pools[attempt.pool].replicas:
             return None
-        return int(self._loads.offsets[attempt.pool]) + attempt.replica
+        return self._books.starts[attempt.pool] + attempt.replica
 
     def _finish(self, event: AttemptFinished) -> None:
         attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt), None)
@@ -366,14 +411,68 @@ class FleetState:
             return
         at = self._flat(attempt)
         if at is not None:
-            self._loads.finish(at, attempt)
+            self._books.finish(at, attempt)
         account = self._charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
         if event.outcome == "ok":
-            self._learn(event, attempt, account)
+            self._learn(event, attempt)
+            if account is not None:
+                self._advance(account, attempt, event)
         elif event.error_code in _POOL_FAULTS:
             self._count_failure(attempt, event.t_s)
+
+    def begin(self, step: Step, decision: Decision, now_s: float) -> OpenAttempt:
+        """A request that will be one event at its end is placed, and starts at once.
+
+        Args:
+            step: Its step.
+            decision: Where it goes.
+            now_s: Time on the log's clock.
+
+        Returns:
+            The attempt, for `end`.
+        """
+        pool = self._index[decision.pool]
+        attempt = OpenAttempt(
+            step=step,
+            pool=pool,
+            replica=decision.replica,
+            service_s=decision.predicted_finish_s - decision.predicted_wait_s,
+            reserved_usd=decision.predicted_cost_usd,
+            started_s=now_s,
+            placed_s=now_s,
+            least_s=decision.predicted_least_s,
+            share_s=_share_s(self._pools[pool], step, decision),
+        )
+        at = self._books.starts[pool] + decision.replica
+        self._books.place(at, attempt)
+        self._books.start(at, attempt)
+        self._whole[(step.task_id, step.step_id, step.attempt)] = attempt
+        return attempt
+
+    def adopt(self, attempt: OpenAttempt, submitted: TaskSubmitted) -> None:
+        """A begun request becomes five events after all: its first three change nothing more."""
+        step = attempt.step
+        self._open_task(submitted)
+        self._tasks[step.task_id].reserved_usd += attempt.reserved_usd
+        key = (step.task_id, step.step_id, step.attempt)
+        self._attempts[key] = self._whole.pop(key)
+
+    def end(self, attempt: OpenAttempt, event: RequestServed) -> None:
+        """What `begin` began has ended; the same as the fold of the event's `parts`."""
+        step = attempt.step
+        del self._whole[(step.task_id, step.step_id, step.attempt)]
+        at = self._flat(attempt)
+        if at is not None:
+            self._books.finish(at, attempt)
+        if event.outcome == "ok":
+            # Nothing is left of its task after its only step.
+            self._learn(event, attempt).add_remaining(step.step_id, 0.0)
+
+    def _serve(self, event: RequestServed) -> None:
+        for part in parts(event):
+            self.apply(part)
 
     def _reserve_child(self, event: StepWaiting) -> None:
         """A child begins: its budget is taken out of its parent's."""
@@ -406,55 +505,16 @@ class FleetState:
             # It was announced, and says nothing against the others.
             return
         started_s = t_s if attempt.started_s is None else attempt.started_s
-        if started_s <= self._failed_s[pool]:
-            return
-        self._failed_s[pool] = t_s
-        self._failures[pool] += 1
-        over = self._failures[pool] - _BREAKER_FAILURES
-        if over >= 0:
-            # The exponent is bounded, too: an outage may fail thousands of attempts in a row.
-            open_s = _BREAKER_OPEN_S * 2.0 ** min(over, 16)
-            self._open_until_s[pool] = t_s + min(_BREAKER_MAX_OPEN_S, open_s)
+        self._breakers.failed(pool, started_s, t_s)
 
-    def _close_breaker(self, pool: int) -> None:
-        self._failures[pool] = 0
-        self._open_until_s[pool] = -math.inf
-
-    def _learn(
-        self, event: AttemptFinished, attempt: OpenAttempt, account: TaskAccount | None
-    ) -> None:
+    def _learn(self, event: AttemptFinished | RequestServed, attempt: OpenAttempt) -> StepEstimate:
         """Correct what is expected of the pool and of such steps by what was measured."""
-        self._close_breaker(attempt.pool)
-        step, usage, spec = attempt.step, event.usage, self._pools[attempt.pool]
-        estimate = self._estimate_of(step.agent, step.name)
-        if isinstance(step.call, LlmCall):
-            estimate.output_tokens.add(usage.output_tokens)
-            if attempt.replica < spec.replicas:
-                place = (attempt.pool, attempt.replica)
-                self._prefixes.add(place, step.call.prefix_hashes, step.call.prefix_tokens)
-            curve = spec.llm_curves[step.call.model]
-            uncached = float(usage.input_tokens - usage.cached_tokens)
-            predicted_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
-            predicted_s += usage.output_tokens * shared_itl_s(
-                curve.itl_base_s,
-                curve.itl_slope_s,
-                float(attempt.concurrency),
-                attempt.neighbours_share_s,
-            )
-            if predicted_s > 0.0 and usage.wall_s > 0.0:
-                ratio = math.log(usage.wall_s / predicted_s)
-                ratio = max(-_MAX_LOG_CORRECTION, min(_MAX_LOG_CORRECTION, ratio))
-                mean = self._log_correction[attempt.pool]
-                mean.add(ratio)
-                self._correction[attempt.pool] = math.exp(mean.value)
-        elif spec.tool_curve is not None:
-            estimate.cpu_s.add(usage.cpu_s * spec.tool_curve.relative_speed)
-            # The start is on the pool's curve already; counted here, it would be paid for twice.
-            other_s = usage.wall_s - usage.cpu_s - spec.tool_curve.start_s
-            estimate.other_s.add(max(0.0, other_s))
-            estimate.memory_bytes.add(usage.memory_bytes)
-        if account is not None:
-            self._advance(account, attempt, event)
+        self._breakers.close(attempt.pool)
+        call, spec = attempt.step.call, self._pools[attempt.pool]
+        if isinstance(call, LlmCall) and attempt.replica < spec.replicas:
+            place = (attempt.pool, attempt.replica)
+            self._prefixes.add(place, call.prefix_hashes, call.prefix_tokens)
+        return self._lessons.learn(event.usage, attempt, spec)
 
     def _advance(self, account: TaskAccount, attempt: OpenAttempt, event: AttemptFinished) -> None:
         """Note how far the task has come; waits and slow machines count as avoidable."""
@@ -468,21 +528,12 @@ class FleetState:
             account.avoidable_s += max(0.0, took_s - attempt.least_s)
         account.finished.append((step.name, step.step_id, event.t_s - account.avoidable_s))
 
-    def _estimate_of(self, agent: str, name: str) -> StepEstimate:
-        """The estimate to learn into; the oldest goes when clients make up ever new names."""
-        estimate = self._estimates.get((agent, name))
-        if estimate is None:
-            if len(self._estimates) >= _MAX_ESTIMATES:
-                self._estimates.pop(next(iter(self._estimates)))
-            estimate = self._estimates[(agent, name)] = StepEstimate.unseen()
-        return estimate
-
     def _close_task(self, event: TaskFinished) -> None:
         account = self._tasks.pop(event.task_id, None)
         if account is None or event.status != "succeeded":
             return
         for name, step_id, t_s in account.finished:
-            estimate = self._estimate_of(account.agent, name)
+            estimate = self._lessons.estimate_of(account.agent, name)
             estimate.add_remaining(step_id, max(0.0, event.t_s - account.avoidable_s - t_s))
 
 

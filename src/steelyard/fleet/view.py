@@ -1,6 +1,7 @@
 """FleetView: what a policy sees, frozen. Arrays of shape [pools] or [replicas]."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
 from steelyard.fleet.estimates import StepExpectation
-from steelyard.perf.predict import BoolArray, FloatArray
+from steelyard.perf.predict import BoolArray, FloatArray, itl_s
 
 IntArray = npt.NDArray[np.int64]
 _C = TypeVar("_C", LlmCurve, ToolCurve)
@@ -27,6 +28,8 @@ class PoolRow(msgspec.Struct, frozen=True):
         context_tokens: Longest prompt plus output.
         by_token: Whether a vendor is paid per token.
         usd_per_token: For uncached input, cached input and output.
+        full_itl_s: Gap between tokens at the cap.
+        floor_share_s: `ttft_floor_s / concurrency_cap`.
     """
 
     name: str
@@ -36,6 +39,8 @@ class PoolRow(msgspec.Struct, frozen=True):
     context_tokens: float
     by_token: bool
     usd_per_token: tuple[float, float, float]
+    full_itl_s: float
+    floor_share_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,82 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     history: TaskHistory = NO_HISTORY
 
 
+class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """What a policy needs of a fleet of few pools for an LLM step, in plain numbers.
+
+    Attributes:
+        now_s: Time on the log's clock.
+        rows: Curves and prices of every pool for the step's model.
+        rent_usd_per_hour: Rent of a replica, by pool.
+        bid_usd_per_hour: Price by which pools are compared, by pool.
+        correction: Measured over predicted service time, by pool.
+        closed: Whether the circuit breaker lets steps through, by pool.
+        starts: Replicas of pool p are `starts[p] .. starts[p + 1]`.
+        running: Steps that run, by replica.
+        waiting: Steps that wait, by replica.
+        service_sum_s: Predicted service time of all of them, by replica.
+        prefill_share_sum_s: Sum of their `prefill_share_s`, by replica.
+        up: Whether the replica is there, by replica.
+        cached_tokens: Tokens of this step's prompt held in its cache, by replica; None where no
+            replica holds any.
+        output_tokens: Expected length of the answer.
+        remaining_s: Seconds from the end of this step to the end of its task.
+        remaining_known: Whether that was ever seen.
+        committed_usd: Spent and reserved of the task's budget.
+    """
+
+    now_s: float
+    rows: tuple[PoolRow, ...]
+    rent_usd_per_hour: Sequence[float]
+    bid_usd_per_hour: Sequence[float]
+    correction: Sequence[float]
+    closed: Sequence[bool]
+    starts: Sequence[int]
+    running: Sequence[float]
+    waiting: Sequence[float]
+    service_sum_s: Sequence[float]
+    prefill_share_sum_s: Sequence[float]
+    up: Sequence[int]
+    cached_tokens: Sequence[float] | None
+    output_tokens: float
+    remaining_s: float
+    remaining_known: bool
+    committed_usd: float
+
+
+def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
+    """The same for a policy of few pools.
+
+    Args:
+        view: The fleet as a step sees it.
+        arrays: Its curves.
+
+    Returns:
+        Plain numbers, copied.
+    """
+    expected = view.expected
+    cached: list[float] = view.cached_tokens.tolist()
+    return FewView(
+        view.now_s,
+        arrays.rows,
+        view.rent_usd_per_hour.tolist(),
+        view.bid_usd_per_hour.tolist(),
+        view.correction.tolist(),
+        view.closed.tolist(),
+        view.offsets.tolist(),
+        view.running.tolist(),
+        view.waiting.tolist(),
+        view.service_sum_s.tolist(),
+        view.prefill_share_sum_s.tolist(),
+        view.up.tolist(),
+        cached if any(cached) else None,
+        expected.output_tokens,
+        expected.remaining_s,
+        expected.remaining_known,
+        view.committed_usd,
+    )
+
+
 def llm_arrays(
     pools: tuple[PoolSpec, ...], model: str, names: Collection[str] | None = None
 ) -> LlmArrays:
@@ -199,7 +280,7 @@ def _pool_row(spec: PoolSpec, curve: LlmCurve | None) -> PoolRow:
     )
     if curve is None:
         ones = (1.0, 1.0, 1.0, 1.0, 1.0)
-        return PoolRow(spec.name, False, ones, 1.0, 0.0, price is not None, by_token)
+        return PoolRow(spec.name, False, ones, 1.0, 0.0, price is not None, by_token, 2.0, 1.0)
     cap = float(curve.concurrency_cap)
     numbers = (
         curve.ttft_floor_s,
@@ -208,8 +289,17 @@ def _pool_row(spec: PoolSpec, curve: LlmCurve | None) -> PoolRow:
         curve.itl_slope_s,
         cap,
     )
-    context_tokens = float(curve.context_tokens)
-    return PoolRow(spec.name, True, numbers, cap, context_tokens, price is not None, by_token)
+    return PoolRow(
+        name=spec.name,
+        serves=True,
+        curve=numbers,
+        cap=cap,
+        context_tokens=float(curve.context_tokens),
+        by_token=price is not None,
+        usd_per_token=by_token,
+        full_itl_s=itl_s(curve.itl_base_s, curve.itl_slope_s, cap),
+        floor_share_s=curve.ttft_floor_s / cap if cap else math.inf,
+    )
 
 
 def tool_arrays(pools: tuple[PoolSpec, ...], names: Collection[str] | None = None) -> ToolArrays:

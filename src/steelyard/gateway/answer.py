@@ -52,6 +52,11 @@ class Answer:
         self._made: Renderer | None = None
 
     @property
+    def step(self) -> Step:
+        """The step that the request became."""
+        return self._step
+
+    @property
     def begun(self) -> bool:
         """Whether something was sent, so that a retry would be noticed."""
         return bool(self._exchange.status)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from starlette.applications import Starlette
@@ -11,9 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from steelyard import __version__
 from steelyard.errors import (
+    PoolError,
     PoolTimeoutError,
     PoolUnavailableError,
     SteelyardBugError,
@@ -26,6 +28,7 @@ from steelyard.gateway.errors_http import RequestError, error_response
 from steelyard.gateway.exchange import (
     AsgiExchange,
     Exchange,
+    HttpRequest,
     Message,
     Receive,
     Scope,
@@ -35,6 +38,7 @@ from steelyard.gateway.exchange import (
 from steelyard.gateway.keys_books import KeyDesk
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
 from steelyard.gateway.openapi import openapi_document
+from steelyard.gateway.quick import QuickRequest
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.gateway.task_api import TaskApi
 from steelyard.runtime.dispatcher import Dispatcher
@@ -49,6 +53,13 @@ _KNOWN_PATHS = _OPEN_PATHS | {"/metrics", "/openapi.json"}
 _CLIENT_LEFT = 499
 
 
+# Why a request may not be served, as HTTP status and message; None when it may.
+Refusal = Callable[[HttpRequest], tuple[int, str] | None]
+# Pages for people under every path that is not the gateway's own: made from who may see them, and
+# what a pool's attempts came to.
+MakePages = Callable[[Refusal, Callable[[str], Mapping[str, float]]], ASGIApp]
+
+
 class Gateway:
     """Both planes: `serve` answers what is under /v1, as an ASGI application it answers the rest.
 
@@ -58,6 +69,7 @@ class Gateway:
         metrics: Where requests are counted; it should be subscribed to the dispatcher already.
         store: Where durable tasks are; None serves no /api/tasks.
         keys: The store's keys; None knows those of the settings alone.
+        pages: Makes what serves all other paths; None serves none.
     """
 
     def __init__(
@@ -67,6 +79,7 @@ class Gateway:
         metrics: Metrics,
         store: EventStore | None = None,
         keys: KeyDesk | None = None,
+        pages: MakePages | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
@@ -74,6 +87,7 @@ class Gateway:
         self._data_plane = DataPlane(settings, dispatcher)
         self._control_plane = control_plane(dispatcher, metrics, store, settings.limits)
         self._metrics = metrics
+        self._pages = None if pages is None else pages(self._refusal, metrics.pool_totals)
 
     def prepare(self, settings: GatewaySettings) -> Callable[[], None]:
         """Check other settings, and say how to take them; where it listens does not change.
@@ -118,22 +132,65 @@ class Gateway:
         Args:
             exchange: The request, whole.
         """
+        await self._serve(exchange, self._data_plane.handle(exchange))
+
+    def serve_now(self, exchange: Exchange) -> bool:
+        """Answer one request to the data plane in callbacks alone, if it is that simple.
+
+        Args:
+            exchange: The request, whole.
+
+        Returns:
+            Whether it is being answered; False: nothing has happened, and `serve` must do it.
+        """
         try:
-            await self._data_plane.handle(exchange)
-        except asyncio.CancelledError:
+            return self._data_plane.begin_quick(exchange, self)
+        except SteelyardError:
+            # The long way finds the same, and tells the client.
+            return False
+
+    def quick_done(self, quick: QuickRequest) -> None:
+        """A request was answered in callbacks alone."""
+        quick.exchange.answered_by(quick)
+        self._ended(quick.exchange)
+
+    def quick_failed(self, quick: QuickRequest, error: BaseException) -> None:
+        """One failed for good."""
+        exchange = quick.exchange
+        exchange.answered_by(quick)
+        self._tell(exchange, error)
+        self._ended(exchange)
+
+    def quick_retry(self, quick: QuickRequest, error: PoolError) -> None:
+        """The first attempt of one failed: a task goes on with it."""
+        exchange = quick.exchange
+        exchange.answered_by(quick)
+        exchange.go_on(self._serve(exchange, self._data_plane.go_on(quick, error)))
+
+    async def _serve(self, exchange: Exchange, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - the request boundary
+            self._tell(exchange, error)
+        self._ended(exchange)
+
+    def _tell(self, exchange: Exchange, error: BaseException) -> None:
+        """Tell the client why there is no answer."""
+        if isinstance(error, asyncio.CancelledError):
             if not exchange.left:
                 _send_error(exchange, self._given_up(exchange))
-        except SteelyardError as error:
+        elif isinstance(error, SteelyardError):
             _send_error(exchange, error)
-        except Exception:
-            _LOGGER.exception("%s %s failed", exchange.method, exchange.path)
+        else:
+            _LOGGER.error("%s %s failed", exchange.method, exchange.path, exc_info=error)
             bug = SteelyardBugError("the gateway failed on this request; its log says why")
             _send_error(exchange, bug)
-        finally:
-            if exchange.timer is not None:
-                exchange.timer.cancel()
-            if exchange.key is not None:
-                exchange.key.settle()
+
+    def _ended(self, exchange: Exchange) -> None:
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+        if exchange.key is not None:
+            exchange.key.settle()
         status = _CLIENT_LEFT if exchange.left else exchange.status
         self._metrics.http_request(self._data_plane.route(exchange.path), status)
         if self._settings.access_log:
@@ -177,7 +234,9 @@ class Gateway:
     async def _control(
         self, exchange: AsgiExchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if exchange.path not in _OPEN_PATHS:
+        # Pages tell people, not programs, what is refused: they check by themselves.
+        is_page = self._pages is not None and not _is_own(exchange.path)
+        if exchange.path not in _OPEN_PATHS and not is_page:
             self._authenticator.check_control(exchange)
 
         async def watching_send(message: Message) -> None:
@@ -187,7 +246,17 @@ class Gateway:
                 exchange.finished = True
             await send(message)
 
-        await self._control_plane(scope, receive, watching_send)
+        if self._pages is not None and is_page:
+            await self._pages(scope, receive, watching_send)
+        else:
+            await self._control_plane(scope, receive, watching_send)
+
+    def _refusal(self, request: HttpRequest) -> tuple[int, str] | None:
+        try:
+            self._authenticator.check_control(request)
+        except RequestError as error:
+            return error.status, str(error)
+        return None
 
     def _log(self, exchange: Exchange | AsgiExchange, status: int, duration_s: float) -> None:
         step_key = exchange.step_key if isinstance(exchange, Exchange) else None
@@ -205,6 +274,11 @@ class Gateway:
             else "",
         }
         _ACCESS_LOGGER.info("%s", msgspec.json.encode(line).decode())
+
+
+def _is_own(path: str) -> bool:
+    """Does a path belong to the control plane, whether it is served or not?"""
+    return path in _KNOWN_PATHS or path.startswith(("/api/", "/v1")) or path == "/api"
 
 
 def control_plane(
@@ -234,7 +308,8 @@ def control_plane(
         return JSONResponse(told, status_code=200 if ready else 503)
 
     async def show_metrics(_: Request) -> Response:
-        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE.decode()})
+        shown = metrics.render(dispatcher.under_way)
+        return Response(shown, headers={"content-type": CONTENT_TYPE.decode()})
 
     async def show_openapi(_: Request) -> Response:
         return JSONResponse(openapi_document(__version__))
@@ -251,7 +326,9 @@ def control_plane(
         if not isinstance(error, SteelyardError):
             raise error
         told = error_response(error)
-        return Response(told.encoded(), told.status, headers, media_type="application/json")
+        sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in told.headers}
+        sent |= headers or {}
+        return Response(told.encoded(), told.status, sent, media_type="application/json")
 
     return Starlette(
         routes=[

@@ -9,6 +9,7 @@ import msgspec
 
 from steelyard.domain.decision import Decision
 from steelyard.domain.task import Step
+from steelyard.errors import PoolError
 from steelyard.gateway.answer import Answer
 from steelyard.gateway.chat import parse_chat
 from steelyard.gateway.completions import parse_completion
@@ -16,16 +17,23 @@ from steelyard.gateway.embeddings import embeddings_object, input_texts, parse_e
 from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange, json_lines
 from steelyard.gateway.generation import Generation
-from steelyard.gateway.headers import cost_line, decision_lines, task_headers
+from steelyard.gateway.headers import (
+    NOTHING,
+    cost_line,
+    decision_lines,
+    says_anything,
+    task_headers,
+)
 from steelyard.gateway.hints import hints_of, with_affinity, with_session
 from steelyard.gateway.keys_identity import keyed_headers
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.protocol import too_large
+from steelyard.gateway.quick import QuickEnds, QuickRequest
 from steelyard.gateway.rerank import RERANK_PATH, Rerank
 from steelyard.gateway.responses import RESPONSES_PATH, Responses
 from steelyard.gateway.settings import GatewaySettings
-from steelyard.gateway.tasks import RequestTask, context_tokens
+from steelyard.gateway.tasks import RequestTask, context_tokens, llm_call
 from steelyard.gateway.wire import parse_json
 from steelyard.pools.backend import LlmChunk, LlmRequest, RelayRequest
 from steelyard.runtime.dispatcher import Dispatcher
@@ -47,11 +55,15 @@ class DataPlane:
         self._limits = settings.limits
         self._dispatcher = dispatcher
         self._created = int(dispatcher.now_s())
+        self._parsers: dict[str, Callable[[dict[str, Any]], Generation]] = {
+            "/v1/chat/completions": parse_chat,
+            "/v1/completions": parse_completion,
+        }
         self._responses = Responses(settings, dispatcher, self._document)
         self._rerank = Rerank(settings, dispatcher, self._document)
         self._posts: dict[str, Callable[[Exchange], Awaitable[None]]] = {
-            "/v1/chat/completions": self._chat,
-            "/v1/completions": self._completion,
+            "/v1/chat/completions": self._text,
+            "/v1/completions": self._text,
             "/v1/embeddings": self._embeddings,
             RESPONSES_PATH: self._responses.create,
             RERANK_PATH: self._rerank.create,
@@ -110,24 +122,98 @@ class DataPlane:
             is_response = exchange.path.startswith(RESPONSES_PATH)
             (self._responses.stored if is_response else self._models)(exchange)
             return
+        self._start_timer(exchange)
+        await post(exchange)
+
+    def _start_timer(self, exchange: Exchange) -> None:
         limit_s = self._limits.request_timeout_s
         exchange.timer = asyncio.get_running_loop().call_later(limit_s, exchange.time_out)
-        await post(exchange)
+
+    def begin_quick(self, exchange: Exchange, ends: QuickEnds) -> bool:
+        """Answer a request in callbacks alone, where it is that simple.
+
+        Args:
+            exchange: The request, whole.
+            ends: Told of its end.
+
+        Returns:
+            Whether it is being answered; False: nothing has happened.
+
+        Raises:
+            SteelyardError: Something is wrong with the request.
+        """
+        parse = self._parsers.get(exchange.path)
+        if parse is None or exchange.refusal is not None or says_anything(exchange):
+            return False
+        if exchange.key is not None:
+            # Its budget is reserved in the store, for which a task must wait.
+            return False
+        exchange.parsed = generation = self._checked(exchange, parse)
+        request, dispatcher = generation.request, self._dispatcher
+        hints = hints_of(exchange, request.raw_body)
+        if hints.task is not None:
+            return False
+        prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
+        limit = request.max_output_tokens
+        if limit is not None:
+            limit *= request.n
+        call = llm_call(dispatcher, request.model, prefixes, limit)
+        step = Step(
+            task_id=dispatcher.new_task_id(),
+            step_id=0,
+            agent=NOTHING.agent,
+            name=request.kind,
+            call=call,
+            on_miss=self._settings.on_miss,
+        )
+        answer = Answer(exchange, generation, step, int(dispatcher.now_s()))
+        asked = RelayRequest(request=request, body=exchange.body, stream=generation.stream)
+        quick = QuickRequest(exchange, asked, answer, ends)
+        whole = quick.whole = dispatcher.relay_whole(step, call, asked, quick)
+        if whole is None:
+            return False
+        exchange.step_key = step.key
+        answer.placed(whole.decision)
+        exchange.answer_by(quick)
+        self._start_timer(exchange)
+        return True
+
+    async def go_on(self, quick: QuickRequest, error: PoolError) -> None:
+        """See what can be done about a quick request whose first attempt failed.
+
+        Args:
+            quick: The request; its attempt is recorded.
+            error: Why it failed.
+
+        Raises:
+            SteelyardError: Nothing, or the next attempts failed, too.
+        """
+        step, answer = quick.answer.step, quick.answer
+        with RequestTask(self._dispatcher, NOTHING, self._settings.on_miss, step.task_id):
+            answer.settled(await self._dispatcher.relay_llm(step, quick.asked, answer, error))
+        answer.finish()
 
     # ------------------------------------------------------------- generation
 
-    async def _chat(self, exchange: Exchange) -> None:
-        await self._generate(exchange, parse_chat(self._document(exchange)))
+    async def _text(self, exchange: Exchange) -> None:
+        generation = exchange.parsed
+        if generation is None:
+            generation = self._checked(exchange, self._parsers[exchange.path])
+        await self._generate(exchange, generation)
 
-    async def _completion(self, exchange: Exchange) -> None:
-        await self._generate(exchange, parse_completion(self._document(exchange)))
-
-    async def _generate(self, exchange: Exchange, generation: Generation) -> None:
+    def _checked(
+        self, exchange: Exchange, parse: Callable[[dict[str, Any]], Generation]
+    ) -> Generation:
+        generation = parse(parse_json(exchange.body, self._limits.json_depth))
         request = generation.request
         check_model(self._dispatcher, request.model)
         param = "messages" if request.kind == "chat" else "prompt"
         tokens = generation.prefixes.input_tokens
         check_length(self._dispatcher, request.model, tokens, param)
+        return generation
+
+    async def _generate(self, exchange: Exchange, generation: Generation) -> None:
+        request = generation.request
         hints = hints_of(exchange, request.raw_body)
         sent = with_session(task_headers(exchange), hints)
         headers = keyed_headers(exchange.key, sent, request.model)

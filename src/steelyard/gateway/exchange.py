@@ -1,11 +1,12 @@
 """One HTTP request and its response, as the data plane and the control plane see them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
 from steelyard.gateway.errors_http import Headers, RequestError
+from steelyard.gateway.generation import Generation
 from steelyard.gateway.keys_use import KeyUse
 from steelyard.pools.backend import ReadFlow
 
@@ -47,9 +48,12 @@ class RequestHeaders:
 
     __slots__ = ("_ambiguous", "_values")
 
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        self._values: dict[bytes, bytes] = {}
+    def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        self._values: dict[bytes, bytes] = dict(pairs)
         self._ambiguous: frozenset[bytes] = frozenset()
+        if len(self._values) == len(pairs):
+            return
+        self._values.clear()
         for name, value in pairs:
             before = self._values.setdefault(name, value)
             if before is not value and before != value:
@@ -91,6 +95,14 @@ class RequestHeaders:
         return self._values.get(name, b"").decode("latin-1").strip()
 
 
+class Cancellable(Protocol):
+    """A task, or what stands in for one."""
+
+    def cancel(self, msg: str = "") -> object:
+        """Stop the work."""
+        ...
+
+
 class Connection(Protocol):
     """What an exchange asks of the connection that it is on."""
 
@@ -104,6 +116,14 @@ class Connection(Protocol):
 
     async def drain(self) -> None:
         """Wait while the client reads too slowly."""
+        ...
+
+    def run(self, exchange: "Exchange", work: Coroutine[Any, Any, None]) -> None:
+        """Let a task answer a request."""
+        ...
+
+    def holds(self, quick: Any, *, on: bool) -> None:  # noqa: ANN401 - uvicorn expects tasks
+        """A request is answered without a task, from now on or no longer."""
         ...
 
 
@@ -123,6 +143,7 @@ class Exchange:
         timed_out: Whether the answer was given up because it took too long.
         refusal: Why the request will be refused, known before its body.
         task: What answers it.
+        parsed: What it asks, once that was read.
         flow: Holds the upstream back while the client reads too slowly.
         key: What its key allows; None without a minted key.
         step_key: Task and number of the step that the request became, for the access log.
@@ -138,6 +159,7 @@ class Exchange:
             "key",
             "left",
             "method",
+            "parsed",
             "path",
             "pool",
             "refusal",
@@ -165,7 +187,8 @@ class Exchange:
         self.timed_out = False
         self.disconnected = False
         self.refusal: RequestError | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: Cancellable | None = None
+        self.parsed: Generation | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.flow: ReadFlow | None = None
         self.key: KeyUse | None = None
@@ -209,6 +232,19 @@ class Exchange:
         if not self.finished:
             self.left = True
             self.stop()
+
+    def answer_by(self, quick: Cancellable) -> None:
+        """Something else than a task answers it."""
+        self.task = quick
+        self._connection.holds(quick, on=True)
+
+    def answered_by(self, quick: Cancellable) -> None:
+        """And is done with it."""
+        self._connection.holds(quick, on=False)
+
+    def go_on(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task answers it from now on."""
+        self._connection.run(self, work)
 
     def stop(self) -> None:
         """Cancel the work."""

@@ -79,12 +79,19 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
     fence: int | None = None
 
 
-_NOTHING = TaskHeaders()
-_NAMES = (
-    *(b"steelyard-task", b"traceparent", b"steelyard-agent", b"steelyard-step"),
-    *(b"steelyard-deadline", b"steelyard-budget-usd", b"steelyard-on-miss"),
-    *(b"steelyard-priority", b"idempotency-key", b"steelyard-journal"),
+NOTHING = TaskHeaders()
+_NAMES = frozenset(
+    (
+        *(b"steelyard-task", b"traceparent", b"steelyard-agent", b"steelyard-step"),
+        *(b"steelyard-deadline", b"steelyard-budget-usd", b"steelyard-on-miss"),
+        *(b"steelyard-priority", b"idempotency-key", b"steelyard-journal"),
+    )
 )
+
+
+def says_anything(exchange: Exchange) -> bool:
+    """Does a request have any of the headers that tell of its task?"""
+    return exchange.headers.has_any(_NAMES)
 
 
 def task_headers(exchange: Exchange) -> TaskHeaders:
@@ -99,9 +106,8 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
     Raises:
         RequestError: A header is malformed; the message names it and its value.
     """
-    sent = exchange.headers
-    if not any(name in sent for name in _NAMES):
-        return _NOTHING
+    if not says_anything(exchange):
+        return NOTHING
     task_id = _matching(exchange, "Steelyard-Task", TASK_ID, "1-128 letters, digits and ._:-")
     trace = _TRACEPARENT.fullmatch(exchange.header(b"traceparent") or "")
     on_miss = exchange.header(b"steelyard-on-miss")

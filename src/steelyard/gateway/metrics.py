@@ -5,18 +5,20 @@ dashboards need little change; seconds, tokens and USD are in the names. Everyth
 tasks and HTTP requests.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 import msgspec
 
 from steelyard.domain.events import (
     AttemptFinished,
+    AttemptOutcome,
     AttemptStarted,
     Event,
     PoolAdded,
     PoolRemoved,
     ReplicaChanged,
+    RequestServed,
     StepPlaced,
     StepRefused,
     TaskFinished,
@@ -74,8 +76,10 @@ class Metrics:
             StepRefused: self._refuse,
             AttemptStarted: self._start,
             AttemptFinished: self._finish,
+            RequestServed: self._serve,
         }
         self._pools: dict[str, _PoolCells] = {}
+        self._done_cells: dict[str, list[float]] = {}
         self._http_cells: dict[tuple[str, int], list[float]] = {}
         self._replicas_down: dict[str, set[int]] = {}
         self._replicas: dict[str, int] = {}
@@ -164,8 +168,25 @@ class Metrics:
             self._http_cells[(path, status)] = cell
         cell[0] += 1.0
 
-    def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+    def render(self, under_way: Mapping[str, int] | None = None) -> bytes:
+        """All metrics in Prometheus' text format.
+
+        Args:
+            under_way: Requests that run and that no event has told of yet, by pool.
+        """
+        more = dict(under_way or {})
+        self._add_open(more, 1.0)
+        try:
+            return self._render()
+        finally:
+            self._add_open(more, -1.0)
+
+    def _add_open(self, more: dict[str, int], sign: float) -> None:
+        for pool, count in more.items():
+            self._pool(pool).running[0] += sign * count
+            self._open_cell[0] += sign * count
+
+    def _render(self) -> bytes:
         families = [
             *(self.running, self.waiting, self._replicas_up, self._attempts_done),
             *(self._refused, self._input_tokens, self._cached_tokens, self._output_tokens),
@@ -173,6 +194,25 @@ class Metrics:
             self._http,
         ]
         return "".join(f"{line}\n" for family in families for line in family.lines()).encode()
+
+    def pool_totals(self, pool: str) -> dict[str, float]:
+        """What did a pool's attempts come to since the start?
+
+        Args:
+            pool: Name of the pool.
+
+        Returns:
+            Attempts by outcome (`ok`, `failed`, `cancelled`), `input_tokens`, `cached_tokens`,
+            `output_tokens` and `cost_usd`.
+        """
+        cells = self._pool(pool)
+        totals = {
+            outcome: cells.ended[outcome][0] if outcome in cells.ended else 0.0
+            for outcome in get_args(AttemptOutcome)
+        }
+        kinds = ("input_tokens", "cached_tokens", "output_tokens", "cost_usd")
+        counted = cells.tokens or ([0.0],) * len(kinds)
+        return totals | {kind: cell[0] for kind, cell in zip(kinds, counted, strict=True)}
 
     def _add_pool(self, event: PoolAdded) -> None:
         pool = event.spec.name
@@ -212,10 +252,29 @@ class Metrics:
         attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt), None)
         if attempt is None:
             return
-        pool, usage = attempt.pool, event.usage
-        cells = self._pool(pool)
+        cells = self._pool(attempt.pool)
         gauge = cells.waiting if attempt.started_s is None else cells.running
         gauge[0] -= 1.0
+        self._count(event, attempt.pool, attempt.placed_s, attempt.started_s)
+
+    def _serve(self, event: RequestServed) -> None:
+        """A whole task in one: it was never seen open."""
+        status = "succeeded" if event.outcome == "ok" else "cancelled"
+        done = self._done_cells.get(status)
+        if done is None:
+            done = self._done_cells[status] = self._tasks_done.cell(status=status)
+        done[0] += 1.0
+        self._count(event, event.decision.pool, event.placed_s, event.placed_s)
+
+    def _count(
+        self,
+        event: AttemptFinished | RequestServed,
+        pool: str,
+        placed_s: float,
+        started_s: float | None,
+    ) -> None:
+        """Count the end of an attempt."""
+        usage, cells = event.usage, self._pool(pool)
         ended = cells.ended.get(event.outcome)
         if ended is None:
             ended = self._attempts_done.cell(pool=pool, outcome=event.outcome)
@@ -234,12 +293,11 @@ class Metrics:
         if event.outcome == "ok":
             if cells.e2e_s is None:
                 cells.e2e_s = self._e2e_s.histogram(pool=pool)
-            cells.e2e_s.observe(event.t_s - attempt.placed_s)
-        if usage.start_to_first_token_s is not None and attempt.started_s is not None:
+            cells.e2e_s.observe(event.t_s - placed_s)
+        if usage.start_to_first_token_s is not None and started_s is not None:
             if cells.ttft_s is None:
                 cells.ttft_s = self._ttft_s.histogram(pool=pool)
-            waited_s = attempt.started_s - attempt.placed_s
-            cells.ttft_s.observe(waited_s + usage.start_to_first_token_s)
+            cells.ttft_s.observe(started_s - placed_s + usage.start_to_first_token_s)
 
     def _pool(self, pool: str) -> _PoolCells:
         cells = self._pools.get(pool)

@@ -10,6 +10,7 @@ common tokenizers, code about 3); the engine counts, and the measured number goe
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -101,9 +102,12 @@ def key_hash(model: str, key: str) -> int:
 
 
 def _cumulative(model: str, head: bytes, parts: Iterable[tuple[bytes, int]]) -> Prefixes:
-    digest = hashlib.blake2b(digest_size=8)
-    _add(digest, model.encode())
-    _add(digest, head)
+    if head:
+        digest = hashlib.blake2b(digest_size=8)
+        _add(digest, model.encode())
+        _add(digest, head)
+    else:
+        digest = _begun(model).copy()
     hashes: list[int] = []
     tokens: list[int] = []
     for part, tokens_so_far in parts:
@@ -114,10 +118,18 @@ def _cumulative(model: str, head: bytes, parts: Iterable[tuple[bytes, int]]) -> 
     return Prefixes(hashes=tuple(hashes), tokens=tuple(tokens), input_tokens=input_tokens)
 
 
+@lru_cache(maxsize=64)
+def _begun(model: str) -> hashlib.blake2b:
+    """The digest up to the first message, without tools."""
+    digest = hashlib.blake2b(digest_size=8)
+    _add(digest, model.encode())
+    _add(digest, b"")
+    return digest
+
+
 def _add(digest: hashlib.blake2b, part: bytes) -> None:
     # The length goes first, so that no two lists of parts run into the same bytes.
-    digest.update(len(part).to_bytes(8, "big"))
-    digest.update(part)
+    digest.update(len(part).to_bytes(8, "big") + part)
 
 
 def _canonical(value: object) -> bytes:

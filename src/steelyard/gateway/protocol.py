@@ -24,6 +24,7 @@ _REFUSED_BODY_BYTES = 256 * 1024
 
 Admit = Callable[[Exchange], None]
 Serve = Callable[[Exchange], Coroutine[Any, Any, None]]
+ServeNow = Callable[[Exchange], bool]
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -37,6 +38,7 @@ class GatewayProtocol(HttpToolsProtocol):
     limits = GatewayLimits()
     admit: Admit
     serve: Serve
+    serve_now: ServeNow
     _head_bytes = 0
     _in_head = True
     _timer: asyncio.TimerHandle | None = None
@@ -246,10 +248,22 @@ class GatewayProtocol(HttpToolsProtocol):
     def _start(self, exchange: Exchange) -> None:
         self._running = exchange
         self.cycle = exchange  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
-        task = self.loop.create_task(type(self).serve(exchange))
+        if not type(self).serve_now(exchange):
+            self.run(exchange, type(self).serve(exchange))
+
+    def run(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        """Let a task answer a request."""
+        task = self.loop.create_task(work)
         exchange.task = task
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def holds(self, quick: Any, *, on: bool) -> None:  # noqa: ANN401 - uvicorn expects tasks
+        """A request is answered without a task, from now on or no longer; a stop ends it, too."""
+        if on:
+            self.tasks.add(quick)
+        else:
+            self.tasks.discard(quick)
 
     def _is_busy(self) -> bool:
         """Is a response under way?"""
@@ -333,16 +347,24 @@ def too_large(size_bytes: int, max_bytes: int) -> RequestError:
     )
 
 
-def gateway_protocol(limits: GatewayLimits, admit: Admit, serve: Serve) -> type[GatewayProtocol]:
+def gateway_protocol(
+    limits: GatewayLimits, admit: Admit, serve: Serve, serve_now: ServeNow = lambda _: False
+) -> type[GatewayProtocol]:
     """The protocol class for one gateway.
 
     Args:
         limits: Bounds of requests.
         admit: Raises RequestError for what is refused by its head alone.
         serve: Answers a request of the data plane.
+        serve_now: Answers it without a task, if it can; says whether it does.
 
     Returns:
         A class to hand to uvicorn.
     """
-    held = {"limits": limits, "admit": staticmethod(admit), "serve": staticmethod(serve)}
+    held = {
+        "limits": limits,
+        "admit": staticmethod(admit),
+        "serve": staticmethod(serve),
+        "serve_now": staticmethod(serve_now),
+    }
     return type("GatewayProtocol", (GatewayProtocol,), held)

@@ -11,7 +11,7 @@ import uvicorn
 
 from steelyard.domain.events import PoolAdded
 from steelyard.errors import ConfigError
-from steelyard.gateway.app import Gateway
+from steelyard.gateway.app import Gateway, MakePages
 from steelyard.gateway.keys_books import KeyDesk, key_desk
 from steelyard.gateway.metrics import Metrics
 from steelyard.gateway.protocol import GatewayProtocol, gateway_protocol
@@ -54,6 +54,7 @@ async def serve(
     metrics: Metrics | None = None,
     listener: socket.socket | None = None,
     store: EventStore | None = None,
+    pages: MakePages | None = None,
 ) -> AsyncGenerator[GatewayServer, None]:
     """Serve the gateway while the block runs.
 
@@ -67,6 +68,7 @@ async def serve(
             joined; None makes one, which counts from now on and takes all replicas for up.
         listener: A socket of `listen`; None binds one now.
         store: Where durable tasks are; None serves no /api/tasks.
+        pages: Makes what serves all other paths; None serves none.
 
     Yields:
         The server, which listens already.
@@ -80,7 +82,7 @@ async def serve(
             metrics.apply(PoolAdded(t_s=dispatcher.now_s(), spec=spec))
         dispatcher.subscribe(metrics.apply)
     async with _desk(store, dispatcher) as keys:
-        gateway = Gateway(settings, dispatcher, metrics, store, keys)
+        gateway = Gateway(settings, dispatcher, metrics, store, keys, pages)
         async with _listening(settings, gateway, listener) as server:
             yield server
 
@@ -101,7 +103,7 @@ async def _desk(
 async def _listening(
     settings: GatewaySettings, gateway: Gateway, listener: socket.socket | None
 ) -> AsyncGenerator[GatewayServer, None]:
-    protocol = gateway_protocol(settings.limits, gateway.admit, gateway.serve)
+    protocol = gateway_protocol(settings.limits, gateway.admit, gateway.serve, gateway.serve_now)
     server = _EmbeddedServer(_uvicorn_config(settings, gateway, protocol))
     if listener is None:
         listener = listen(settings)

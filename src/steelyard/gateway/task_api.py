@@ -1,9 +1,9 @@
-"""/api/tasks: submit, look at, cancel and signal durable tasks; workers run them elsewhere."""
+"""/api/tasks and /api/steps: durable tasks that workers run, and why steps went where they did."""
 
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from steelyard.domain.events import JsonValue, SignalSent, TaskSubmitted
+from steelyard.domain.events import Event, JsonValue, SignalSent, TaskSubmitted
 from steelyard.errors import TaskNotFoundError
 from steelyard.gateway import sse
 from steelyard.gateway.errors_http import RequestError
@@ -20,6 +20,7 @@ from steelyard.gateway.protocol import too_large
 from steelyard.gateway.settings import GatewayLimits
 from steelyard.gateway.wire import parse_json, parse_request
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.explanation import explained
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.store.event_store import EventStore
@@ -90,6 +91,7 @@ class TaskApi:
             Route(f"{one}/cancel", self._cancel, methods=["POST"]),
             Route(f"{one}/signal", self._signal, methods=["POST"]),
             Route(f"{one}/events", self._events, methods=["GET"]),
+            Route("/api/steps/{task_id}/{step_id:int}", self._step, methods=["GET"]),
         ]
 
     async def _list(self, request: Request) -> Response:
@@ -152,6 +154,21 @@ class TaskApi:
         await asyncio.wrap_future(self._store.durable())
         return _json(row, 202)
 
+    async def _step(self, request: Request) -> Response:
+        """Why did a step go where it went, and how right was that? By task and number of the step.
+
+        One entry per placement or refusal, in order: candidates with verdict, predicted end and
+        price, what was predicted, and beside it what was measured, where the attempt has ended.
+        """
+        task_id, step_id = request.path_params["task_id"], request.path_params["step_id"]
+        events: Sequence[Event] = ()
+        if task_id.isprintable():
+            events = await self._dispatcher.journal(task_id)
+        shown = explained(events, step_id)
+        if not shown:
+            raise TaskNotFoundError(f"task {task_id[:128]!r} has no step {step_id} in the log")
+        return _json({"task_id": task_id, "step_id": step_id, "attempts": shown})
+
     async def _events(self, request: Request) -> Response:
         row = await self._row(request.path_params["task_id"])
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -159,13 +176,13 @@ class TaskApi:
 
     async def _stream(self, task_id: str) -> AsyncGenerator[bytes, None]:
         """A task's events as they come, until it has ended."""
-        shown = 0
+        after = 0
         while True:
+            # The state first: what ended the task is among the events that are read after it.
             row = await self._row(task_id)
-            events = await self._dispatcher.journal(task_id)
-            for event in events[shown:]:
+            after, events = await asyncio.wrap_future(self._store.journal_after(task_id, after))
+            for event in events:
                 yield sse.event(msgspec.to_builtins(event))
-            shown = len(events)
             if row.state in ENDED:
                 yield sse.DONE
                 return

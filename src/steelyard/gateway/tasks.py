@@ -23,13 +23,16 @@ class RequestTask:
         dispatcher: Where tasks are opened and closed.
         headers: What the request says about its task.
         on_miss: What to do at a missed deadline when the headers do not say.
+        task_id: Of a task that was drawn for the request before; empty draws one.
     """
 
-    def __init__(self, dispatcher: Dispatcher, headers: TaskHeaders, on_miss: OnMiss) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, headers: TaskHeaders, on_miss: OnMiss, task_id: str = ""
+    ) -> None:
         self._dispatcher = dispatcher
         self._headers = headers
         self._on_miss: OnMiss = headers.on_miss or on_miss
-        self.task_id = headers.task_id or dispatcher.new_task_id()
+        self.task_id = headers.task_id or task_id or dispatcher.new_task_id()
 
     @property
     def journal(self) -> bool:
@@ -87,27 +90,17 @@ class RequestTask:
             The step, with the terms of its task.
         """
         dispatcher, headers = self._dispatcher, self._headers
+        call = llm_call(dispatcher, model, prefixes, max_output_tokens)
         terms = dispatcher.task_terms(self.task_id)
         step_id = headers.step_id
         if step_id is None:
             step_id = dispatcher.next_step_id(self.task_id)
-        longest = context_tokens(dispatcher, model)
-        input_tokens = prefixes.input_tokens
-        if longest <= input_tokens < longest * _ESTIMATE_SLACK:
-            input_tokens = longest - 1
-        limit = _USUAL_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
         return Step(
             task_id=self.task_id,
             step_id=step_id,
             agent=headers.agent if terms is None else terms.agent,
             name=headers.step or name,
-            call=LlmCall(
-                model=model,
-                input_tokens=input_tokens,
-                max_output_tokens=limit,
-                prefix_hashes=prefixes.hashes,
-                prefix_tokens=tuple(min(tokens, input_tokens) for tokens in prefixes.tokens),
-            ),
+            call=call,
             parents=dispatcher.parents(self.task_id, step_id),
             deadline_s=None if terms is None else terms.deadline_s,
             budget_usd=None if terms is None else terms.budget_usd,
@@ -117,6 +110,31 @@ class RequestTask:
             fingerprint=headers.fingerprint,
             fence=headers.fence,
         )
+
+
+def llm_call(
+    dispatcher: Dispatcher, model: str, prefixes: Prefixes, max_output_tokens: int | None
+) -> LlmCall:
+    """What does a request ask of a model, as the policy sees it?
+
+    Args:
+        dispatcher: Knows how long prompts may be.
+        model: Name of the model.
+        prefixes: Boundaries of the prompt.
+        max_output_tokens: Limit of all answers together; None without one.
+    """
+    longest, input_tokens = dispatcher.context_tokens(model), prefixes.input_tokens
+    prefix_tokens = prefixes.tokens
+    if longest <= input_tokens < longest * _ESTIMATE_SLACK:
+        input_tokens = longest - 1
+        prefix_tokens = tuple(min(tokens, input_tokens) for tokens in prefix_tokens)
+    return LlmCall(
+        model=model,
+        input_tokens=input_tokens,
+        max_output_tokens=_USUAL_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens,
+        prefix_hashes=prefixes.hashes,
+        prefix_tokens=prefix_tokens,
+    )
 
 
 def context_tokens(dispatcher: Dispatcher, model: str) -> int:

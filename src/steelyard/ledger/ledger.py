@@ -14,6 +14,7 @@ from steelyard.domain.events import (
     PoolAdded,
     PoolRemoved,
     ReplicaChanged,
+    RequestServed,
     StepPlaced,
     StepRecorded,
     StepRefused,
@@ -22,6 +23,7 @@ from steelyard.domain.events import (
     TaskStatus,
     TaskSubmitted,
     Usage,
+    parts,
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step
@@ -95,6 +97,24 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.status == "succeeded" and in_time and in_budget
 
 
+class OpenTask(msgspec.Struct, frozen=True, kw_only=True):
+    """One task that has not ended.
+
+    Attributes:
+        task_id: The task.
+        agent: Its agent.
+        submitted_s: When it arrived.
+        budget_usd: Its budget; None without one.
+        cost_usd: Cost of its attempts and children up to now.
+    """
+
+    task_id: str
+    agent: str
+    submitted_s: float
+    budget_usd: float | None
+    cost_usd: float
+
+
 class Ledger:
     """The books of a log, complete after every event applied.
 
@@ -144,6 +164,11 @@ class Ledger:
         Args:
             event: The next event of the log.
         """
+        told = parts(event) if isinstance(event, RequestServed) else (event,)
+        for one in told:
+            self._apply(one)
+
+    def _apply(self, event: Event) -> None:
         match event:
             case PoolAdded() | PoolRemoved() | ReplicaChanged():
                 self._change_fleet(event)
@@ -238,6 +263,21 @@ class Ledger:
         )
         self._spent_usd[event.task_id] = [found.cost_usd]
         self._children_usd[event.task_id] = [found.children_usd]
+
+    def open_tasks(self) -> tuple[OpenTask, ...]:
+        """Which tasks have not ended, and what did they cost up to now?"""
+        return tuple(
+            OpenTask(
+                task_id=task_id,
+                agent=event.agent,
+                submitted_s=event.t_s,
+                budget_usd=event.budget_usd,
+                cost_usd=math.fsum(
+                    (*self._spent_usd.get(task_id, ()), *self._children_usd.get(task_id, ()))
+                ),
+            )
+            for task_id, event in sorted(self._submitted.items())
+        )
 
     @property
     def first_s(self) -> float:

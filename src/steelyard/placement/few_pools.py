@@ -8,18 +8,15 @@ needs no NumPy for floats it is called; the others are repeated here.
 """
 
 import math
-
-import msgspec
+from collections.abc import Sequence
 
 from steelyard.domain.decision import Decision, PoolVerdict, Refusal, Verdict
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import SECONDS_PER_HOUR
-from steelyard.fleet.view import FleetView, LlmArrays, PoolRow
-from steelyard.perf.cost import llm_used_s
-from steelyard.perf.predict import prefill_s, shared_itl_s
+from steelyard.fleet.view import FewView
+from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
-from steelyard.placement.predictions import allowed_s
-from steelyard.placement.scoring import mixed, queued_use_s
+from steelyard.placement.scoring import mixed, queued_use_s, within_share_s
 
 # Beyond these the arrays are as fast (measured: 16 pools, or 64 replicas).
 MAX_POOLS = 16
@@ -27,213 +24,199 @@ MAX_REPLICAS = 64
 _SHORTEST_S = 1e-9
 
 
-class PoolScore(msgspec.Struct, kw_only=True, gc=False):
-    """The step in one pool that can run it; see `Predictions` for the meaning of each."""
+class PoolScore:
+    """The step in one pool that can run it; see `Predictions` for the meaning of each.
 
-    pool: int
-    name: str
-    replica: int
-    wait_s: float
-    service_s: float
-    ttft_s: float
-    finish_s: float
-    cached_tokens: float
-    cost_usd: float
-    bid_cost_usd: float
-    slack_s: float
-    patient: bool
-    affordable: bool
-
-
-class Replicas:
-    """What a view says of every replica, as lists."""
+    Args:
+        place: Number and name of the pool, and the replica in it.
+        times_s: Wait, service, first token from the start, end from now.
+        cached_tokens: Of the prompt, on that replica.
+        money_usd: Cost, and cost at the bid price.
+        slack_s: Slack after it.
+        affordable: Whether it fits what is left of the budget.
+    """
 
     __slots__ = (
-        "cached",
-        "is_warm",
-        "prefill_share_sum_s",
-        "running",
-        "service_sum_s",
-        "up",
-        "waiting",
+        *("affordable", "bid_cost_usd", "cached_tokens", "cost_usd", "finish_s", "name"),
+        *("patient", "pool", "replica", "service_s", "slack_s", "ttft_s", "wait_s"),
     )
 
-    def __init__(self, view: FleetView) -> None:
-        self.running: list[float] = view.running.tolist()
-        self.waiting: list[float] = view.waiting.tolist()
-        self.service_sum_s: list[float] = view.service_sum_s.tolist()
-        self.prefill_share_sum_s: list[float] = view.prefill_share_sum_s.tolist()
-        self.up: list[bool] = view.up.tolist()
-        self.cached: list[float] = view.cached_tokens.tolist()
-        self.is_warm = any(self.cached)
+    def __init__(
+        self,
+        place: tuple[int, str, int],
+        times_s: tuple[float, float, float, float],
+        cached_tokens: float,
+        money_usd: tuple[float, float],
+        slack_s: float,
+        affordable: bool,
+    ) -> None:
+        self.pool, self.name, self.replica = place
+        self.wait_s, self.service_s, self.ttft_s, self.finish_s = times_s
+        self.cached_tokens = cached_tokens
+        self.cost_usd, self.bid_cost_usd = money_usd
+        self.slack_s = slack_s
+        self.affordable = affordable
+        self.patient = True
 
-    def load(self, at: int) -> float:
-        """Steps on a replica."""
-        return self.running[at] + self.waiting[at]
 
-
-def is_small(view: FleetView) -> bool:
+def is_small(pools: int, replicas: int) -> bool:
     """Is this way the faster one?"""
-    return len(view.pools) <= MAX_POOLS and len(view.running) <= MAX_REPLICAS
+    return pools <= MAX_POOLS and replicas <= MAX_REPLICAS
 
 
-def score(step: Step, view: FleetView, arrays: LlmArrays) -> list[PoolScore | Verdict]:
+def score(step: Step, few: FewView) -> list[PoolScore | Verdict]:
     """What would an LLM step be like in each pool?
 
     Args:
         step: The step, an LLM call.
-        view: The fleet as the step sees it.
-        arrays: Its curves.
+        few: The fleet as the step sees it.
 
     Returns:
         One score per pool in the fleet's order, or why the pool cannot run the step.
     """
     call = step.call
     input_tokens = call.input_tokens if isinstance(call, LlmCall) else 0
-    replicas = Replicas(view)
-    offsets: list[int] = view.offsets.tolist()
-    closed: list[bool] = view.closed.tolist()
-    prices = zip(
-        view.rent_usd_per_hour.tolist(),
-        view.bid_usd_per_hour.tolist(),
-        view.correction.tolist(),
-        strict=True,
+    limits = (
+        math.inf if step.deadline_s is None else step.deadline_s - few.now_s - few.remaining_s,
+        math.inf if step.budget_usd is None else step.budget_usd - few.committed_usd,
     )
+    starts, up = few.starts, few.up
     drawn = (-1, -1)
     scores: list[PoolScore | Verdict] = []
-    for pool, (row, price) in enumerate(zip(arrays.rows, prices, strict=True)):
+    for pool, row in enumerate(few.rows):
         if not row.serves:
             scores.append("cannot_run")
             continue
         if input_tokens >= row.context_tokens:
             scores.append("too_long")
             continue
-        first, end = offsets[pool], offsets[pool + 1]
-        if end - first > 1 and drawn[0] < 0:
-            key, salt = step_key(step), step_salt(step)
-            drawn = mixed(key, 2 * salt), mixed(key, 2 * salt + 1)
-        at = _two_choices(replicas, first, end, drawn)
-        if at < 0 or not closed[pool]:
+        at, end = starts[pool], starts[pool + 1]
+        if end - at == 1:
+            if not up[at]:
+                at = -1
+        else:
+            if drawn[0] < 0 and end > at:
+                key, salt = step_key(step), step_salt(step)
+                drawn = mixed(key, 2 * salt), mixed(key, 2 * salt + 1)
+            at = _one_of_many(few, pool, drawn, input_tokens)
+        if at < 0 or not few.closed[pool]:
             scores.append("down")
-            continue
-        if replicas.is_warm and end - first > 1:
-            at = _warm_or_cold(step, view, (row, price[2]), replicas, (first, end, at))
-        one = _score(step, view, row, price, (replicas, at))
-        one.pool = pool
-        one.replica = at - first
-        scores.append(one)
-    _share_slack(step, view, scores)
+        else:
+            scores.append(_score(few, pool, at, float(input_tokens), limits))
+    if step.deadline_s is not None:
+        _share_slack(step.deadline_s, few, scores)
     return scores
 
 
-def _share_slack(step: Step, view: FleetView, scores: list[PoolScore | Verdict]) -> None:
+def _share_slack(deadline_s: float, few: FewView, scores: list[PoolScore | Verdict]) -> None:
     """Find the pools that take no more than the step's share of the slack."""
     runs = [one for one in scores if isinstance(one, PoolScore)]
-    if step.deadline_s is None or not runs:
+    if not runs:
         return
-    longest_s = allowed_s(step, view, min(one.service_s for one in runs))
+    least_s = min(one.service_s for one in runs)
+    left_s = deadline_s - few.now_s
+    longest_s = within_share_s(left_s, few.remaining_s, few.remaining_known, least_s)
     for one in runs:
         one.patient = one.finish_s <= longest_s
 
 
-def _two_choices(replicas: Replicas, first: int, end: int, drawn: tuple[int, int]) -> int:
+def _one_of_many(few: FewView, pool: int, drawn: tuple[int, int], input_tokens: int) -> int:
+    """The replica of a pool that would take the step: its place, or -1 where none is up."""
+    first, end = few.starts[pool], few.starts[pool + 1]
+    at = _two_choices(few, first, end, drawn)
+    if at < 0 or few.cached_tokens is None:
+        return at
+    return _warm_or_cold(few, pool, (first, end, at), few.cached_tokens, input_tokens)
+
+
+def _two_choices(few: FewView, first: int, end: int, drawn: tuple[int, int]) -> int:
     """The less loaded of two that `scoring.two_of` draws: its place, or -1 where none is up."""
-    if end - first == 1:
-        return first if replicas.up[first] else -1
-    up = [at for at in range(first, end) if replicas.up[at]]
+    up = [at for at in range(first, end) if few.up[at]]
     if not up:
         return -1
     if len(up) == 1:
         return up[0]
     one = drawn[0] % len(up)
     other = (one + 1 + drawn[1] % (len(up) - 1)) % len(up)
-    return min((replicas.load(up[one]), up[one]), (replicas.load(up[other]), up[other]))[1]
+    one, other = up[one], up[other]
+    one_load = few.running[one] + few.waiting[one]
+    other_load = few.running[other] + few.waiting[other]
+    return one if (one_load, one) < (other_load, other) else other
 
 
 def _warm_or_cold(
-    step: Step,
-    view: FleetView,
-    pool: tuple[PoolRow, float],
-    replicas: Replicas,
+    few: FewView,
+    pool: int,
     places: tuple[int, int, int],
+    cached: Sequence[float],
+    input_tokens: int,
 ) -> int:
     """As `candidates.warm_or_cold` in one pool, with the cold replica in the last of the places."""
-    (row, correction), (first, end, cold) = pool, places
-    held = [at for at in range(first, end) if replicas.up[at] and replicas.cached[at] > 0.0]
+    first, end, cold = places
+    held = [at for at in range(first, end) if few.up[at] and cached[at] > 0.0]
     if not held:
         return cold
-    warm = min(held, key=lambda at: (-replicas.cached[at], replicas.load(at), at))
-    input_tokens = step.call.input_tokens if isinstance(step.call, LlmCall) else 0
-    output = view.expected.output_tokens
+    warm = min(held, key=lambda at: (-cached[at], few.running[at] + few.waiting[at], at))
 
     def use_s(at: int) -> float:
         load = (
-            replicas.running[at],
-            replicas.waiting[at],
-            replicas.service_sum_s[at],
-            replicas.prefill_share_sum_s[at],
+            *(few.running[at], few.waiting[at]),
+            *(few.service_sum_s[at], few.prefill_share_sum_s[at]),
         )
-        uncached = max(0.0, input_tokens - replicas.cached[at])
-        return queued_use_s(row.curve, (uncached, output), load, correction)
+        tokens = (max(0.0, input_tokens - cached[at]), few.output_tokens)
+        return queued_use_s(few.rows[pool].curve, tokens, load, few.correction[pool])
 
     return warm if use_s(warm) <= use_s(cold) else cold
 
 
 def _score(
-    step: Step,
-    view: FleetView,
-    row: PoolRow,
-    price: tuple[float, float, float],
-    place: tuple[Replicas, int],
+    few: FewView, pool: int, at: int, input_tokens: float, limits: tuple[float, float]
 ) -> PoolScore:
     """The step on one replica; the operations of `predict`, in their order."""
-    call, expected = step.call, view.expected
-    replicas, at = place
-    rent_usd_per_hour, bid_usd_per_hour, correction = price
-    running, waiting, cached = replicas.running[at], replicas.waiting[at], replicas.cached[at]
+    row, correction, output = few.rows[pool], few.correction[pool], few.output_tokens
+    running = few.running[at]
     floor_s, per_token_s, itl_base_s, itl_slope_s, cap = row.curve
-    input_tokens = float(call.input_tokens) if isinstance(call, LlmCall) else 0.0
-    uncached = max(input_tokens - cached, 0.0)
-    output = expected.output_tokens
-    ttft_s = prefill_s(floor_s, per_token_s, uncached) * correction
-    share_s = replicas.prefill_share_sum_s[at] / max(running + waiting, 1.0)
-    gap_s = shared_itl_s(itl_base_s, itl_slope_s, min(running + 1.0, cap), share_s)
-    decode_s = output * gap_s * correction
+    cached, uncached = 0.0, input_tokens
+    if few.cached_tokens is not None:
+        cached = few.cached_tokens[at]
+        uncached = max(input_tokens - cached, 0.0)
+    concurrency = running + 1.0 if running < cap else cap
+    ttft_s = (floor_s + per_token_s * uncached) * correction
+    share_s = few.prefill_share_sum_s[at] / max(running + few.waiting[at], 1.0)
+    gap_s = shared_itl_s(itl_base_s, itl_slope_s, concurrency, share_s)
+    service_s = ttft_s + output * gap_s * correction
+    rent_usd_per_hour = few.rent_usd_per_hour[pool]
     if row.by_token:
         per_uncached, per_cached, per_output = row.usd_per_token
         cost_usd = uncached * per_uncached + cached * per_cached + output * per_output
         bid_usd = cost_usd
     else:
-        used_h = llm_used_s(row.curve, uncached, output) / SECONDS_PER_HOUR
-        cost_usd, bid_usd = used_h * rent_usd_per_hour, used_h * bid_usd_per_hour
-    service_s = ttft_s + decode_s
+        decode_s = output * row.full_itl_s / cap
+        used_h = (row.floor_share_s + uncached * per_token_s + decode_s) / SECONDS_PER_HOUR
+        cost_usd, bid_usd = used_h * rent_usd_per_hour, used_h * few.bid_usd_per_hour[pool]
     wait_s = 0.0
     if running >= cap:
-        load = running + waiting
-        mean_s = replicas.service_sum_s[at] / max(load, 1.0) if load > 0.0 else service_s
-        wait_s = (waiting + 1.0) * mean_s / cap
+        wait_s = _wait_s(few, at, service_s, cap)
+        # Without a queue the surcharge is a factor of one.
+        bid_usd *= 1.0 + wait_s / max(service_s, _SHORTEST_S)
     finish_s = wait_s + service_s
-    slack_s = math.inf
-    if step.deadline_s is not None:
-        slack_s = step.deadline_s - view.now_s - expected.remaining_s - finish_s
-    left_usd = math.inf
-    if step.budget_usd is not None:
-        left_usd = step.budget_usd - view.committed_usd
+    left_s, left_usd = limits
+    affordable = cost_usd <= left_usd and (left_usd > 0.0 or rent_usd_per_hour == 0.0)
     return PoolScore(
-        pool=0,
-        name=row.name,
-        replica=0,
-        wait_s=wait_s,
-        service_s=service_s,
-        ttft_s=ttft_s,
-        finish_s=finish_s,
-        cached_tokens=cached,
-        cost_usd=cost_usd,
-        bid_cost_usd=bid_usd * (1.0 + wait_s / max(service_s, _SHORTEST_S)),
-        slack_s=slack_s,
-        patient=True,
-        affordable=cost_usd <= left_usd and (left_usd > 0.0 or rent_usd_per_hour == 0.0),
+        (pool, row.name, at - few.starts[pool]),
+        (wait_s, service_s, ttft_s, finish_s),
+        cached,
+        (cost_usd, bid_usd),
+        left_s - finish_s,
+        affordable,
     )
+
+
+def _wait_s(few: FewView, at: int, service_s: float, cap: float) -> float:
+    waiting = few.waiting[at]
+    load = few.running[at] + waiting
+    mean_s = few.service_sum_s[at] / max(load, 1.0) if load > 0.0 else service_s
+    return (waiting + 1.0) * mean_s / cap
 
 
 def choose(scores: list[PoolScore | Verdict], step: Step, tie_frac: float) -> PoolScore | None:
@@ -261,7 +244,7 @@ def choose(scores: list[PoolScore | Verdict], step: Step, tie_frac: float) -> Po
 
 
 def decision(
-    scores: list[PoolScore | Verdict], chosen: PoolScore, step: Step, view: FleetView, policy: str
+    scores: list[PoolScore | Verdict], chosen: PoolScore, step: Step, few: FewView, policy: str
 ) -> Decision:
     """Write down a choice, as `predictions.decide` does."""
     slack_s = None if step.deadline_s is None else chosen.slack_s
@@ -272,16 +255,16 @@ def decision(
         predicted_ttft_s=chosen.ttft_s,
         predicted_finish_s=chosen.finish_s,
         predicted_cached_tokens=int(chosen.cached_tokens),
-        predicted_output_tokens=view.expected.output_tokens,
+        predicted_output_tokens=few.output_tokens,
         predicted_cost_usd=chosen.cost_usd,
-        bid_usd_per_hour=float(view.bid_usd_per_hour[chosen.pool]),
+        bid_usd_per_hour=few.bid_usd_per_hour[chosen.pool],
         slack_s=slack_s,
         predicted_least_s=min(
             one.finish_s - one.wait_s for one in scores if isinstance(one, PoolScore)
         ),
         policy=policy,
         reason=_reason(scores, chosen),
-        verdicts=_verdicts(scores, chosen, view),
+        verdicts=_verdicts(scores, chosen, few),
     )
 
 
@@ -297,10 +280,10 @@ def _reason(scores: list[PoolScore | Verdict], chosen: PoolScore) -> str:
     return f"chosen over {len(runs) - 1 - late} dearer or slower and {late} late pools{note}"
 
 
-def refusal(scores: list[PoolScore | Verdict], view: FleetView, policy: str) -> Refusal:
+def refusal(scores: list[PoolScore | Verdict], few: FewView, policy: str) -> Refusal:
     """Write down that no pool takes the step, as `predictions.refuse` does."""
     runs = [one for one in scores if isinstance(one, PoolScore)]
-    told = _verdicts(scores, None, view)
+    told = _verdicts(scores, None, few)
     if not runs:
         return Refusal(cause="no_pool", earliest_finish_s=None, policy=policy, verdicts=told)
     return Refusal(
@@ -312,12 +295,12 @@ def refusal(scores: list[PoolScore | Verdict], view: FleetView, policy: str) -> 
 
 
 def _verdicts(
-    scores: list[PoolScore | Verdict], chosen: PoolScore | None, view: FleetView
+    scores: list[PoolScore | Verdict], chosen: PoolScore | None, few: FewView
 ) -> tuple[PoolVerdict, ...]:
     told: list[PoolVerdict] = []
-    for spec, one in zip(view.pools, scores, strict=True):
+    for row, one in zip(few.rows, scores, strict=True):
         if not isinstance(one, PoolScore):
-            told.append(PoolVerdict(pool=spec.name, verdict=one))
+            told.append(PoolVerdict(pool=row.name, verdict=one))
             continue
         verdict: Verdict = "dearer"
         if one is chosen:
@@ -330,7 +313,7 @@ def _verdicts(
             verdict = "later"
         told.append(
             PoolVerdict(
-                pool=one.name,
+                pool=row.name,
                 verdict=verdict,
                 predicted_finish_s=one.finish_s,
                 predicted_cost_usd=one.cost_usd,

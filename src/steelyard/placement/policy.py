@@ -4,7 +4,7 @@ from typing import Protocol
 
 from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.task import Step
-from steelyard.fleet.view import FleetView, LlmArrays
+from steelyard.fleet.view import FewView, FleetView, LlmArrays, few_view
 from steelyard.perf.predict import BoolArray
 from steelyard.placement import few_pools
 from steelyard.placement.candidates import warm_or_cold
@@ -50,13 +50,18 @@ class CheapestFeasible:
             budget allows none, a refusal.
         """
         arrays = view.arrays
-        if isinstance(arrays, LlmArrays) and few_pools.is_small(view):
-            scores = few_pools.score(step, view, arrays)
-            chosen = few_pools.choose(scores, step, TIE_FRAC)
-            if chosen is None:
-                return few_pools.refusal(scores, view, self.name)
-            return few_pools.decision(scores, chosen, step, view, self.name)
+        small = few_pools.is_small(len(view.pools), len(view.running))
+        if small and isinstance(arrays, LlmArrays):
+            return self.by_few(step, few_view(view, arrays))
         return self.by_arrays(step, view)
+
+    def by_few(self, step: Step, few: FewView) -> Decision | Refusal:
+        """The same for an LLM step in a small fleet, without a NumPy array being made."""
+        scores = few_pools.score(step, few)
+        chosen = few_pools.choose(scores, step, TIE_FRAC)
+        if chosen is None:
+            return few_pools.refusal(scores, few, self.name)
+        return few_pools.decision(scores, chosen, step, few, self.name)
 
     def by_arrays(self, step: Step, view: FleetView) -> Decision | Refusal:
         """The same answer, for fleets of any size."""

@@ -33,17 +33,18 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 def replay(events: Iterable[Event], policy: Policy) -> Iterator[Replayed]:
     """What would a policy have decided at every placement of a log?
 
-    The log is folded anew; each placement is decided on the view at its own moment.
+    The log is folded anew; each placement is decided on the view at its own moment. Requests that
+    were written down at their end (`RequestServed`) are put where they began: events go by time.
 
     Args:
-        events: The log, in order.
+        events: The log.
         policy: The one that was used, to check the log; another one, to compare.
 
     Yields:
         Every placement and refusal.
     """
     state = FleetState()
-    for event in events:
+    for event in sorted(events, key=lambda one: one.t_s):
         match event:
             case StepPlaced(step=step, decision=decision):
                 decided = policy(step, state.view(step, event.t_s))

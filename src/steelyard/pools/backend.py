@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
+from steelyard.errors import PoolError
+
 JsonObject = dict[str, Any]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -270,6 +272,29 @@ class RelayBackend(Protocol):
         Raises:
             PoolError: As in `LlmBackend.complete`.
         """
+        ...
+
+
+# Told once how it ended: with what is left to be sent, or why it will not come.
+Ended = Callable[[RelayedAnswer | None, PoolError | None], None]
+
+
+class Cut(Protocol):
+    """Ends what was begun."""
+
+    def cut(self) -> None:
+        """Stop the work upstream at once; nobody is told."""
+        ...
+
+
+@runtime_checkable
+class QuickRelayBackend(Protocol):
+    """A pool that can send a request within one call."""
+
+    def relay_now(
+        self, asked: RelayRequest, replica: int, target: RelayTarget, ended: Ended
+    ) -> Cut | None:
+        """Send a request; None where that would have to wait, and nothing was sent."""
         ...
 
 

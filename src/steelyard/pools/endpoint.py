@@ -16,7 +16,9 @@ from steelyard.errors import (
     PoolUnavailableError,
 )
 from steelyard.pools.backend import (
+    Cut,
     Embeddings,
+    Ended,
     LlmChunk,
     LlmRequest,
     RelayedAnswer,
@@ -28,7 +30,8 @@ from steelyard.pools.chunked_answer import ChunkedAnswer
 from steelyard.pools.dialects import Engine, spoken_relay, spoken_request
 from steelyard.pools.endpoint_errors import ErrorReader
 from steelyard.pools.http_client import HttpHost, HttpRequest, StaleConnectionError, header_lines
-from steelyard.pools.relay import WholeBody
+from steelyard.pools.quick_relay import QuickRelay
+from steelyard.pools.relay import Relay, WholeBody
 from steelyard.pools.relays import relay_for
 from steelyard.pools.wire import parse_object, parse_usage, relayed_body, request_body
 
@@ -118,6 +121,7 @@ class OpenAiEndpointPool:
         self._watch: ReplicaWatcher | None = None
         self._is_started = False
         self._probes: dict[int, asyncio.Task[None]] = {}
+        self._markings: set[asyncio.Task[None]] = set()
 
     @property
     def replicas(self) -> int:
@@ -208,6 +212,57 @@ class OpenAiEndpointPool:
         limit_s = self._limits.first_token_s if asked.stream else self._limits.answer_s
         await self._exchange(replica, sent, relay, limit_s, request.deadline_s)
         return relay.answer()
+
+    def relay_now(
+        self, asked: RelayRequest, replica: int, target: RelayTarget, ended: Ended
+    ) -> Cut | None:
+        """As `relay`, within one call, where a connection is free and the server is up.
+
+        Args:
+            asked: What is asked, without a deadline.
+            replica: Number of the base URL.
+            target: Takes a stream's events.
+            ended: Called once, with what is left to be sent or with the error.
+
+        Returns:
+            What cuts it; None where `relay` must do it, and nothing was sent.
+        """
+        if not self._is_started or self._probes or asked.path:
+            return None
+        limits, host = self._limits, self._hosts[replica]
+        limit_s = limits.first_token_s if asked.stream else limits.answer_s
+        asked = spoken_relay(asked, self._engine)
+        quick = QuickRelay(self, ended, replica, relayed_body(asked))
+        quick.path, quick.wait_s = _path(asked.request), limit_s
+        quick.relay = relay = Relay(asked, target, self._errors[replica], quick)
+        connection = host.send_now(quick.path, quick.body, relay, limit_s)
+        if connection is None:
+            return None
+        quick.sent(connection)
+        return quick
+
+    def resend(self, quick: QuickRelay) -> "asyncio.Task[None]":
+        """Send once more, on a new connection."""
+        return asyncio.create_task(self._send_anew(quick))
+
+    def note_failure(self, quick: QuickRelay, error: PoolError) -> None:
+        """A server that cannot be reached is down, as `_exchange` has it."""
+        relay = quick.relay
+        if isinstance(error, PoolUnavailableError) and relay is not None and not relay.status:
+            marking = asyncio.create_task(self._mark(quick.replica, up=False))
+            self._markings.add(marking)
+            marking.add_done_callback(self._markings.discard)
+
+    async def _send_anew(self, quick: QuickRelay) -> None:
+        relay = quick.relay
+        if relay is None:
+            return
+        request = HttpRequest("POST", quick.path, quick.body)
+        host = self._hosts[quick.replica]
+        try:
+            quick.sent(await host.send(request, relay, quick.wait_s, fresh=True))
+        except PoolError as error:
+            relay.fail(error)
 
     async def embed(
         self,
@@ -300,7 +355,7 @@ class OpenAiEndpointPool:
             connection = await self._hosts[replica].send(asked, handler, limit_s, fresh=fresh)
             handler.flows(connection)
             try:
-                await handler.finished
+                await handler.ended()
             except StaleConnectionError:
                 if fresh:
                     raise

@@ -35,6 +35,10 @@ _IDLE_S = 30.0
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
 
+# What tells where an answer ends.
+_LENGTHS = frozenset((b"content-length", b"transfer-encoding"))
+_LENGTH_LENGTHS = frozenset(map(len, _LENGTHS))
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -92,6 +96,7 @@ class HttpConnection(asyncio.Protocol):
         self._reused = False
         self._heard_s = 0.0
         self._limit_s = 0.0
+        self._due_s = 0.0
         self._paused = False
         self.idle_since_s = 0.0
 
@@ -109,7 +114,9 @@ class HttpConnection(asyncio.Protocol):
         self._heard_s = self._loop.time()
         # The limit becomes the gap's with the head; a look too early costs little.
         look_s = min(first_byte_s, self._host.gap_s)
-        self._timer = self._loop.call_later(look_s, self._look_at_clock)
+        due_s = self._heard_s + look_s
+        if self._timer is None or due_s < self._due_s:
+            self._set_timer(due_s)
         self._transport.write(head + body)
 
     def pause(self) -> None:
@@ -155,6 +162,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, by whomever."""
         self._transport = None
+        self._stop_timer()
         self._host.lost(self)
         if self._handler is None:
             return
@@ -193,7 +201,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header is here."""
-        if name.lower() in {b"content-length", b"transfer-encoding"}:
+        # By length first: most names are neither.
+        if len(name) in _LENGTH_LENGTHS and name.lower() in _LENGTHS:
             self._until_eof = False
         self._headers.append((name, value))
 
@@ -226,15 +235,17 @@ class HttpConnection(asyncio.Protocol):
     # --------------------------------------------------------------- private
 
     def _look_at_clock(self) -> None:
-        """The one timer of an exchange; it is moved on only when it fires."""
+        """The one timer of a connection; it is moved on only when it fires."""
         left_s = self._heard_s + self._limit_s - self._loop.time()
+        self._timer = None
+        if self._handler is None:
+            return
         if self._paused:
             left_s = self._limit_s
         left_s = min(left_s, self._host.gap_s)
         if left_s > 0.001:
-            self._timer = self._loop.call_later(left_s, self._look_at_clock)
+            self._set_timer(self._loop.time() + left_s)
             return
-        self._timer = None
         self._fail(PoolTimeoutError(f"{self._host.url} sent nothing for {self._limit_s:g} s."))
 
     def _fail(self, error: PoolError) -> None:
@@ -242,11 +253,17 @@ class HttpConnection(asyncio.Protocol):
         self.abort()
 
     def _end(self, error: PoolError | None) -> None:
-        self._stop_timer()
-        self.resume()
+        # Its timer stays for the next exchange: to set and cancel one for each is dearer.
+        if self._paused:
+            self.resume()
         handler, self._handler = self._handler, None
         if handler is not None:
             handler.done(error)
+
+    def _set_timer(self, due_s: float) -> None:
+        self._stop_timer()
+        self._due_s = due_s
+        self._timer = self._loop.call_at(due_s, self._look_at_clock)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -292,6 +309,7 @@ class HttpHost:
         self._open: set[HttpConnection] = set()
         self._opening = 0
         self._heads: dict[tuple[str, str], bytes] = {}
+        self._post_heads: dict[str, bytes] = {}
 
     async def send(
         self,
@@ -323,6 +341,32 @@ class HttpHost:
         connection = (None if fresh else self._take()) or await self._connect()
         connection.send(head + b"\r\n", body or b"", handler, first_byte_s)
         return connection
+
+    def send_now(
+        self, path: str, body: bytes, handler: AnswerHandler, first_byte_s: float
+    ) -> HttpConnection | None:
+        """Send a POST on a free connection, within this very call.
+
+        Args:
+            path: Path below the base URL.
+            body: JSON.
+            handler: Takes the answer.
+            first_byte_s: Longest wait for the head of the answer.
+
+        Returns:
+            The connection; None where none is free, and nothing was sent.
+        """
+        connection = self._take()
+        if connection is not None:
+            head = self._post_heads.get(path) or self._post_head(path)
+            connection.send(head % len(body), body, handler, first_byte_s)
+        return connection
+
+    def _post_head(self, path: str) -> bytes:
+        head = self._head("POST", path).replace(b"%", b"%%")
+        head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        self._post_heads[path] = head
+        return head
 
     def close(self) -> None:
         """Close all connections."""

@@ -7,7 +7,7 @@ to end, errors, and how much text came, for the books of an upstream that report
 
 import asyncio
 import re
-from typing import Any
+from typing import Protocol, cast
 
 import msgspec
 
@@ -22,42 +22,39 @@ from steelyard.pools.backend import (
 )
 from steelyard.pools.endpoint_errors import ErrorReader, status_in
 from steelyard.pools.http_client import Headers
+from steelyard.pools.relay_wire import RelayedChoice, read_object
 from steelyard.pools.sse import MAX_EVENT_BYTES
 from steelyard.pools.wire import counted_usage, parse_object, parse_usage
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _DONE = b"[DONE]"
+_READ_LENGTHS = frozenset(map(len, (b"content-type", b"retry-after")))
 # Other servers than OpenAI's end lines with CR LF.
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
-class _Delta(msgspec.Struct):
-    content: Any = None
-    tool_calls: Any = None
+class Finished(Protocol):
+    """Told once how an answer ended: a future, or whoever wants no task to wait for one."""
 
+    def done(self) -> bool:
+        """Was it told?"""
+        ...
 
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    text: Any = None
-    finish_reason: Any = None
+    def set_result(self, result: None, /) -> None:
+        """The answer is whole."""
+        ...
 
-
-class _Object(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
-
-
-_decoder = msgspec.json.Decoder(_Object)
+    def set_exception(self, exception: PoolError, /) -> None:
+        """It will not come."""
+        ...
 
 
 class WholeBody:
     """Collects an answer of bounded length; `finished` ends with it or fails."""
 
-    def __init__(self, errors: ErrorReader) -> None:
-        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, errors: ErrorReader, finished: Finished | None = None) -> None:
+        self.finished: Finished = finished or asyncio.get_running_loop().create_future()
         self.status = 0
         self.is_stream = False
         self._errors = errors
@@ -87,6 +84,8 @@ class WholeBody:
         self.status = status
         self._response_headers = headers
         for spelled, value in headers:
+            if len(spelled) not in _READ_LENGTHS:
+                continue
             name = spelled.lower()
             if name == b"content-type":
                 self.is_stream = status == 200 and value.lower().startswith(b"text/event-stream")
@@ -118,7 +117,17 @@ class WholeBody:
 
     def renew(self) -> None:
         """Nothing has come, and the request is sent again."""
-        self.finished = asyncio.get_running_loop().create_future()
+        if isinstance(self.finished, asyncio.Future):
+            self.finished = asyncio.get_running_loop().create_future()
+
+    async def ended(self) -> None:
+        """Wait until the answer is whole; where `finished` is a future.
+
+        Raises:
+            PoolError: It will not come.
+        """
+        if isinstance(self.finished, asyncio.Future):
+            await cast("asyncio.Future[None]", self.finished)
 
     def fail(self, error: PoolError) -> None:
         """The answer is of no use; whoever waits for it cuts the connection."""
@@ -140,8 +149,14 @@ class Relay(WholeBody):
         errors: Reads the upstream's errors.
     """
 
-    def __init__(self, asked: RelayRequest, target: RelayTarget, errors: ErrorReader) -> None:
-        super().__init__(errors)
+    def __init__(
+        self,
+        asked: RelayRequest,
+        target: RelayTarget,
+        errors: ErrorReader,
+        finished: Finished | None = None,
+    ) -> None:
+        super().__init__(errors, finished)
         self._asked = asked
         self._target = target
         self._rest = b""
@@ -151,6 +166,11 @@ class Relay(WholeBody):
         self._is_over = False
         self._usage: LlmUsage | None = None
         self._usage_event: bytes = b""
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether the client takes the answer piece by piece."""
+        return self._asked.stream
 
     def flows(self, flow: ReadFlow | None) -> None:
         """The client holds the upstream back by this."""
@@ -241,7 +261,7 @@ class Relay(WholeBody):
     def _read(self, data: bytes) -> bool:
         """Read an object along; whether it has choices."""
         try:
-            told = _decoder.decode(data)
+            told = read_object(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             shown = data[:80]
             raise PoolProtocolError(f"The upstream sent no answer: {error}; {shown!r}.") from error
@@ -255,7 +275,7 @@ class Relay(WholeBody):
             self._read_choice(choice)
         return True
 
-    def _read_choice(self, choice: _Choice) -> None:
+    def _read_choice(self, choice: RelayedChoice) -> None:
         if choice.finish_reason is not None:
             self._has_end = True
         said = choice.delta or choice.message

@@ -58,7 +58,7 @@ def relayed_body(asked: RelayRequest) -> bytes:
     take different ones of the two.
     """
     body = asked.body
-    plain = all(body.count(name) <= 1 for name in _READ_FIELDS)
+    plain = _names_once(body)
     if plain and not asked.stream:
         return body
     options = asked.request.raw_body.get("stream_options")
@@ -73,6 +73,15 @@ def relayed_body(asked: RelayRequest) -> bytes:
             "include_usage": True,
         }
     return msgspec.json.encode(document)
+
+
+def _names_once(body: bytes) -> bool:
+    """Is every field that we read named at most once?"""
+    count = body.count
+    for name in _READ_FIELDS:  # noqa: SIM110 - a generator costs as much as the search
+        if count(name) > 1:
+            return False
+    return True
 
 
 def body_of_fields(request: LlmRequest) -> JsonObject:

@@ -62,6 +62,13 @@ class Admission:
                 retry_after_s=decision.predicted_wait_s,
             )
 
+    def may_start(self, decision: Decision, cap: int) -> bool:
+        """Would a step that is placed there now start at once?"""
+        queue = self._queues.get((decision.pool, decision.replica))
+        if queue is not None and len(queue) > 0:
+            return False
+        return self._recorder.state.running_on(decision.pool, decision.replica) < cap
+
     def check_new(self, step: Step) -> None:
         """Refuse an attempt that is under way: two of one name would spoil the books.
 
@@ -127,8 +134,14 @@ class Admission:
         """
         self._open.discard((event.task_id, event.step_id, event.attempt))
         self._recorder.record(event, fence)
+        self.let_in(decision, cap)
+
+    def let_in(self, decision: Decision, cap: int) -> None:
+        """A place became free on a replica: let the next steps start."""
         replica = (decision.pool, decision.replica)
-        queue = self._queues.setdefault(replica, StepQueue())
+        queue = self._queues.get(replica)
+        if queue is None:
+            return
         while len(queue) > 0 and self._recorder.state.running_on(*replica) < cap:
             step = queue.pop()
             may_start = self._waiting.pop(_key(step))

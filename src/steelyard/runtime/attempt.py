@@ -55,9 +55,25 @@ class AttemptGate:
     ) -> None:
         self._recorder = recorder
         self._placing = placing
-        self._admission = Admission(recorder)
+        self.admission = Admission(recorder)
         self._tasks = tasks
         self._limits = limits
+
+    def place_at_once(self, step: Step, now_s: float) -> Decision | None:
+        """Where would the policy send a step that waits for nothing? Nothing is recorded.
+
+        Args:
+            step: The step.
+            now_s: Now, on the log's clock.
+
+        Returns:
+            The decision; None where it is a refusal, or limits are to be asked first.
+        """
+        # A policy that looks at a task's history must find the task opened.
+        if self._limits.any or self._placing.looks_at_histories:
+            return None
+        answer = self._placing.ask(step, now_s)
+        return answer if isinstance(answer, Decision) else None
 
     async def place(self, step: Step) -> Attempt:
         """Place a step.
@@ -71,11 +87,11 @@ class AttemptGate:
             PoolError: The replica's queue is full, or the step is being served already.
         """
         decision, now_s = await self._placing.decide(step)
-        self._admission.check_new(step)
-        self._admission.check_room(decision)
+        self.admission.check_new(step)
+        self.admission.check_room(decision)
         spec = self._spec(decision.pool)
         attempt = Attempt(step, decision, AttemptMeter(step, spec), step_cap(spec, step))
-        self._admission.place(step, decision, now_s)
+        self.admission.place(step, decision, now_s)
         self._tasks.step_submitted(step.task_id, step.step_id, step.parents)
         return attempt
 
@@ -91,14 +107,14 @@ class AttemptGate:
             # The lease is checked, and the attempt known to a later worker, before it runs.
             await self._recorder.durable(step.task_id, step.fence)
         await self._limits.enter(step, attempt.decision, self._recorder.now_s())
-        await self._admission.enter(step, attempt.decision, attempt.cap)
+        await self.admission.enter(step, attempt.decision, attempt.cap)
         attempt.meter.start(self._recorder.now_s())
 
     def end(self, attempt: Attempt) -> None:
         """Record the end of an attempt and let the next ones start."""
         ended = attempt.meter.finish(self._recorder.now_s(), attempt.outcome, attempt.failure)
         step = attempt.step
-        self._admission.leave(ended, attempt.decision, attempt.cap, step.fence)
+        self.admission.leave(ended, attempt.decision, attempt.cap, step.fence)
         self._limits.leave(step, attempt.decision)
         if attempt.outcome == "ok":
             self._tasks.step_done(step.task_id, step.step_id)

@@ -15,6 +15,7 @@ from steelyard.pools.backend import (
     LlmChunk,
     LlmRequest,
     LlmUsage,
+    QuickRelayBackend,
     RelayBackend,
     RelayRequest,
     ToolBackend,
@@ -29,24 +30,12 @@ from steelyard.runtime.placing import Placing
 from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.relaying import AnswerTarget, MeteredTarget
+from steelyard.runtime.settlement import Settlement
 from steelyard.runtime.transcript import Transcript
+from steelyard.runtime.whole_requests import WholeRequests
 
 # `error_code` of attempts that were running when their worker died.
 WORKER_LOST = "worker_lost"
-
-
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished step used and cost; it is on disk by the time this is handed out.
-
-    Attributes:
-        usage: What it used.
-        cost_usd: What the last attempt cost.
-        attempt: Which attempt it was, from 0.
-    """
-
-    usage: Usage
-    cost_usd: float
-    attempt: int
 
 
 class Attempts:
@@ -76,6 +65,12 @@ class Attempts:
             name: pool for name, pool in self._llm_pools.items() if isinstance(pool, RelayBackend)
         }
         self._gate = AttemptGate(recorder, placing, tasks, limits)
+        quick = {
+            name: pool
+            for name, pool in self._llm_pools.items()
+            if isinstance(pool, QuickRelayBackend)
+        }
+        self.whole = WholeRequests(recorder, self._gate, tasks, quick)
 
     def put_pool(self, name: str, pool: LlmBackend | ToolBackend) -> None:
         """Run later attempts of a pool in this backend."""
@@ -87,12 +82,14 @@ class Attempts:
         self._relays = {
             name: pool for name, pool in self._llm_pools.items() if isinstance(pool, RelayBackend)
         }
+        self.whole.put_pool(name, pool if isinstance(pool, QuickRelayBackend) else None)
 
     def drop_pool(self, name: str) -> None:
         """Forget a pool's backend; attempts that run keep theirs."""
         self._llm_pools.pop(name, None)
         self._tool_pools.pop(name, None)
         self._relays.pop(name, None)
+        self.whole.put_pool(name, None)
 
     async def embed(
         self, step: Step, texts: list[str], model: str, journal: bool

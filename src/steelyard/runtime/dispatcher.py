@@ -16,7 +16,7 @@ from steelyard.domain.events import (
     TaskSubmitted,
 )
 from steelyard.domain.pool import PoolSpec
-from steelyard.domain.task import Step
+from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import (
     PoolError,
     SteelyardError,
@@ -33,7 +33,7 @@ from steelyard.pools.backend import (
     ToolOutcome,
     ToolRequest,
 )
-from steelyard.runtime.attempts import Attempts, Settlement, lost_attempt
+from steelyard.runtime.attempts import Attempts, lost_attempt
 from steelyard.runtime.embedding import from_journal
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
@@ -44,7 +44,9 @@ from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.relaying import AnswerTarget
 from steelyard.runtime.retry_budget import Retries
 from steelyard.runtime.served_models import ServedModels
+from steelyard.runtime.settlement import Settlement
 from steelyard.runtime.task_ids import TaskIds
+from steelyard.runtime.whole_requests import WholeRequest, WholeTarget
 
 __all__ = ["Dispatcher", "Settlement"]
 
@@ -325,7 +327,32 @@ class Dispatcher:
                     raise
                 step = await self._retries.next_attempt(step, error, first)
 
-    async def relay_llm(self, step: Step, asked: RelayRequest, target: AnswerTarget) -> Settlement:
+    def relay_whole(
+        self, step: Step, call: LlmCall, asked: RelayRequest, target: WholeTarget
+    ) -> WholeRequest | None:
+        """Send the only step of a task that nobody named; it becomes one event at its end.
+
+        Returns:
+            The request under way; None where it may not start at once: nothing has happened then,
+            and `relay_llm` does it.
+        """
+        begun = self._attempts.whole.begin(step, call, asked, target)
+        if begun is not None:
+            self._retries.earn()
+        return begun
+
+    @property
+    def under_way(self) -> Mapping[str, int]:
+        """How many requests by pool run that no event tells of yet?"""
+        return self._attempts.whole.under_way
+
+    async def relay_llm(
+        self,
+        step: Step,
+        asked: RelayRequest,
+        target: AnswerTarget,
+        failed: PoolError | None = None,
+    ) -> Settlement:
         """Place and run an LLM step; pools that can hand their answer on byte for byte.
 
         An attempt that fails before anything was sent is retried, placed anew. Cancelling this
@@ -335,6 +362,7 @@ class Dispatcher:
             step: The step.
             asked: What to ask the model.
             target: Takes decisions, and events or chunks, and in the end what is left to be sent.
+            failed: Why the attempt of this number failed, where it is over already.
 
         Returns:
             What it used and cost.
@@ -345,7 +373,12 @@ class Dispatcher:
             PoolError: The last attempt's failure.
         """
         first = step.attempt
-        self._retries.earn()
+        if failed is None:
+            self._retries.earn()
+        elif target.begun:
+            raise failed
+        else:
+            step = await self._retries.next_attempt(step, failed, first)
         while True:
             try:
                 return await self._attempts.relay(step, asked, target)

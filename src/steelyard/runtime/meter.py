@@ -64,6 +64,10 @@ class AttemptMeter:
         if self._first_token_s is None:
             self._first_token_s = now_s
 
+    def used(self, usage: LlmUsage) -> None:
+        """The answer is whole, and used so much."""
+        self._llm_usage = usage
+
     def tool_done(self, outcome: ToolOutcome) -> None:
         """The tool has returned."""
         self._tool_outcome = outcome

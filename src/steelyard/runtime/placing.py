@@ -4,9 +4,10 @@ import asyncio
 
 from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.events import StepRefused
-from steelyard.domain.task import Step
+from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import BudgetExceededError, NoFeasiblePoolError, SteelyardError
-from steelyard.placement.policy import Policy
+from steelyard.placement.few_pools import is_small
+from steelyard.placement.policy import CheapestFeasible, Policy
 from steelyard.runtime.recorder import Recorder
 
 # A breaker closes by time alone, which no event announces.
@@ -25,6 +26,7 @@ class Placing:
     def __init__(self, recorder: Recorder, policy: Policy, outage_patience_s: float) -> None:
         self._recorder = recorder
         self._policy = policy
+        self._by_few = policy.by_few if isinstance(policy, CheapestFeasible) else None
         self._outage_patience_s = outage_patience_s
         self._came_back = asyncio.Event()
 
@@ -59,7 +61,7 @@ class Placing:
         while True:
             self._came_back.clear()
             now_s = self._recorder.now_s()
-            answer = self._policy(step, self._recorder.state.glance(step, now_s))
+            answer = self.ask(step, now_s)
             if isinstance(answer, Decision):
                 return answer, now_s
             if now_s >= give_up_s or not answer.may_pass:
@@ -67,6 +69,23 @@ class Placing:
                 self._recorder.record(event, step.fence)
                 raise _refusal_error(step, answer)
             await self._wait(min(_LOOK_AGAIN_S, give_up_s - now_s))
+
+    def ask(self, step: Step, now_s: float) -> Decision | Refusal:
+        """What does the policy say now? Nothing is recorded.
+
+        Args:
+            step: The step.
+            now_s: Now, on the log's clock.
+        """
+        state, call = self._recorder.state, step.call
+        if self._by_few is not None and isinstance(call, LlmCall) and is_small(*state.size):
+            return self._by_few(step, state.few(step, call, now_s))
+        return self._policy(step, state.glance(step, now_s))
+
+    @property
+    def looks_at_histories(self) -> bool:
+        """Might the policy ask what a task did before? Ours does not; it is the quick one, too."""
+        return self._by_few is None
 
     async def _wait(self, longest_s: float) -> None:
         try:

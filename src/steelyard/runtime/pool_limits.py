@@ -86,6 +86,11 @@ class PoolLimits:
             self._waiting.setdefault(gate, [])
         self._changed.set()
 
+    @property
+    def any(self) -> bool:
+        """Are there limits at all?"""
+        return bool(self._limits)
+
     async def enter(self, step: Step, decision: Decision, now_s: float) -> None:
         """Wait until the step may run: first for its agent's rate, then for its pool.
 

@@ -4,18 +4,24 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 
 from steelyard.domain.clock import Clock
 from steelyard.domain.events import (
     AttemptFinished,
     Event,
+    RequestServed,
     StepRecorded,
     StepWaiting,
     TaskSubmitted,
 )
 from steelyard.errors import LeaseLostError
+from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.state import FleetState
 from steelyard.store.event_log import EventLog
+
+# Told that everything is on disk, or why it will not be.
+Durable = Callable[[BaseException | None], None]
 
 
 class Recorder:
@@ -31,7 +37,7 @@ class Recorder:
         self.log = log
         self._clock = clock
         self._listeners: list[Callable[[Event], None]] = []
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[Durable] = []
 
     def now_s(self) -> float:
         """What time is it on the log's clock?"""
@@ -53,6 +59,30 @@ class Recorder:
         """
         self.log.append(event, fence)
         self.state.apply(event)
+        for listener in self._listeners:
+            listener(event)
+
+    def record_served(self, event: RequestServed, attempt: OpenAttempt) -> None:
+        """Make the end of a request that the state knows already a part of both.
+
+        Args:
+            event: The request, whole.
+            attempt: What `FleetState.begin` gave.
+
+        Raises:
+            StoreError: The log cannot take it; the state takes it nevertheless, since the request
+                has ended.
+        """
+        try:
+            self.log.append(event)
+        finally:
+            self.state.end(attempt, event)
+        for listener in self._listeners:
+            listener(event)
+
+    def note(self, event: Event) -> None:
+        """Log an event that the state knows already, and tell the listeners."""
+        self.log.append(event)
         for listener in self._listeners:
             listener(event)
 
@@ -79,17 +109,25 @@ class Recorder:
             LeaseLostError: Another worker has the task; those events were dropped.
             StoreError: The log is broken.
         """
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._ask, loop)
-        self._waiting.append(waiter)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.when_durable(partial(_settle, waiter))
         await waiter
         if fence is not None and self.log.is_lost(task_id, fence):
             raise LeaseLostError(
                 f"task {task_id} is another worker's now (this one had lease {fence}); what it "
                 "did since is not recorded"
             )
+
+    def when_durable(self, tell: Durable) -> None:
+        """Call back when everything recorded so far is on disk, with the error if it never will.
+
+        Args:
+            tell: Called once, in this thread, with None when all is well.
+        """
+        if not self._waiting:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._ask, loop)
+        self._waiting.append(tell)
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting, self._waiting = self._waiting, []
@@ -102,12 +140,16 @@ class Recorder:
         self.log.durable().add_done_callback(committed)
 
 
-def _wake(waiting: list[asyncio.Future[None]], done: "Future[None]") -> None:
+def _wake(waiting: list[Durable], done: "Future[None]") -> None:
     error = done.exception()
-    for waiter in waiting:
-        if waiter.done():
-            continue
-        if error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(error)
+    for tell in waiting:
+        tell(error)
+
+
+def _settle(waiter: asyncio.Future[None], error: BaseException | None) -> None:
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)

@@ -83,6 +83,11 @@ class Backend(Protocol):
         """SQL of the database's clock, in seconds since 1970."""
         ...
 
+    @property
+    def body_text_sql(self) -> str:
+        """SQL of an event's body as text."""
+        ...
+
     def begin(self) -> None:
         """Start a transaction."""
         ...

@@ -3,7 +3,7 @@
 from concurrent.futures import Future
 from typing import Protocol
 
-from steelyard.domain.events import Event, StepPlaced, StepRefused
+from steelyard.domain.events import Event, RequestServed, StepPlaced, StepRefused, parts
 
 
 class EventLog(Protocol):
@@ -34,7 +34,7 @@ class EventLog(Protocol):
 
 def task_of(event: Event) -> str | None:
     """Which task is an event about? None when it is about the fleet."""
-    if isinstance(event, StepPlaced | StepRefused):
+    if isinstance(event, StepPlaced | StepRefused | RequestServed):
         return event.step.task_id
     return getattr(event, "task_id", None)
 
@@ -47,7 +47,7 @@ class MemoryEventLog:
 
     def append(self, event: Event, fence: int | None = None) -> None:
         """Take one more event; there are no leases here, so none is dropped."""
-        self.events.append(event)
+        self.events += parts(event) if isinstance(event, RequestServed) else (event,)
 
     def durable(self) -> "Future[None]":
         """Memory is as safe at once as it ever gets."""

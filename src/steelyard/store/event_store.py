@@ -12,10 +12,12 @@ import msgspec
 from steelyard.domain.events import (
     AttemptFinished,
     Event,
+    RequestServed,
     SignalSent,
     TaskFinished,
     TaskRetried,
     TaskSubmitted,
+    parts,
 )
 from steelyard.domain.pool import PoolLimit
 from steelyard.errors import ConfigError, SchemaMismatchError, StoreError
@@ -85,6 +87,28 @@ class EventStore:
         """Which events has a task, in order?"""
         _check_text("task id", task_id)
         return self._decoded(lambda backend: task_sql.bodies(backend, task_id))
+
+    def journal_after(self, task_id: str, after: int) -> "Future[tuple[int, tuple[Event, ...]]]":
+        """Which events has a task beyond a number of the log?
+
+        Args:
+            task_id: The task.
+            after: A number of the log; 0 for the beginning.
+
+        Returns:
+            The number to ask with next, and the events in order.
+        """
+        _check_text("task id", task_id)
+        read = self._writer.read(
+            lambda backend: task_sql.task_bodies_after(backend, task_id, after)
+        )
+        return _mapped(
+            read,
+            lambda rows: (
+                rows[-1][0] if rows else after,
+                decode_events([body for _, body in rows]),
+            ),
+        )
 
     # ------------------------------------------------------------------ tasks
 
@@ -226,12 +250,7 @@ class EventStore:
 
     def events(self, after: int = 0, limit: int = _PAGE) -> "Future[list[tuple[int, bytes]]]":
         """Which events come after a number of the log, as (number, JSON)?"""
-        sql = "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
-        return self._writer.read(
-            lambda backend: [
-                (int(seq), bytes(body)) for seq, body in backend.execute(sql, (after, limit))
-            ]
-        )
+        return self._writer.read(lambda backend: task_sql.bodies_after(backend, after, limit))
 
     def close(self) -> None:
         """Commit what is left and close the database. Closing twice is allowed."""
@@ -295,10 +314,14 @@ def decode_events(bodies: list[bytes]) -> tuple[Event, ...]:
 
 
 def iter_events(bodies: Iterator[bytes]) -> Iterator[Event]:
-    """Stored events as events, one by one."""
+    """Stored events as events, one by one; those that stand for several as these."""
     try:
         for body in bodies:
-            yield _decoder.decode(body)
+            event = _decoder.decode(body)
+            if isinstance(event, RequestServed):
+                yield from parts(event)
+            else:
+                yield event
     except msgspec.DecodeError as error:
         raise SchemaMismatchError(
             f"the log holds an event that this version cannot read: {error}"

@@ -2,11 +2,13 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from steelyard.domain.events import RequestServed
 from steelyard.errors import StoreBusyError, StoreError
 from steelyard.store import waiting_sql
 from steelyard.store.backend import Backend, EventRow
@@ -20,8 +22,11 @@ _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 # Rows that nobody waits for are on disk after this time at the latest.
 _LINGER_S = 0.01
-# Where a group had so many rows (a request has five), the next one waits so long for more.
+# Where a group had so many rows, the next one waits so long for more. A request has five rows, or
+# one that counts as five.
 _BUSY_ROWS = 20
+_REQUEST_ROWS = 5
+_WHOLE_REQUEST = str(RequestServed.__struct_config__.tag)
 _BUSY_LINGER_S = 0.001
 
 
@@ -58,10 +63,12 @@ class GroupWriter:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._number = 0
-        self._queue: list[_Item] = []
+        # Appended to without the lock, which the writer holds while it waits for the interpreter.
+        self._queue: deque[_Item] = deque()
         self._calls = 0
         self._waiters: list[Future[None]] = []
         self._last_rows = 0
+        self._is_busy = False
         self._lost: set[tuple[str, int]] = set()
         self._failure: StoreError | None = None
         self._closing = False
@@ -75,11 +82,12 @@ class GroupWriter:
         Raises:
             StoreError: An earlier commit failed, or the log is closed.
         """
-        with self._changed:
-            self._check_open()
-            if not self._queue:
+        self._check_open()
+        was_empty = not self._queue
+        self._queue.append(row)
+        if was_empty:
+            with self._changed:
                 self._changed.notify()
-            self._queue.append(row)
 
     def call(self, call: Callable[[Backend], R]) -> "Future[R]":
         """Queue a call.
@@ -182,15 +190,16 @@ class GroupWriter:
             # Rows alone linger: whoever needs them on disk will say so, with more rows maybe.
             self._changed.wait_for(self._urgent, timeout=_LINGER_S)
             few_yet = 2 * len(self._queue) < self._last_rows
-            if self._last_rows >= _BUSY_ROWS and few_yet and not self._hurried():
+            if self._is_busy and few_yet and not self._hurried():
                 # Busy: a commit costs as much CPU for one waiter as for fifty, and others are
                 # about to come. Where they are here already, as tasks that were all woken by the
                 # last commit, nobody is kept waiting.
                 self._changed.wait_for(self._hurried, timeout=_BUSY_LINGER_S)
-            queue, self._queue = self._queue, []
+            queue = [self._queue.popleft() for _ in range(len(self._queue))]
             self._calls = 0
             waiters, self._waiters = self._waiters, []
             self._last_rows = len(queue)
+            self._is_busy = _requests(queue) * _REQUEST_ROWS >= _BUSY_ROWS
             if not queue and not waiters:
                 return not self._closing
         group = _Group(queue)
@@ -284,12 +293,19 @@ class GroupWriter:
             self._failure = error
             waiters += self._waiters
             queue += self._queue
-            self._waiters, self._queue = [], []
+            self._waiters = []
+            self._queue.clear()
         for item in queue:
             if not isinstance(item, EventRow) and not item.future.done():
                 item.future.set_exception(error)
         for waiter in waiters:
             waiter.set_exception(error)
+
+
+def _requests(queue: list[_Item]) -> float:
+    """For how many requests are there rows?"""
+    whole = sum(1 for one in queue if isinstance(one, EventRow) and one.kind == _WHOLE_REQUEST)
+    return whole + (len(queue) - whole) / _REQUEST_ROWS
 
 
 class _Group:

@@ -24,7 +24,7 @@ def open_store(where: str | Path, password: str = "") -> EventStore:
         ConfigError: The URL is none that can be read.
         StoreError: It cannot be opened.
     """
-    if not str(where).startswith(_POSTGRES):
+    if not is_postgres(where):
         _refuse_other_urls(str(where))
         return SqliteEventLog(Path(where))
     try:
@@ -35,6 +35,11 @@ def open_store(where: str | Path, password: str = "") -> EventStore:
             "`pip install 'steelyard[postgres]'`"
         ) from error
     return PostgresEventLog(str(where), password)
+
+
+def is_postgres(where: str | Path) -> bool:
+    """Does an address mean a PostgreSQL database?"""
+    return str(where).startswith(_POSTGRES)
 
 
 def _refuse_other_urls(where: str) -> None:

@@ -46,6 +46,7 @@ class PostgresBackend:
     skip_locked = " FOR UPDATE SKIP LOCKED"
     for_share = " FOR SHARE"
     now_sql = "extract(epoch FROM statement_timestamp())::float8"
+    body_text_sql = "convert_from(body, 'UTF8')"
 
     def __init__(self, url: str, writer: str, password: str = "") -> None:
         self._writer = writer

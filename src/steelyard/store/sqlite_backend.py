@@ -95,6 +95,7 @@ class SqliteBackend:
     # The write lock keeps all rows as they are.
     for_share = ""
     now_sql = "clock_s()"
+    body_text_sql = "CAST(body AS TEXT)"
 
     def __init__(self, path: Path, clock_s: Callable[[], float] = time.time) -> None:
         self._path = path

@@ -62,6 +62,24 @@ def bodies(backend: Backend, task_id: str) -> list[bytes]:
     return [bytes(body) for (body,) in backend.execute(sql, (task_id,))]
 
 
+def task_bodies_after(backend: Backend, task_id: str, after: int) -> list[tuple[int, bytes]]:
+    """The events of a task beyond a number of the log, with their numbers, in order."""
+    sql = "SELECT seq, body FROM events WHERE task_id = ? AND seq > ? ORDER BY seq"
+    return [(int(seq), bytes(body)) for seq, body in backend.execute(sql, (task_id, after))]
+
+
+def bodies_after(backend: Backend, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """The events after a number of the log, in order, as (number, JSON)."""
+    sql = "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+    return [(int(seq), bytes(body)) for seq, body in backend.execute(sql, (after, limit))]
+
+
+def bodies_of_kind(backend: Backend, kind: str, upto: int) -> list[bytes]:
+    """All events of a kind up to a number of the log, in order; looks through all of it."""
+    sql = "SELECT body FROM events WHERE kind = ? AND seq <= ? ORDER BY seq"
+    return [bytes(body) for (body,) in backend.execute(sql, (kind, upto))]
+
+
 _FAMILY = (
     "WITH RECURSIVE family (task_id) AS (SELECT task_id FROM tasks WHERE task_id = ?"
     " UNION SELECT tasks.task_id FROM tasks JOIN family ON tasks.parent = family.task_id)"

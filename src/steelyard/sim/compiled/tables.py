@@ -12,7 +12,7 @@ from steelyard.domain.pool import OWN_POOL_PREFIX, PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 from steelyard.errors import ConfigError, WorkloadError
-from steelyard.placement.candidates import spread
+from steelyard.placement.candidates import task_key
 from steelyard.placement.scoring import mixed
 from steelyard.sim.compiled import layout
 from steelyard.sim.conditions import Conditions
@@ -21,7 +21,6 @@ from steelyard.sim.steps import to_steps
 
 _CURE = "run the reference path, steelyard.sim.simulate"
 _MAX_ESTIMATES = 10_000
-_MASK_31 = 0x7FFFFFFF
 _SUPPORTED = frozenset(
     {
         "bids_usd_per_hour",
@@ -83,7 +82,7 @@ class Sample:
             tasks=tuple(tasks),
             arrival_s=np.array([workload.tasks[at].arrival_s for at in order]),
             drawn=np.array(drawn, dtype=np.int64),
-            keys=np.array([spread(one, 0) & _MASK_31 for one in ids], dtype=np.int64),
+            keys=np.array([task_key(one) for one in ids], dtype=np.int64),
         )
 
     @classmethod

@@ -1,0 +1,256 @@
+"""What did it cost, by agent, provider and day? Sums of the ledger's own records."""
+
+import math
+from collections import defaultdict
+from datetime import UTC, datetime
+
+from steelyard.dashboard.sheets import DayBar, Sheet, Tile
+from steelyard.domain.units import rental_usd
+from steelyard.ledger.ledger import Ledger, OpenTask, TaskRecord
+from steelyard.report.format import NONE, count, name, per_second, percent, usd
+from steelyard.report.grid import Grid, columns
+
+_DAYS = 30
+
+
+def books_sheet(ledger: Ledger) -> Sheet:
+    """The page of the ledger.
+
+    Args:
+        ledger: The books.
+
+    Returns:
+        Every figure is measured: from ended attempts and the rent of all replicas.
+    """
+    by_day = cost_by_day(ledger)
+    shown = sorted(by_day)[-_DAYS:]
+    highest = max((by_day[day] for day in shown), default=0.0)
+    days = tuple(
+        DayBar(
+            day=day,
+            value=usd(by_day[day]),
+            of_highest_frac=by_day[day] / highest if highest else 0.0,
+        )
+        for day in shown
+    )
+    open_tasks = ledger.open_tasks()
+    grids = (
+        agent_grid(ledger, open_tasks),
+        provider_grid(ledger),
+        pool_grid(ledger),
+        day_grid(ledger, by_day),
+    )
+    return Sheet(tiles=_tiles(ledger, open_tasks), grids=grids, days=days)
+
+
+def _tiles(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> tuple[Tile, ...]:
+    met = sum(task.met_slo for task in ledger.tasks)
+    used_usd, rent_usd = ledger.cost_usd, ledger.rent_usd
+    return (
+        Tile(label="used", value=usd(used_usd), note=f"{count(len(ledger.attempts))} attempts"),
+        Tile(
+            label="paid, idle time included",
+            value=usd(rent_usd),
+            note=f"{percent(used_usd / rent_usd if rent_usd else None)} of it used",
+        ),
+        Tile(
+            label="SLO attainment",
+            value=percent(ledger.slo_attainment_frac if ledger.tasks else None),
+            note=f"{count(met)} of {count(len(ledger.tasks))} ended tasks",
+        ),
+        Tile(label="goodput", value=per_second(ledger.goodput_per_s, "tasks")),
+        Tile(
+            label="budget left",
+            value=usd(_left_usd(open_tasks)),
+            note=f"of {count(len(open_tasks))} open tasks",
+        ),
+    )
+
+
+def _left_usd(tasks: tuple[OpenTask, ...] | list[OpenTask]) -> float | None:
+    """What may still be spent by tasks with a budget; None where none has one."""
+    left = [max(0.0, one.budget_usd - one.cost_usd) for one in tasks if one.budget_usd is not None]
+    return math.fsum(left) if left else None
+
+
+def agent_grid(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> Grid:
+    """What did each agent cost, and did it keep its promises?
+
+    Args:
+        ledger: The books.
+        open_tasks: Tasks that have not ended.
+
+    Returns:
+        One row per agent, the dearest first.
+    """
+    spent: dict[str, list[float]] = defaultdict(list)
+    for attempt in ledger.attempts:
+        spent[attempt.step.agent].append(attempt.cost_usd)
+    ended: dict[str, list[TaskRecord]] = defaultdict(list)
+    for task in ledger.tasks:
+        ended[task.agent].append(task)
+    still: dict[str, list[OpenTask]] = defaultdict(list)
+    for one in open_tasks:
+        still[one.agent].append(one)
+    costs_usd = {agent: math.fsum(spent[agent]) for agent in {*spent, *ended, *still}}
+    rows = [
+        (
+            name(agent) or "no agent",
+            count(len(ended[agent])),
+            count(len(still[agent])),
+            usd(costs_usd[agent]),
+            usd(costs_usd[agent] / len(ended[agent]) if ended[agent] else None),
+            percent(_met_frac(ended[agent])),
+            usd(_left_usd(still[agent])),
+        )
+        for agent in sorted(costs_usd, key=lambda agent: (-costs_usd[agent], agent))
+    ]
+    heads = ("ended", "open", "cost", "cost per ended task", "SLO attainment", "budget left")
+    return Grid(
+        title="By agent",
+        origin="measured",
+        columns=columns(("agent",), heads),
+        rows=tuple(rows),
+        note="Budget left is that of open tasks. Tasks that only requests name stay open.",
+    )
+
+
+def _met_frac(tasks: list[TaskRecord]) -> float | None:
+    return sum(task.met_slo for task in tasks) / len(tasks) if tasks else None
+
+
+def provider_grid(ledger: Ledger) -> Grid:
+    """What did each provider get, and how much of it was used?
+
+    Args:
+        ledger: The books.
+
+    Returns:
+        One row per provider, the dearest first.
+    """
+    used: dict[str, list[float]] = defaultdict(list)
+    by_token: dict[str, list[float]] = defaultdict(list)
+    for attempt in ledger.attempts:
+        spec = ledger.pools[attempt.decision.pool]
+        used[spec.provider].append(attempt.cost_usd)
+        if spec.token_price is not None:
+            by_token[spec.provider].append(attempt.cost_usd)
+    paid: dict[str, float] = {}
+    for provider in {spec.provider for spec in ledger.pools.values()}:
+        rents = [
+            rental_usd(spec.usd_per_hour * spec.replicas, ledger.span_s)
+            for spec in ledger.pools.values()
+            if spec.provider == provider
+        ]
+        paid[provider] = math.fsum((*rents, *by_token[provider]))
+    total_usd = math.fsum(paid.values())
+    rows = [
+        (
+            name(provider),
+            count(len(used[provider])),
+            usd(math.fsum(used[provider])),
+            usd(paid[provider]),
+            percent(math.fsum(used[provider]) / paid[provider] if paid[provider] else None),
+            percent(paid[provider] / total_usd if total_usd else None),
+        )
+        for provider in sorted(paid, key=lambda one: (-paid[one], one))
+    ]
+    return Grid(
+        title="By provider",
+        origin="measured",
+        columns=columns(
+            ("provider",), ("attempts", "used", "paid", "used of paid", "share of all paid")
+        ),
+        rows=tuple(rows),
+        note="Paid: rent of all replicas from the first arrival to the last end, used or idle, and "
+        "what vendors charged per token.",
+    )
+
+
+def pool_grid(ledger: Ledger) -> Grid:
+    """How much of each pool's rent was used?
+
+    Args:
+        ledger: The books.
+
+    Returns:
+        One row per pool, sorted by name.
+    """
+    used: dict[str, list[float]] = defaultdict(list)
+    for attempt in ledger.attempts:
+        used[attempt.decision.pool].append(attempt.cost_usd)
+    rows: list[tuple[str, ...]] = []
+    for pool, spec in sorted(ledger.pools.items()):
+        used_usd = math.fsum(used[pool])
+        rent_usd = rental_usd(spec.usd_per_hour * spec.replicas, ledger.span_s)
+        used_frac = used_usd / rent_usd if rent_usd else None
+        rows.append(
+            (
+                name(pool),
+                spec.hardware,
+                count(spec.replicas),
+                count(len(used[pool])),
+                usd(used_usd),
+                NONE if spec.token_price else usd(rent_usd),
+                percent(used_frac),
+            )
+        )
+    return Grid(
+        title="By pool",
+        origin="measured",
+        columns=columns(
+            ("pool", "hardware"), ("replicas", "attempts", "used", "rent", "used of rent")
+        ),
+        rows=tuple(rows),
+    )
+
+
+def cost_by_day(ledger: Ledger) -> dict[str, float]:
+    """What did the attempts cost that ended on each day, in USD?
+
+    Args:
+        ledger: The books of a live system, with times since 1970.
+
+    Returns:
+        By day in UTC.
+    """
+    spent: dict[int, list[float]] = defaultdict(list)
+    for attempt in ledger.attempts:
+        spent[int(attempt.finished_s // 86400)].append(attempt.cost_usd)
+    return {_day(number): math.fsum(costs) for number, costs in spent.items()}
+
+
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86400.0, UTC).strftime("%Y-%m-%d")
+
+
+def day_grid(ledger: Ledger, by_day: dict[str, float]) -> Grid:
+    """What did each day cost, and did its tasks keep their promises?
+
+    Args:
+        ledger: The books.
+        by_day: See `cost_by_day`.
+
+    Returns:
+        One row per day, the newest first.
+    """
+    ended: dict[str, list[TaskRecord]] = defaultdict(list)
+    for task in ledger.tasks:
+        ended[_day(int(task.finished_s // 86400))].append(task)
+    days = sorted({*by_day, *ended}, reverse=True)[:_DAYS]
+    rows = [
+        (
+            day,
+            count(len(ended[day])),
+            usd(by_day.get(day, 0.0)),
+            percent(_met_frac(ended[day])),
+        )
+        for day in days
+    ]
+    return Grid(
+        title="By day",
+        origin="measured",
+        columns=columns(("day, UTC",), ("tasks ended", "cost", "SLO attainment")),
+        rows=tuple(rows),
+        note=f"The newest {_DAYS} days.",
+    )

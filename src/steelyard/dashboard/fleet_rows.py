@@ -1,0 +1,135 @@
+"""How is the fleet doing? One row per pool, from the live state and its counters."""
+
+import math
+
+import msgspec
+import numpy as np
+
+from steelyard.dashboard.sources import Totals
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import Step, ToolCall
+from steelyard.fleet.state import FleetState
+from steelyard.fleet.view import FleetView
+
+_NOBODY = Step(task_id="", step_id=0, agent="", name="", call=ToolCall(tool=""))
+
+
+class PoolNow(msgspec.Struct, frozen=True, kw_only=True):
+    """One pool at this moment.
+
+    Attributes:
+        spec: What it is.
+        replicas_up: Replicas that are there.
+        running: Steps that run.
+        waiting: Placed steps that wait.
+        room: Steps that its replicas could run at once.
+        load_frac: `running` over `room`; None without room.
+        bid_usd_per_hour: Price of a replica-hour by which the policy compares.
+        correction: Measured over predicted service time.
+        breaker_closed: Whether the circuit breaker lets steps through.
+        ok: Attempts that went well since the start.
+        failed: Attempts that failed.
+        cached_frac: Share of the prompt tokens read from caches; None without prompts.
+        used_usd: What its attempts cost since the start.
+    """
+
+    spec: PoolSpec
+    replicas_up: int
+    running: int
+    waiting: int
+    room: int
+    load_frac: float | None
+    bid_usd_per_hour: float
+    correction: float
+    breaker_closed: bool
+    ok: int
+    failed: int
+    cached_frac: float | None
+    used_usd: float
+
+    @property
+    def health(self) -> str:
+        """In one word: `up`, `degraded`, `breaker open` or `down`."""
+        if self.replicas_up == 0:
+            return "down"
+        if not self.breaker_closed:
+            return "breaker open"
+        return "up" if self.replicas_up == self.spec.replicas else "degraded"
+
+
+class FleetNow(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole fleet at this moment.
+
+    Attributes:
+        pools: By hardware, provider and name.
+        running: Steps that run.
+        waiting: Steps that wait.
+        rent_usd_per_hour: Rent of all replicas.
+        used_usd: What attempts cost since the start.
+        cached_frac: Share of the prompt tokens read from caches; None without prompts.
+    """
+
+    pools: tuple[PoolNow, ...]
+    running: int
+    waiting: int
+    rent_usd_per_hour: float
+    used_usd: float
+    cached_frac: float | None
+
+
+def fleet_now(state: FleetState, now_s: float, totals: Totals) -> FleetNow:
+    """How is the fleet doing?
+
+    Args:
+        state: The live fleet.
+        now_s: Time on its clock.
+        totals: What each pool's attempts came to.
+
+    Returns:
+        A snapshot.
+    """
+    seen = state.glance(_NOBODY, now_s)
+    rows = [_pool(seen, index, totals) for index in range(len(seen.pools))]
+    rows.sort(key=lambda row: (row.spec.hardware, row.spec.provider, row.spec.name))
+    tokens = [totals(spec.name) for spec in seen.pools]
+    prompts = math.fsum(one["input_tokens"] for one in tokens)
+    cached = math.fsum(one["cached_tokens"] for one in tokens)
+    return FleetNow(
+        pools=tuple(rows),
+        running=sum(row.running for row in rows),
+        waiting=sum(row.waiting for row in rows),
+        rent_usd_per_hour=math.fsum(one.usd_per_hour * one.replicas for one in seen.pools),
+        used_usd=math.fsum(row.used_usd for row in rows),
+        cached_frac=cached / prompts if prompts else None,
+    )
+
+
+def _pool(seen: FleetView, index: int, totals: Totals) -> PoolNow:
+    spec = seen.pools[index]
+    part = slice(int(seen.offsets[index]), int(seen.offsets[index + 1]))
+    up = int(np.count_nonzero(seen.up[part]))
+    running = int(seen.running[part].sum())
+    room = up * _room(spec)
+    total = totals(spec.name)
+    prompts = total["input_tokens"]
+    return PoolNow(
+        spec=spec,
+        replicas_up=up,
+        running=running,
+        waiting=int(seen.waiting[part].sum()),
+        room=room,
+        load_frac=running / room if room else None,
+        bid_usd_per_hour=float(seen.bid_usd_per_hour[index]),
+        correction=float(seen.correction[index]),
+        breaker_closed=bool(seen.closed[index]),
+        ok=int(total["ok"]),
+        failed=int(total["failed"]),
+        cached_frac=total["cached_tokens"] / prompts if prompts else None,
+        used_usd=total["cost_usd"],
+    )
+
+
+def _room(spec: PoolSpec) -> int:
+    """Steps that one replica runs at once; models of one pool share its streams."""
+    streams = max((curve.concurrency_cap for curve in spec.llm_curves.values()), default=0)
+    return streams + (spec.tool_curve.slots if spec.tool_curve else 0)

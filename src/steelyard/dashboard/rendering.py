@@ -1,0 +1,92 @@
+"""Templates to HTML. Whatever a user named is escaped; figures are rounded by `report.format`."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
+
+from steelyard.report.format import (
+    count,
+    name,
+    percent,
+    ratio,
+    seconds,
+    short_offering,
+    significant,
+    usd,
+)
+
+
+def environment() -> Environment:
+    """The templates with the formats that they use."""
+    made = Environment(
+        autoescape=True,
+        loader=PackageLoader("steelyard.dashboard"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        usd=usd,
+        seconds=seconds,
+        percent=percent,
+        count=count,
+        ratio=ratio,
+        significant=significant,
+        name=name,
+        offering=short_offering,
+        instant=instant,
+        day_time=day_time,
+        words=words,
+    )
+    return made
+
+
+class Renderer:
+    """Makes pages."""
+
+    def __init__(self) -> None:
+        self._environment = environment()
+
+    def page(self, template: str, values: dict[str, Any], status: int = 200) -> Response:
+        """A page, or a part of one.
+
+        Args:
+            template: Its file's name without the suffix.
+            values: What it shows.
+            status: HTTP status.
+        """
+        text = self._environment.get_template(f"{template}.html.j2").render(values)
+        return HTMLResponse(text, status, {"cache-control": "no-store"})
+
+
+def instant(t_s: float) -> str:
+    """When was that? In UTC, to the second, as `<time datetime>` takes it.
+
+    >>> instant(0.0)
+    '1970-01-01T00:00:00Z'
+    """
+    try:
+        moment = datetime.fromtimestamp(t_s, UTC)
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def day_time(t_s: float) -> str:
+    """When was that, for people? In UTC.
+
+    >>> day_time(0.0)
+    '1970-01-01 00:00:00'
+    """
+    return instant(t_s).replace("T", " ").removesuffix("Z")
+
+
+def words(code: str) -> str:
+    """A code as words.
+
+    >>> words("over_budget")
+    'over budget'
+    """
+    return code.replace("_", " ")

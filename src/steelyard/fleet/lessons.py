@@ -1,0 +1,88 @@
+"""What ended attempts taught: what such steps use, and by how much pools' curves are off."""
+
+import math
+from array import array
+
+from steelyard.domain.events import Usage
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import LlmCall, Step
+from steelyard.fleet.accounts import OpenAttempt
+from steelyard.fleet.estimates import RunningMean, StepEstimate
+from steelyard.perf.predict import prefill_s, shared_itl_s
+
+# A correction beyond this factor says that a curve is wrong, not that a machine is slow.
+_MAX_LOG_CORRECTION = math.log(20.0)
+_MAX_ESTIMATES = 10_000
+
+
+class Lessons:
+    """Running means, by agent and step name, and by pool.
+
+    Attributes:
+        correction: Measured over predicted service time, by pool.
+    """
+
+    def __init__(self) -> None:
+        self.correction = array("d")
+        self._log_correction: list[RunningMean] = []
+        self._estimates: dict[tuple[str, str], StepEstimate] = {}
+
+    def add_pool(self) -> None:
+        """One more pool."""
+        self._log_correction.append(RunningMean())
+        # A new one, never a longer one: views share it.
+        self.correction = self.correction + array("d", [1.0])
+
+    def known(self, step: Step) -> StepEstimate | None:
+        """What is known of such steps? None before one was seen."""
+        return self._estimates.get((step.agent, step.name))
+
+    def estimate_of(self, agent: str, name: str) -> StepEstimate:
+        """The estimate to learn into; the oldest goes when clients make up ever new names."""
+        estimate = self._estimates.get((agent, name))
+        if estimate is None:
+            if len(self._estimates) >= _MAX_ESTIMATES:
+                self._estimates.pop(next(iter(self._estimates)))
+            estimate = self._estimates[(agent, name)] = StepEstimate.unseen()
+        return estimate
+
+    def learn(self, usage: Usage, attempt: OpenAttempt, spec: PoolSpec) -> StepEstimate:
+        """Correct what is expected of the pool and of such steps by what was measured.
+
+        Args:
+            usage: What the attempt used.
+            attempt: The attempt, which went well.
+            spec: Its pool.
+
+        Returns:
+            The estimate of such steps.
+        """
+        step = attempt.step
+        estimate = self.estimate_of(step.agent, step.name)
+        if isinstance(step.call, LlmCall):
+            estimate.output_tokens.add(usage.output_tokens)
+            self._correct(usage, attempt, spec, step.call)
+        elif spec.tool_curve is not None:
+            estimate.cpu_s.add(usage.cpu_s * spec.tool_curve.relative_speed)
+            # The start is on the pool's curve already; counted here, it would be paid for twice.
+            other_s = usage.wall_s - usage.cpu_s - spec.tool_curve.start_s
+            estimate.other_s.add(max(0.0, other_s))
+            estimate.memory_bytes.add(usage.memory_bytes)
+        return estimate
+
+    def _correct(self, usage: Usage, attempt: OpenAttempt, spec: PoolSpec, call: LlmCall) -> None:
+        curve = spec.llm_curves[call.model]
+        uncached = float(usage.input_tokens - usage.cached_tokens)
+        predicted_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
+        predicted_s += usage.output_tokens * shared_itl_s(
+            curve.itl_base_s,
+            curve.itl_slope_s,
+            float(attempt.concurrency),
+            attempt.neighbours_share_s,
+        )
+        if predicted_s > 0.0 and usage.wall_s > 0.0:
+            ratio = math.log(usage.wall_s / predicted_s)
+            ratio = max(-_MAX_LOG_CORRECTION, min(_MAX_LOG_CORRECTION, ratio))
+            mean = self._log_correction[attempt.pool]
+            mean.add(ratio)
+            self.correction[attempt.pool] = math.exp(mean.value)

@@ -1,0 +1,102 @@
+"""An answer handed on without a task that waits for it: sent in one call, ended in a callback."""
+
+import asyncio
+from typing import Protocol
+
+from steelyard.errors import PoolError
+from steelyard.pools.backend import Ended
+from steelyard.pools.http_client import HttpConnection, StaleConnectionError
+from steelyard.pools.relay import Relay
+
+
+class Sender(Protocol):
+    """Who sends."""
+
+    def resend(self, quick: "QuickRelay") -> "asyncio.Task[None]":
+        """Send once more, on a new connection: the reused one had ended."""
+        ...
+
+    def note_failure(self, quick: "QuickRelay", error: PoolError) -> None:
+        """It failed."""
+        ...
+
+
+class QuickRelay:
+    """One request under way.
+
+    Args:
+        sender: Who sends it.
+        ended: Told how it ends.
+        replica: To which server.
+        body: What is sent.
+    """
+
+    __slots__ = (
+        *("_again", "_connection", "_ended", "_is_done", "_sender"),
+        *("body", "path", "relay", "replica", "wait_s"),
+    )
+
+    def __init__(self, sender: Sender, ended: Ended, replica: int, body: bytes) -> None:
+        self.relay: Relay | None = None
+        self.replica = replica
+        self.body = body
+        self.path = ""
+        self.wait_s = 0.0
+        self._sender = sender
+        self._ended = ended
+        self._is_done = False
+        self._connection: HttpConnection | None = None
+        self._again: asyncio.Task[None] | None = None
+
+    def sent(self, connection: HttpConnection) -> None:
+        """It goes over this connection."""
+        self._connection = connection
+        if self.relay is not None:
+            if self._is_done:
+                connection.drop(self.relay)
+            elif self.relay.hands_on:
+                self.relay.flows(connection)
+
+    def cut(self) -> None:
+        """Stop the work upstream at once; nobody is told."""
+        self._is_done = True
+        self._drop()
+        if self._again is not None:
+            self._again.cancel()
+
+    # ------------------------------------------------ relay.Finished
+
+    def done(self) -> bool:
+        """Was it told?"""
+        return self._is_done
+
+    def set_result(self, result: None, /) -> None:
+        """The answer is whole."""
+        del result
+        relay = self.relay
+        if relay is None:
+            return
+        try:
+            answer = relay.answer()
+        except PoolError as error:
+            self.set_exception(error)
+            return
+        self._is_done = True
+        self._ended(answer, None)
+
+    def set_exception(self, exception: PoolError, /) -> None:
+        """It will not come; a connection that ended unused gets one more try, on a new one."""
+        relay = self.relay
+        if relay is None:
+            return
+        if isinstance(exception, StaleConnectionError) and self._again is None:
+            self._again = self._sender.resend(self)
+            return
+        self._is_done = True
+        self._drop()
+        self._sender.note_failure(self, exception)
+        self._ended(None, exception)
+
+    def _drop(self) -> None:
+        if self._connection is not None and self.relay is not None:
+            self._connection.drop(self.relay)
