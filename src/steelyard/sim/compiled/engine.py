@@ -39,13 +39,10 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 from steelyard.sim.compiled.machines import advance, begin, drain, next_s, queue, take_ready
-from steelyard.sim.compiled.placing import choose, share_s
-from steelyard.sim.compiled.rankings import PROGRAM_FCFS, PROGRAM_LEAST_ATTAINED
+from steelyard.sim.compiled.placing import choose, queue_key, share_s
 
 # Why `run` returns.
 DONE, PAUSED, FULL = 0, 1, 2
-# A step with no deadline is ordered as by steelyard.placement.queue.
-_PATIENCE_S = 60.0
 
 
 def run(world: World, until_s: float, actions: int) -> int:
@@ -213,7 +210,7 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     replica = world.replica[pool]
     slack_s, waits_s = world.slack_s[pool], world.wait_s[pool]
     one["task"], one["step"], one["replica"], one["number"] = task, step, replica, number
-    one["key_s"] = _queue_key(world, task, slack_s + waits_s)
+    one["key_s"] = queue_key(world, task, slack_s + waits_s)
     one["service_s"] = world.finish_s[pool] - waits_s
     one["share_s"] = share_s(world, pool, step)
     one["least_s"] = clock["least_s"]
@@ -234,18 +231,6 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     note_placed(world, attempt)
     queue(world, replica, attempt)
     _settle(world, replica)
-
-
-def _queue_key(world: World, task: int, slack_at_start_s: float) -> float:
-    """What queues are ordered by: the latest start, or what a policy for whole tasks goes by."""
-    clock, slot = world.clock[0], world.tasks[task]
-    if clock["policy"] == PROGRAM_FCFS:
-        return float(slot["arrival_s"])
-    if clock["policy"] == PROGRAM_LEAST_ATTAINED:
-        return float(slot["attained_s"])
-    if slot["deadline_s"] < math.inf:
-        return float(clock["now_s"] + slack_at_start_s)
-    return float(clock["now_s"] + _PATIENCE_S)
 
 
 def _settle(world: World, replica: int) -> None:

@@ -23,7 +23,10 @@ from steelyard.sim.compiled.candidates import (
     load_of,
 )
 from steelyard.sim.compiled.layout import LLM, World
-from steelyard.sim.compiled.rankings import keys
+from steelyard.sim.compiled.rankings import PROGRAM_FCFS, PROGRAM_LEAST_ATTAINED, keys
+
+# A step with no deadline is ordered as by steelyard.placement.queue.
+_PATIENCE_S = 60.0
 
 
 def choose(world: World, task: int, step: int, number: int) -> int:
@@ -163,3 +166,15 @@ def _traits(world: World, pool: int) -> Traits[float]:
         world.finish_s[pool],
         world.slack_s[pool],
     )
+
+
+def queue_key(world: World, task: int, slack_at_start_s: float) -> float:
+    """What queues are ordered by: the latest start, or what a policy for whole tasks goes by."""
+    clock, slot = world.clock[0], world.tasks[task]
+    if clock["policy"] == PROGRAM_FCFS:
+        return float(slot["arrival_s"])
+    if clock["policy"] == PROGRAM_LEAST_ATTAINED:
+        return float(slot["attained_s"])
+    if slot["deadline_s"] < math.inf:
+        return float(clock["now_s"] + slack_at_start_s)
+    return float(clock["now_s"] + _PATIENCE_S)
