@@ -15,6 +15,7 @@ Verdict = Literal[
     "cannot_run",
     "too_long",
     "down",
+    "just_failed",
 ]
 
 
@@ -22,7 +23,8 @@ class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """Why one pool was chosen or not.
 
     `dearer` is by bid price, with a surcharge for the queue; `later` is no dearer, and
-    ends later, or takes more than the step's share of the slack.
+    ends later, or takes more than the step's share of the slack. `just_failed` is a pool
+    that an earlier attempt at the step failed in.
 
     Attributes:
         pool: Name of the pool.
