@@ -90,23 +90,26 @@ async def test_no_client_sees_an_error_and_the_second_attempt_is_on_the_other_re
     headers: dict[str, str], script: Script, tmp_path: Path
 ) -> None:
     path = tmp_path / "log.db"
-    async with raw_upstream(answer) as (bad, bad_url), raw_upstream(answer) as (good, good_url):
-        async with gateway([bad_url, good_url], path) as (http, dispatcher):
-            # Both get a free connection, without which a request does not go the short way.
-            warm = 8
-            assert {*await asyncio.gather(*(ask(http, headers, -n) for n in range(warm)))} == {200}
-            assert bad.calls
-            assert good.calls
-            bad.script = script
-            some = asyncio.Semaphore(4)
+    async with (
+        raw_upstream(answer) as (bad, bad_url),
+        raw_upstream(answer) as (good, good_url),
+        gateway([bad_url, good_url], path) as (http, dispatcher),
+    ):
+        # Both get a free connection, without which a request does not go the short way.
+        warm = 8
+        assert {*await asyncio.gather(*(ask(http, headers, -n) for n in range(warm)))} == {200}
+        assert bad.calls
+        assert good.calls
+        bad.script = script
+        some = asyncio.Semaphore(4)
 
-            async def one(number: int) -> int:
-                async with some:
-                    return await ask(http, headers, number)
+        async def one(number: int) -> int:
+            async with some:
+                return await ask(http, headers, number)
 
-            statuses = await asyncio.gather(*(one(number) for number in range(1, REQUESTS + 1)))
-            assert statuses == [200] * REQUESTS
-            assert dispatcher.under_way.get("lab", 0) == 0
+        statuses = await asyncio.gather(*(one(number) for number in range(1, REQUESTS + 1)))
+        assert statuses == [200] * REQUESTS
+        assert dispatcher.under_way.get("lab", 0) == 0
     events = list(read_events(path))
     pairs = second_attempts(events)
     assert pairs
