@@ -80,8 +80,7 @@ class Tried:
         decision = decide_elsewhere(self.policy, step, self.state.view(step, self.t_s))
         assert isinstance(decision, Decision)
         self.take(StepPlaced(t_s=self.t_s, step=step, decision=decision))
-        who = {"task_id": "t", "step_id": 0, "attempt": step.attempt}
-        self.take(AttemptStarted(t_s=self.t_s, **who))
+        self.take(AttemptStarted(t_s=self.t_s, task_id="t", step_id=0, attempt=step.attempt))
         self.t_s += 0.1
         self.take(
             AttemptFinished(
@@ -90,7 +89,9 @@ class Tried:
                 usage=Usage(),
                 cost_usd=0.0,
                 error_code="pool_overloaded",
-                **who,
+                task_id="t",
+                step_id=0,
+                attempt=step.attempt,
             )
         )
         self.step = msgspec.structs.replace(step, attempt=step.attempt + 1)

@@ -106,10 +106,12 @@ def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:
             f"({refusal.reason}); raise the budget or shorten the answer"
         )
     if refusal.cause == "deadline":
-        return NoFeasiblePoolError(
+        late = NoFeasiblePoolError(
             f"{what} would miss its deadline in every pool ({refusal.reason}); the earliest "
             f"possible end is in {refusal.earliest_finish_s:.1f} s"
         )
+        late.retry_after_s = refusal.retry_after_s
+        return late
     return NoFeasiblePoolError(
         f"{what} cannot run in any pool ({refusal.reason}); add a pool that can, or wait for one"
     )
