@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-frameworks check fuzz format bench docs lock clean
+.PHONY: install demo test test-frameworks check fuzz soak format bench docs lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -47,6 +47,9 @@ fuzz: $(STAMP)  ## Send hostile HTTP to a gateway for ten minutes.
 
 bench: $(STAMP)  ## Run the benchmarks that need no data; each prints machine, date and seed.
 	for program in benchmarks/planner.py benchmarks/simulator.py benchmarks/simulator_at_scale.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+
+soak: $(STAMP)  ## An hour of mixed load on a gateway; memory, files and threads must stay (SECONDS=n).
+	$(BIN)/python scripts/soak.py --seconds $(or $(SECONDS),3600)
 
 docs: $(STAMP)  ## Write docs/cli.md anew from the commands; a test fails when it is stale.
 	$(BIN)/typer steelyard.cli.app utils docs --name steelyard --output docs/cli.md

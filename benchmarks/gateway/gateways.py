@@ -70,7 +70,7 @@ class Gateway:
 
     Args:
         name: What the table calls it.
-        command: Makes the command line from (folder, port, port of the upstream).
+        command: Makes the command line and its files from (folder, port, port of the upstream).
         key: Bearer key that clients send; empty for none.
     """
 
@@ -79,7 +79,7 @@ class Gateway:
     ) -> None:
         self.name = name
         self.key = key
-        self._command = command
+        self.command = command
 
     @contextmanager
     def running(
@@ -90,7 +90,7 @@ class Gateway:
         with (folder / "output.txt").open("wb") as output:
             started_s = time.monotonic()
             process = subprocess.Popen(  # noqa: S603
-                self._command(folder, port, upstream),
+                self.command(folder, port, upstream),
                 cwd=folder,
                 stdout=output,
                 stderr=output,

@@ -84,9 +84,15 @@ class PlacementError(SteelyardError):
 
 
 class NoFeasiblePoolError(PlacementError):
-    """Every pool was refused; the message holds one reason per pool."""
+    """Every pool was refused; the message holds one reason per pool.
+
+    Attributes:
+        retry_after_s: Seconds after which the queue that is in the way is predicted to be short
+            enough; None where no wait helps.
+    """
 
     code = "no_feasible_pool"
+    retry_after_s: float | None = None
 
 
 class BudgetExceededError(PlacementError):

@@ -5,7 +5,12 @@ import inspect
 import pytest
 
 from steelyard import errors
-from steelyard.errors import PoolOverloadedError, PoolUnavailableError, SteelyardError
+from steelyard.errors import (
+    NoFeasiblePoolError,
+    PoolOverloadedError,
+    PoolUnavailableError,
+    SteelyardError,
+)
 from steelyard.gateway.errors_http import ERROR_RESPONSES, RequestError, error_response
 
 
@@ -35,6 +40,13 @@ def test_an_error_without_a_row_gets_the_one_of_its_base() -> None:
 def test_retry_after_is_whole_seconds_and_at_least_one() -> None:
     response = error_response(PoolOverloadedError("full", retry_after_s=0.01))
     assert (b"retry-after", b"1") in response.headers
+
+
+def test_a_step_that_only_a_queue_makes_late_is_told_when_to_come_back() -> None:
+    error = NoFeasiblePoolError("late")
+    assert (b"x-should-retry", b"false") in error_response(error).headers
+    error.retry_after_s = 1.2
+    assert error_response(error).headers == [(b"retry-after", b"2")]
 
 
 def test_clients_are_told_not_to_repeat_what_was_repeated() -> None:

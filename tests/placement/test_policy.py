@@ -218,6 +218,26 @@ def test_a_queue_makes_a_pool_dearer_than_an_idle_one_that_costs_a_little_more(
     assert (free.pool, full.pool) == ("arm", "idle")
 
 
+def test_a_refusal_tells_when_the_queue_will_be_short_enough(llm_pool: PoolSpec) -> None:
+    state = waiting_on(llm_pool, (), 12)
+    call = LlmCall(model="m", input_tokens=1000, max_output_tokens=100)
+    patient = Step(task_id="t", step_id=0, agent="a", name="s", call=call, deadline_s=1e4)
+    seen = OURS(patient, state.view(patient, 0.0))
+    assert isinstance(seen, Decision)
+    half_s = seen.predicted_finish_s - seen.predicted_wait_s / 2.0
+    hurried = msgspec.structs.replace(patient, deadline_s=half_s, on_miss="refuse")
+    view = state.view(hurried, 0.0)
+    refused = OURS(hurried, view)
+    assert isinstance(refused, Refusal)
+    assert refused.retry_after_s == pytest.approx(seen.predicted_wait_s / 2.0)
+    assert OURS.by_arrays(hurried, view) == refused
+    # An empty pool would be too slow as well: to come back is in vain.
+    hopeless = msgspec.structs.replace(hurried, deadline_s=0.001)
+    never = OURS(hopeless, state.view(hopeless, 0.0))
+    assert isinstance(never, Refusal)
+    assert never.retry_after_s is None
+
+
 def test_a_first_step_does_not_wait_until_its_whole_task_has_no_slack_left(
     llm_pool: PoolSpec,
 ) -> None:

@@ -15,6 +15,7 @@ Verdict = Literal[
     "cannot_run",
     "too_long",
     "down",
+    "just_failed",
 ]
 
 
@@ -22,7 +23,8 @@ class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """Why one pool was chosen or not.
 
     `dearer` is by bid price, with a surcharge for the queue; `later` is no dearer, and
-    ends later, or takes more than the step's share of the slack.
+    ends later, or takes more than the step's share of the slack. `just_failed` is a pool
+    that an earlier attempt at the step failed in.
 
     Attributes:
         pool: Name of the pool.
@@ -93,12 +95,15 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
         earliest_finish_s: Seconds from now to the earliest possible end; None if there is none.
         policy: Name of the policy.
         verdicts: One per pool, in the fleet's order.
+        retry_after_s: Seconds after which a pool would be in time for a step of the same time to
+            its deadline, if its queue only drains; None where no wait helps.
     """
 
     cause: Literal["budget", "deadline", "no_pool"]
     earliest_finish_s: float | None
     policy: str
     verdicts: tuple[PoolVerdict, ...]
+    retry_after_s: float | None = None
 
     @property
     def may_pass(self) -> bool:

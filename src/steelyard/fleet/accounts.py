@@ -20,6 +20,7 @@ class TaskAccount(msgspec.Struct):
         avoidable_s: Seconds that its steps took beyond the least possible.
         last_place: Pool and replica of its last LLM step; None before.
         last_end_s: When that step ended.
+        failed: Pools and replicas where attempts at a step failed, the last one last, by step.
     """
 
     agent: str
@@ -32,6 +33,7 @@ class TaskAccount(msgspec.Struct):
     avoidable_s: float = 0.0
     last_place: tuple[int, int] | None = None
     last_end_s: float = 0.0
+    failed: dict[int, list[tuple[int, int]]] = {}
 
 
 class OpenAttempt(msgspec.Struct):

@@ -1,38 +1,57 @@
-"""Circuit breakers: a pool that fails again and again gets nothing for a while."""
+"""Circuit breakers: what fails again and again gets nothing for a while."""
 
 import math
 from array import array
 
+import msgspec
+
+from steelyard.fleet.prefix import Place
 from steelyard.fleet.replica_books import window
 from steelyard.perf.predict import BoolArray
 
-# Failures in a row after which a pool's circuit breaker opens, and for how long at first.
+# Failures in a row after which a circuit breaker opens, and for how long at first.
 _FAILURES = 3
 _OPEN_S = 5.0
 _MAX_OPEN_S = 60.0
+_NOBODY = -1
+
+
+class _Streak(msgspec.Struct):
+    """Failures of one replica since it last worked."""
+
+    failures: int = 0
+    failed_s: float = -math.inf
+    open_until_s: float = -math.inf
 
 
 class Breakers:
-    """One breaker per pool, in the fleet's order."""
+    """One breaker per pool, in the fleet's order, and one per replica that fails.
+
+    A broken replica fails fast, so it looks idle and draws work: it is left out while others of
+    its pool are there. Failures of one replica alone say nothing against its pool.
+    """
 
     def __init__(self) -> None:
         self._failures: list[int] = []
         self._failed_s: list[float] = []
+        self._failed_last: list[int] = []
         self._open_until_s = array("d")
         self._all_closed: list[bool] = []
         # Whether any pool has failures since it last worked, so that its breaker may be open.
         self._some_failed = False
+        self._streaks: dict[Place, _Streak] = {}
 
     def add(self) -> None:
         """One more pool."""
         self._failures.append(0)
         self._failed_s.append(-math.inf)
+        self._failed_last.append(_NOBODY)
         # New ones, never longer ones: views share them.
         self._open_until_s = self._open_until_s + array("d", [-math.inf])
         self._all_closed = [*self._all_closed, True]
 
     def closed(self, now_s: float) -> list[bool]:
-        """Which breakers let steps through?"""
+        """Which breakers of pools let steps through?"""
         if self._some_failed:
             return [until_s <= now_s for until_s in self._open_until_s]
         return self._all_closed
@@ -42,28 +61,75 @@ class Breakers:
         flags: BoolArray = window(self._open_until_s) <= now_s
         return flags
 
-    def failed(self, pool: int, started_s: float, t_s: float) -> None:
+    def trusted(self, up: bytearray, starts: list[int], now_s: float) -> bytearray:
+        """Which replicas are up, and have not failed again and again while others work?
+
+        Args:
+            up: 1 for replicas that are up, pool after pool.
+            starts: Replicas of pool p are `starts[p] .. starts[p + 1]`.
+            now_s: Time on the log's clock.
+
+        Returns:
+            The same as `up`, and itself where no replica is left out.
+        """
+        if not self._streaks:
+            return up
+        left_out = [place for place, one in self._streaks.items() if one.open_until_s > now_s]
+        shown = bytearray(up)
+        for pool, replica in left_out:
+            shown[starts[pool] + replica] = 0
+        for pool in {one[0] for one in left_out}:
+            mine = slice(starts[pool], starts[pool + 1])
+            if not any(shown[mine]):
+                shown[mine] = up[mine]
+        return shown if left_out else up
+
+    def failed(self, place: Place, started_s: float, t_s: float, *, alone: bool) -> None:
         """An attempt failed by the pool's fault; what ran when a fault showed fails by the same.
 
         Args:
-            pool: The pool.
+            place: Pool and replica.
             started_s: When the attempt had started.
             t_s: When it failed.
+            alone: Whether no other replica of the pool is up.
         """
+        pool, replica = place
+        streak = self._streaks.setdefault(place, _Streak())
+        if started_s > streak.failed_s:
+            streak.failed_s = t_s
+            streak.failures += 1
+            streak.open_until_s = _open_until_s(streak.failures, t_s)
         if started_s <= self._failed_s[pool]:
             return
         self._failed_s[pool] = t_s
+        if self._failed_last[pool] == replica and not alone:
+            return
+        self._failed_last[pool] = replica
         self._failures[pool] += 1
         self._some_failed = True
-        over = self._failures[pool] - _FAILURES
-        if over >= 0:
-            # The exponent is bounded, too: an outage may fail thousands of attempts in a row.
-            open_s = _OPEN_S * 2.0 ** min(over, 16)
-            self._open_until_s[pool] = t_s + min(_MAX_OPEN_S, open_s)
+        self._open_until_s[pool] = _open_until_s(self._failures[pool], t_s)
 
-    def close(self, pool: int) -> None:
-        """The pool works."""
+    def works(self, place: Place) -> None:
+        """The replica works, and so its pool does."""
+        if self._streaks:
+            self._streaks.pop(place, None)
+        pool = place[0]
         if self._failures[pool]:
             self._failures[pool] = 0
+            self._failed_last[pool] = _NOBODY
             self._open_until_s[pool] = -math.inf
             self._some_failed = any(self._failures)
+
+    def shrink(self, pool: int, replicas: int) -> None:
+        """Forget replicas of a pool beyond so many."""
+        for place in [one for one in self._streaks if one[0] == pool and one[1] >= replicas]:
+            del self._streaks[place]
+
+
+def _open_until_s(failures: int, t_s: float) -> float:
+    """When does a breaker close after so many failures in a row?"""
+    over = failures - _FAILURES
+    if over < 0:
+        return -math.inf
+    # The exponent is bounded, too: an outage may fail thousands of attempts in a row.
+    return t_s + min(_MAX_OPEN_S, _OPEN_S * 2.0 ** min(over, 16))

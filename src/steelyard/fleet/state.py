@@ -155,6 +155,7 @@ class FleetState:
         memory_bytes = 0.0 if isinstance(call, LlmCall) else float(call.memory_bytes)
         estimate = self._lessons.known(step) or StepEstimate.unseen()
         account, books = self._tasks.get(step.task_id), self._books
+        up = self._breakers.trusted(books.up, books.starts, now_s)
         return FleetView(
             now_s=now_s,
             pools=self._specs,
@@ -168,11 +169,12 @@ class FleetState:
             waiting=books.waiting_window,
             service_sum_s=books.service_sum_window_s,
             prefill_share_sum_s=books.prefill_share_window_s,
-            up=books.up_window,
+            up=books.up_window if up is books.up else np.frombuffer(up, dtype=np.bool_),
             cached_tokens=self._cached_tokens(step),
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=self.committed_usd(step.task_id),
             history=NO_HISTORY if account is None else self._history(account),
+            failed_at=self._failed_at(account, step) if account and step.attempt else (),
         )
 
     @property
@@ -212,12 +214,21 @@ class FleetState:
             books.waiting,
             books.service_sum_s,
             books.prefill_share_sum_s,
-            books.up,
+            self._breakers.trusted(books.up, books.starts, now_s),
             self._cached_list(held) if held else None,
             output,
             remaining_s,
             known,
             0.0 if account is None else account.spent_usd + account.reserved_usd,
+        )
+
+    def _failed_at(self, account: TaskAccount, step: Step) -> tuple[int, ...]:
+        """Where did earlier attempts at a step fail? Places that are still there."""
+        starts = self._books.starts
+        return tuple(
+            starts[pool] + replica
+            for pool, replica in account.failed.get(step.step_id, ())
+            if replica < self._pools[pool].replicas
         )
 
     def _cached_list(self, held: dict[Place, int]) -> list[float]:
@@ -351,6 +362,7 @@ class FleetState:
         counts = [one.replicas for one in self._pools]
         for pool in range(len(self._books.starts) - 1):
             self._prefixes.shrink(pool, counts[pool])
+            self._breakers.shrink(pool, counts[pool])
         self._books.lay_out(counts)
 
     def _remove_pool(self, event: PoolRemoved) -> None:
@@ -370,7 +382,7 @@ class FleetState:
             self._prefixes.clear(place)
         if event.up:
             # Its watcher has tried it: better evidence than the failures before.
-            self._breakers.close(self._index[event.pool])
+            self._breakers.works(place)
 
     def _place(self, event: StepPlaced) -> None:
         step, decision = event.step, event.decision
@@ -415,6 +427,7 @@ class FleetState:
         account = self._charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
+            _note_failure(account, attempt, event)
         if event.outcome == "ok":
             self._learn(event, attempt)
             if account is not None:
@@ -505,11 +518,14 @@ class FleetState:
             # It was announced, and says nothing against the others.
             return
         started_s = t_s if attempt.started_s is None else attempt.started_s
-        self._breakers.failed(pool, started_s, t_s)
+        up = self._books.up[self._books.starts[pool] : self._books.starts[pool + 1]]
+        others = sum(up[: attempt.replica]) + sum(up[attempt.replica + 1 :])
+        place = (pool, attempt.replica)
+        self._breakers.failed(place, started_s, t_s, alone=others == 0)
 
     def _learn(self, event: AttemptFinished | RequestServed, attempt: OpenAttempt) -> StepEstimate:
         """Correct what is expected of the pool and of such steps by what was measured."""
-        self._breakers.close(attempt.pool)
+        self._breakers.works((attempt.pool, attempt.replica))
         call, spec = attempt.step.call, self._pools[attempt.pool]
         if isinstance(call, LlmCall) and attempt.replica < spec.replicas:
             place = (attempt.pool, attempt.replica)
@@ -535,6 +551,15 @@ class FleetState:
         for name, step_id, t_s in account.finished:
             estimate = self._lessons.estimate_of(account.agent, name)
             estimate.add_remaining(step_id, max(0.0, event.t_s - account.avoidable_s - t_s))
+
+
+def _note_failure(account: TaskAccount, attempt: OpenAttempt, event: AttemptFinished) -> None:
+    """Remember where a step failed, until it has a result."""
+    if event.outcome == "failed":
+        places = account.failed.setdefault(event.step_id, [])
+        places.append((attempt.pool, attempt.replica))
+    elif account.failed:
+        account.failed.pop(event.step_id, None)
 
 
 def _share_s(spec: PoolSpec, step: Step, decision: Decision) -> float:

@@ -128,6 +128,8 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         expected: What the step is expected to use.
         committed_usd: Spent and reserved of the task's budget.
         history: What the task has done so far.
+        failed_at: Places in the arrays of shape [replicas] where earlier attempts at this step
+            failed, the last one last; see `steelyard.placement.elsewhere`.
     """
 
     now_s: float
@@ -147,6 +149,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     expected: StepExpectation
     committed_usd: float
     history: TaskHistory = NO_HISTORY
+    failed_at: tuple[int, ...] = ()
 
 
 class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):

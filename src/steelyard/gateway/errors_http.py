@@ -3,7 +3,8 @@
 The body has OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`, and `code` is the
 error's stable code. Choices worth a word:
 
-- a deadline that no pool can meet is 503 with the earliest finish, not 504: nothing was tried;
+- a deadline that no pool can meet is 503 with the earliest finish, not 504: nothing was tried.
+  Where only a queue is in the way, `Retry-After` says when it will be short enough;
 - a missing budget is 402, since 429 makes clients wait and try again, which cannot help;
 - a prompt that fits no pool is 400 `context_length_exceeded`, an unknown model 404
   `model_not_found`, both as OpenAI answers;
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 
 from steelyard import errors
-from steelyard.errors import PoolOverloadedError, SteelyardError
+from steelyard.errors import NoFeasiblePoolError, PoolOverloadedError, SteelyardError
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -122,14 +123,21 @@ def error_response(error: SteelyardError) -> ErrorResponse:
         return ErrorResponse(status=error.status, body=body, headers=error.headers)
     status, kind = _row(error)
     headers: Headers = []
-    if isinstance(error, PoolOverloadedError):
-        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
+    wait_s = _retry_after_s(error)
+    if wait_s is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(wait_s))).encode()))
     elif status >= 500 or status == 409:
         # Those that can be repeated were: the dispatcher tries again before it gives up.
         headers.append((b"x-should-retry", b"false"))
     return ErrorResponse(
         status=status, body=_body(str(error), kind, None, error.code), headers=headers
     )
+
+
+def _retry_after_s(error: SteelyardError) -> float | None:
+    if isinstance(error, (PoolOverloadedError, NoFeasiblePoolError)):
+        return error.retry_after_s
+    return None
 
 
 def _row(error: SteelyardError) -> tuple[int, str]:

@@ -291,6 +291,15 @@ def refusal(scores: list[PoolScore | Verdict], few: FewView, policy: str) -> Ref
         earliest_finish_s=min(one.finish_s for one in runs),
         policy=policy,
         verdicts=told,
+        # Without its queue it would be in time: it is late by so much, and the queue drains.
+        retry_after_s=min(
+            (
+                -one.slack_s
+                for one in runs
+                if one.affordable and one.slack_s < 0.0 <= one.slack_s + one.wait_s
+            ),
+            default=None,
+        ),
     )
 
 

@@ -248,7 +248,15 @@ def refuse(view: FleetView, seen: Predictions, policy: str) -> Refusal:
         earliest_finish_s=earliest,
         policy=policy,
         verdicts=verdicts(view, seen, None),
+        retry_after_s=_retry_after_s(seen),
     )
+
+
+def _retry_after_s(seen: Predictions) -> float | None:
+    """By how much is the pool late that its queue alone makes late? The queue drains."""
+    queued = (seen.slack_s < 0.0) & (seen.slack_s + seen.wait_s >= 0.0)
+    late = -seen.slack_s[seen.runs & seen.affordable & queued]
+    return float(late.min()) if len(late) else None
 
 
 def verdicts(view: FleetView, seen: Predictions, chosen: int | None) -> tuple[PoolVerdict, ...]:

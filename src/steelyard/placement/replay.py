@@ -8,6 +8,7 @@ from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.events import Event, StepPlaced, StepRefused
 from steelyard.domain.task import Step
 from steelyard.fleet.state import FleetState
+from steelyard.placement.elsewhere import decide_elsewhere
 from steelyard.placement.policy import Policy
 
 
@@ -47,10 +48,10 @@ def replay(events: Iterable[Event], policy: Policy) -> Iterator[Replayed]:
     for event in sorted(events, key=lambda one: one.t_s):
         match event:
             case StepPlaced(step=step, decision=decision):
-                decided = policy(step, state.view(step, event.t_s))
+                decided = decide_elsewhere(policy, step, state.view(step, event.t_s))
                 yield Replayed(step=step, recorded=decision, decided=decided)
             case StepRefused(step=step, refusal=refusal):
-                decided = policy(step, state.view(step, event.t_s))
+                decided = decide_elsewhere(policy, step, state.view(step, event.t_s))
                 yield Replayed(step=step, recorded=refusal, decided=decided)
             case _:
                 pass

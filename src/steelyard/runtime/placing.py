@@ -6,6 +6,7 @@ from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.events import StepRefused
 from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import BudgetExceededError, NoFeasiblePoolError, SteelyardError
+from steelyard.placement.elsewhere import decide_elsewhere
 from steelyard.placement.few_pools import is_small
 from steelyard.placement.policy import CheapestFeasible, Policy
 from steelyard.runtime.recorder import Recorder
@@ -78,6 +79,8 @@ class Placing:
             now_s: Now, on the log's clock.
         """
         state, call = self._recorder.state, step.call
+        if step.attempt:
+            return decide_elsewhere(self._policy, step, state.glance(step, now_s))
         if self._by_few is not None and isinstance(call, LlmCall) and is_small(*state.size):
             return self._by_few(step, state.few(step, call, now_s))
         return self._policy(step, state.glance(step, now_s))
@@ -103,10 +106,12 @@ def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:
             f"({refusal.reason}); raise the budget or shorten the answer"
         )
     if refusal.cause == "deadline":
-        return NoFeasiblePoolError(
+        late = NoFeasiblePoolError(
             f"{what} would miss its deadline in every pool ({refusal.reason}); the earliest "
             f"possible end is in {refusal.earliest_finish_s:.1f} s"
         )
+        late.retry_after_s = refusal.retry_after_s
+        return late
     return NoFeasiblePoolError(
         f"{what} cannot run in any pool ({refusal.reason}); add a pool that can, or wait for one"
     )

@@ -25,6 +25,7 @@ from steelyard.domain.workload import Workload, WorkloadTask
 from steelyard.errors import PoolUnavailableError, SteelyardBugError, StepFailedError
 from steelyard.fleet.state import FleetState
 from steelyard.perf.cost import attempt_usd
+from steelyard.placement.elsewhere import decide_elsewhere
 from steelyard.placement.policy import Policy
 from steelyard.sim.agenda import Agenda
 from steelyard.sim.attempts import SimAttempt
@@ -181,7 +182,7 @@ class _Run:
             self._place(run, at, step, now_s)
 
     def _place(self, run: SimTask, at: int, step: Step, now_s: float) -> None:
-        decision = self._policy(step, self._state.view(step, now_s))
+        decision = decide_elsewhere(self._policy, step, self._state.view(step, now_s))
         if isinstance(decision, Refusal):
             if decision.may_pass and self._waiting_room.take(run, at, step, now_s):
                 return
