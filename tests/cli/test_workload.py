@@ -34,7 +34,7 @@ def _run(*arguments: str, folder: Path, code: int = 0) -> "subprocess.CompletedP
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert done.returncode == code, done.stderr

@@ -48,7 +48,7 @@ def crashed(
         )
     told: list[dict[str, int]] = []
     for share, driver in enumerate(drivers):
-        lines = driver.communicate(timeout=110)[0].splitlines()
+        lines = driver.communicate(timeout=280)[0].splitlines()
         assert driver.returncode == 0
         told += [{**json.loads(line), "share": share} for line in lines[1:]]
     return folder, told

@@ -184,14 +184,14 @@ def _fill_and_go_on(folder: Path, file_bytes: int) -> bool:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=200,
     )
     before = bodies(str(folder / "whole.db"))
     stopped = "cannot be written" in full.stderr
     assert stopped != any('"task_finished"' in body for body in before)
     # Later, so that the first run's lease is over.
     again = [sys.executable, str(DRIVER), *arguments, "", "1000"]
-    ran = subprocess.run(again, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    ran = subprocess.run(again, capture_output=True, text=True, check=True, timeout=200)  # noqa: S603
     assert json.loads(ran.stdout.splitlines()[0])["points"] > 0
     after = bodies(str(folder / "whole.db"))
     assert after[: len(before)] == before

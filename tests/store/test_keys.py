@@ -126,7 +126,7 @@ def test_two_processes_that_spend_all_they_get_stay_within_the_budget(
             subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True)  # noqa: S603
             for name in ("p", "q")
         ]
-        spent = [float(one.communicate(timeout=60.0)[0]) for one in running]
+        spent = [float(one.communicate(timeout=200.0)[0]) for one in running]
         total = _ask(store, "r", Wish("k", 1)).spent_usd[0]
     assert math.isclose(total, math.fsum(spent))
     assert total <= 1.0 + 1e-12

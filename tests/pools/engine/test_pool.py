@@ -300,6 +300,6 @@ async def test_a_killed_replica_fails_its_requests_retryably_and_returns(
     assert caught.value.retryable
     with pytest.raises(PoolUnavailableError, match="being restarted"):
         await collect(engine_pool, request())
-    await until(lambda: engine_pool.is_up(0), within_s=90)
+    await until(lambda: engine_pool.is_up(0), within_s=250)
     assert engine_pool.pid(0) != pid
     assert "Paris" in text_of(await collect(engine_pool, request()))
