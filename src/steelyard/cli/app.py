@@ -1,5 +1,6 @@
 """The program `steelyard`: commands, and the one place where errors become a line and a code."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -396,3 +397,53 @@ def export(
     from steelyard.cli.plan import plan_settings
 
     run_export(plan_file, target, folder, plan_settings(config))
+
+
+@app.command()
+def report(  # noqa: PLR0913, PLR0917 - one argument per option
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOG|STORE|PLAN|SIMULATION",
+            help="Event log or store of a run, plan.json, or output of `simulate --json`.",
+        ),
+    ],
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="A plan beside it; its rules price the run, too.")
+    ] = None,
+    simulation: Annotated[
+        Path | None, typer.Option("--simulation", help="Output of `simulate --json` beside it.")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", help="Another run, plan or simulation; repeatable."),
+    ] = None,
+    growth_factor: Annotated[
+        float,
+        typer.Option("--growth", help="Price the run's demand at this many times its rate."),
+    ] = 1.0,
+    config: PlanConfigOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File, .html or .md; else Markdown is shown.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Report on a run, a plan or a simulation: cost against baselines, Arm, energy, SLOs."""
+    from steelyard.cli.plan import plan_settings
+    from steelyard.cli.report import run_report
+    from steelyard.cli.report_parts import ReportRequest
+    from steelyard.cli.report_sources import shown
+
+    run_report(
+        ReportRequest(
+            source=source,
+            plan=plan_file,
+            simulation=simulation,
+            against=tuple(against or ()),
+            growth_factor=growth_factor,
+            out=out,
+            as_json=as_json,
+            command=shown(shlex.join(["steelyard", *sys.argv[1:]])),
+        ),
+        plan_settings(config),
+    )
