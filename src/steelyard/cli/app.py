@@ -447,3 +447,41 @@ def report(  # noqa: PLR0913, PLR0917 - one argument per option
         ),
         plan_settings(config),
     )
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file whose store and pools are checked.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check engines, processor, sandbox, store, port, clock and pools; say how to cure."""
+    from steelyard.cli.doctor import run_doctor
+
+    if not run_doctor(config, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def top(
+    url: Annotated[str, typer.Option("--url", help="Address of the gateway.")] = (
+        "http://127.0.0.1:8080"
+    ),
+    api_key_env: Annotated[
+        str, typer.Option("--api-key-env", help="Environment variable that holds the key.")
+    ] = "",
+    every_s: Annotated[
+        float, typer.Option("--every", min=0.1, help="Seconds between two looks.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch a running gateway: pools, load, tasks and cost; q or Ctrl-C ends it."""
+    from steelyard.cli.top import TopRequest, run_top
+
+    run_top(
+        TopRequest(
+            url=url, api_key_env=api_key_env, every_s=every_s, once=once or as_json, as_json=as_json
+        )
+    )

@@ -176,7 +176,8 @@ def report_page(told: list[Told], asked: ReportRequest, settings: PlanSettings) 
     return Page(
         title=f"Steelyard report: {', '.join(_short(one.label) for one in told)}",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        about=f"Made from {names} by `{asked.command}`.",
+        about=f"Made from {names}.",
+        command=asked.command,
         tiles=tuple(report.tiles),
         sections=tuple(report.sections),
         assumptions=tuple(report.assumptions),

@@ -113,7 +113,9 @@ def comparison_section(sides: tuple[Compared, ...]) -> Section:
             " of its machines with all cores busy at the planned rate; loads may differ."
         ),
     )
-    where = sides[-1].figures[0].where
+    wheres = [side.figures[0].where for side in sides]
+    names = ", ".join(dict.fromkeys(one.source for one in wheres))
+    where = Source(origin=wheres[0].origin, source=names, command=wheres[0].command)
     return Section(
         key="comparison", title="Comparison", figures=tuple(ratios), blocks=(table(grid, where),)
     )

@@ -65,7 +65,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     """A table or a plot.
 
     Attributes:
-        where: Where its figures come from; None where the table's own cells say so.
+        where: Where its figures come from; cells say it where they are of several origins.
         grid: The table; None for a plot.
         svg: The plot; empty for a table.
         caption: What the plot shows, units included; empty for a table.
@@ -102,6 +102,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         title: Heading.
         made: Day and time at which it was made, in words.
         about: What it is made from, one sentence.
+        command: What makes it again.
         tiles: The numbers at the top.
         sections: The rest.
         assumptions: What is taken for granted, one sentence each.
@@ -110,6 +111,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     made: str
     about: str
+    command: str
     tiles: tuple[Figure, ...]
     sections: tuple[Section, ...]
     assumptions: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from steelyard.planner.plan import FleetPlan
 from steelyard.report.check_grids import case_grid, hours_grid, margin_grid, price_grid
 from steelyard.report.compare_grids import latency_grid, policy_grid, use_grid
 from steelyard.report.compare_plots import over_time_plot, policy_plot
-from steelyard.report.format import percent, per_second, usd
+from steelyard.report.format import per_second, percent, usd
 from steelyard.report.inputs import PlanInputs
 from steelyard.report.page import Block, Figure, Section, Source, plot, table
 from steelyard.report.plan_grids import choice_grid, fleet_grid, machine_grid
@@ -65,10 +65,13 @@ def _fleet_section(plan: FleetPlan, inputs: PlanInputs, where: Source) -> Sectio
     if plan.sensitivity is not None:
         blocks.append(table(price_grid(plan.sensitivity), where))
         blocks.append(table(case_grid(plan.sensitivity, plan.usd_per_hour), where))
-    lead = (
+    bound = (
         f"For {per_second(plan.tasks_per_s, 'tasks')}; {inputs.slo} (declared). No fleet keeps the"
         f" rules for less than {usd(plan.lower_bound_usd_per_hour)} per hour, so the plan is at"
-        f" most {percent(plan.gap_frac)} above the best.",
+        f" most {percent(plan.gap_frac)} above the best."
+    )
+    lead = (
+        bound,
         *(f"{note[:1].upper()}{note[1:]}." for note in plan_notes(plan)),
     )
     return Section(
@@ -128,9 +131,9 @@ def simulation_section(runs: dict[str, RunFigures], policy: str, where: Source) 
     return Section(
         key="simulation",
         title="Simulation",
-        lead=(
-            f"{mine.tasks:,} tasks on a virtual clock, with the live system's policy, bookkeeping"
-            f" and cost function; tables of one policy are of {policy}.",
+        lead=_one(
+            f"{mine.tasks:,} tasks on a virtual clock, with the live system's policy, bookkeeping and"
+            f" cost function. Tables of one policy are of {policy}."
         ),
         figures=tuple(told),
         blocks=(
@@ -150,6 +153,10 @@ def simulation_section(runs: dict[str, RunFigures], policy: str, where: Source) 
             ),
         ),
     )
+
+
+def _one(line: str) -> tuple[str, ...]:
+    return (line,)
 
 
 def run_figures_told(run: RunFigures, about: str, where: Source) -> tuple[Figure, ...]:

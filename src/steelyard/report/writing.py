@@ -40,7 +40,10 @@ def page_markdown(page: Page) -> str:
     Returns:
         Markdown with tables as GitHub reads them; names that a user gave are escaped.
     """
-    parts = [f"# {_text(page.title)}", f"{_text(page.made)}. {_text(page.about)}"]
+    parts = [
+        f"# {_text(page.title)}",
+        f"{_text(page.made)}. {_text(page.about)} Again by {_code(page.command)}.",
+    ]
     tiles = ["| figure | value | source |", "|---|---:|---|"]
     for one in page.tiles:
         about = f": {one.about}" if one.about else ""
@@ -76,8 +79,12 @@ def _block(block: Block) -> list[str]:
 
 
 def _source(where: Source) -> str:
-    fence = "``" if "`" in where.command else "`"
-    return f"{where.origin} from {_text(where.source)}; again by {fence}{where.command}{fence}"
+    return f"{where.origin} from {_text(where.source)}; again by {_code(where.command)}"
+
+
+def _code(words: str) -> str:
+    fence = "``" if "`" in words else "`"
+    return f"{fence}{words}{fence}"
 
 
 def _table(grid: Grid) -> list[str]:
