@@ -1,4 +1,4 @@
-"""`steelyard doctor`: is everything there that a run needs? A line for each thing, with the cure."""
+"""`steelyard doctor`: is everything there that a run needs? A line each, with the cure."""
 
 import sys
 from pathlib import Path

@@ -251,7 +251,7 @@ def _run_assumptions(priced: PricedDemand | None, slo: Slo) -> list[str]:
     limits = f"time to first token {slo.ttft_s:g} s, gap between tokens {slo.itl_s:g} s"
     return [
         f"Other fleets keep these limits (declared): {limits}, and the deadlines of the tasks.",
-        "Other fleets are priced at list prices of the packaged catalogue, the speeds behind them"
-        " are of published benchmarks; models of the run must be in it.",
+        "Other fleets are priced at list prices of the packaged catalogue.",
+        "The speeds behind them are of published benchmarks, or of `steelyard measure`.",
         "The mean rate of the run is priced, from its first arrival to its last end.",
     ]

@@ -3,7 +3,9 @@
 import contextlib
 import select
 import sys
+import termios
 import time
+import tty
 from collections.abc import Generator
 from urllib.error import HTTPError, URLError
 
@@ -107,18 +109,11 @@ def _look(asked: TopRequest) -> Look:
 
 @contextlib.contextmanager
 def _keys_at_once() -> Generator[None]:
-    """Keys are read without Enter, where the system can; the terminal is as before afterwards."""
-    try:
-        import termios
-        import tty
-
-        kept = termios.tcgetattr(sys.stdin.fileno())
-    except (ImportError, OSError, ValueError):
+    """Keys are read without Enter; the terminal is as before afterwards."""
+    if not sys.stdin.isatty():
         yield
         return
-    except termios.error:
-        yield
-        return
+    kept = termios.tcgetattr(sys.stdin.fileno())
     try:
         tty.setcbreak(sys.stdin.fileno())
         yield

@@ -88,7 +88,7 @@ _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 def read_metrics(text: str) -> dict[_Key, float]:
-    """What does a text in Prometheus' format say?
+    r"""What does a text in Prometheus' format say?
 
     Args:
         text: Lines of `name{label="value"} number`; others are passed over.
@@ -96,7 +96,7 @@ def read_metrics(text: str) -> dict[_Key, float]:
     Returns:
         Values by name and sorted labels.
 
-    >>> read_metrics('up{pool="a b"} 2\\n# HELP x y\\nopen 3\\n')
+    >>> read_metrics('up{pool="a b"} 2\n# HELP x y\nopen 3\n')
     {('up', (('pool', 'a b'),)): 2.0, ('open', ()): 3.0}
     """
     found: dict[_Key, float] = {}

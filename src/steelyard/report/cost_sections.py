@@ -118,8 +118,8 @@ def _baseline_grid(run: RunFigures, priced: PricedDemand) -> Grid:
     rows: list[tuple[str, ...]] = [
         (*mine, usd(run.used_usd_per_task), "1.00x" if run.used_usd_per_task else NONE, "")
     ]
-    for one in (priced.inputs.plan, *priced.inputs.baselines):
-        rows.append(_fleet_row(one, run, priced))
+    fleets = (priced.inputs.plan, *priced.inputs.baselines)
+    rows.extend(_fleet_row(one, run, priced) for one in fleets)
     heads = ("rent per task", "against the run", "full machines, per task", "against use")
     return Grid(
         title="Cost per task beside other fleets",

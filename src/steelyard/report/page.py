@@ -1,10 +1,17 @@
 """What a report holds before it is written: sections of figures, tables and plots with sources."""
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import msgspec
 
 from steelyard.report.format import NONE, count, percent, ratio, seconds, significant, usd
 from steelyard.report.grid import Grid
 from steelyard.report.inputs import Origin
+
+_WRITERS: Mapping[str, Callable[[float], str]] = MappingProxyType(
+    {"USD": usd, "frac": percent, "s": seconds, "ratio": ratio}
+)
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,19 +53,10 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         """The number for people, with its unit."""
         if self.value is None:
             return NONE
-        match self.unit:
-            case "USD":
-                return usd(self.value)
-            case "frac":
-                return percent(self.value)
-            case "s":
-                return seconds(self.value)
-            case "ratio":
-                return ratio(self.value)
-            case "count":
-                return count(round(self.value))
-            case _:
-                return f"{significant(self.value)} {self.unit}"
+        if self.unit == "count":
+            return count(round(self.value))
+        write = _WRITERS.get(self.unit)
+        return f"{significant(self.value)} {self.unit}" if write is None else write(self.value)
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):

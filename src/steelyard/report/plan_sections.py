@@ -132,8 +132,8 @@ def simulation_section(runs: dict[str, RunFigures], policy: str, where: Source) 
         key="simulation",
         title="Simulation",
         lead=_one(
-            f"{mine.tasks:,} tasks on a virtual clock, with the live system's policy, bookkeeping and"
-            f" cost function. Tables of one policy are of {policy}."
+            f"{mine.tasks:,} tasks on a virtual clock, with the live system's policy, bookkeeping"
+            f" and cost function. Tables of one policy are of {policy}."
         ),
         figures=tuple(told),
         blocks=(
