@@ -54,20 +54,16 @@ def gateway(tmp_path: Path) -> Generator[str]:
         encoding="utf-8",
     )
     command = [sys.executable, "-m", "steelyard", "up", "--config", "s.toml"]
-    process = subprocess.Popen(  # noqa: S603 - this program
+    with subprocess.Popen(  # noqa: S603 - this program
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    told = ""
-    for line in process.stderr:
-        told += line
-        if found := re.search(r"dashboard at (\S+)", line):
-            yield found[1]
-            break
-    else:
-        pytest.fail(f"the gateway did not start: {told}")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    ) as process:
+        assert process.stderr is not None
+        try:
+            found = (re.search(r"dashboard at (\S+)", line) for line in process.stderr)
+            yield next(one[1] for one in found if one is not None)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
 
 
 def test_a_running_gateway_is_shown_once_in_a_pipe(gateway: str, run: Run) -> None:
