@@ -38,7 +38,7 @@ def checks(run: Run, tmp_path: Path, url: str, code: int, port: int = 0) -> dict
     config = tmp_path / "steelyard.toml"
     config.write_text(
         f'[gateway]\nport = {port}\n[pools.far]\nkind = "endpoint"\nbase_urls = ["{url}"]\n'
-        'models = ["m"]\n',
+        'models = ["m"]\nusd_per_hour = 1.0\n',
         encoding="utf-8",
     )
     ran = run("doctor", "--config", str(config), "--json")

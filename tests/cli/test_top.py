@@ -50,7 +50,7 @@ def test_labels_with_quotes_and_backslashes_are_read() -> None:
 def gateway(tmp_path: Path) -> Generator[str]:
     (tmp_path / "s.toml").write_text(
         '[gateway]\nport = 0\n[pools.far]\nkind = "endpoint"\nbase_urls = ["http://127.0.0.1:9/v1"]\n'
-        'models = ["m"]\n',
+        'models = ["m"]\nusd_per_hour = 1.0\n',
         encoding="utf-8",
     )
     command = [sys.executable, "-m", "steelyard", "up", "--config", "s.toml"]
@@ -72,12 +72,13 @@ def test_a_running_gateway_is_shown_once_in_a_pipe(gateway: str, run: Run) -> No
     assert "Pools (measured)" in ran.out
     assert "far" in ran.out
     assert "\x1b" not in ran.out
-    look = json.loads(run("top", "--url", f"{gateway}v1", "--json").out)
+    look = json.loads(run("top", "--url", f"{gateway}/v1", "--json").out)
     assert [one["pool"] for one in look["pools"]] == ["far"]
 
 
-def test_where_no_gateway_answers_is_told_in_one_line(run: Run) -> None:
-    ran = run("top", "--url", "http://127.0.0.1:9")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:x"])
+def test_where_no_gateway_answers_is_told_in_one_line(run: Run, url: str) -> None:
+    ran = run("top", "--url", url)
     assert ran.code == 2
     assert "no gateway answers" in ran.err
     assert ran.err.count("\n") == 1

@@ -1,6 +1,7 @@
 """One small GET, for commands that look at servers. No proxy is used: servers are named as is."""
 
 import urllib.request
+from http.client import HTTPException
 
 from steelyard.errors import ConfigError
 
@@ -20,7 +21,7 @@ def get(url: str, key: str = "", *, timeout_s: float) -> bytes:
 
     Raises:
         ConfigError: The address is no HTTP one.
-        OSError: No connection, or an answer of a status from 400 on (`urllib.error.HTTPError`).
+        OSError: No connection, no HTTP, or an answer of a status from 400 on (`urllib.error.HTTPError`).
         ValueError: The address cannot be read.
     """
     if not url.startswith(("http://", "https://")):
@@ -29,6 +30,10 @@ def get(url: str, key: str = "", *, timeout_s: float) -> bytes:
     if key:
         request.add_header("Authorization", f"Bearer {key}")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout_s) as answer:
-        body: bytes = answer.read(_MOST_BYTES)
+    try:
+        with opener.open(request, timeout=timeout_s) as answer:
+            body: bytes = answer.read(_MOST_BYTES)
+    except HTTPException as error:
+        # Not HTTP what answers there, or a port that is no number: no OSError to the library.
+        raise OSError(f"{type(error).__name__}: {error}") from error
     return body

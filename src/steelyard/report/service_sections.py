@@ -38,7 +38,7 @@ def slo_section(ledger: Ledger, run: RunFigures, where: Source) -> Section:
         Figure(name=f"{what} p95", about=f"{one.step} of {one.agent}", value=value, unit="s",
                where=where)
         for one in run.steps
-        for what, value in (("TTFT", one.ttft and one.ttft.p95_s), ("latency", one.e2e.p95_s))
+        for what, value in (("TTFT", None if one.ttft is None else one.ttft.p95_s), ("latency", one.e2e.p95_s))
         if value is not None
     ]  # fmt: skip
     return Section(
