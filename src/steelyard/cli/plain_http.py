@@ -21,7 +21,8 @@ def get(url: str, key: str = "", *, timeout_s: float) -> bytes:
 
     Raises:
         ConfigError: The address is no HTTP one.
-        OSError: No connection, no HTTP, or an answer of a status from 400 on (`urllib.error.HTTPError`).
+        OSError: No connection, no HTTP, or an answer of a status from 400 on
+            (`urllib.error.HTTPError`).
         ValueError: The address cannot be read.
     """
     if not url.startswith(("http://", "https://")):

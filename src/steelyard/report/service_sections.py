@@ -34,13 +34,11 @@ def slo_section(ledger: Ledger, run: RunFigures, where: Source) -> Section:
                where=where)
         for agent, met in sorted(agents.items())
     ]  # fmt: skip
-    figures += [
-        Figure(name=f"{what} p95", about=f"{one.step} of {one.agent}", value=value, unit="s",
-               where=where)
-        for one in run.steps
-        for what, value in (("TTFT", None if one.ttft is None else one.ttft.p95_s), ("latency", one.e2e.p95_s))
-        if value is not None
-    ]  # fmt: skip
+    for one in run.steps:
+        about = f"{one.step} of {one.agent}"
+        ttft_s = None if one.ttft is None else one.ttft.p95_s
+        for what, value in (("TTFT p95", ttft_s), ("latency p95", one.e2e.p95_s)):
+            figures.append(Figure(name=what, about=about, value=value, unit="s", where=where))
     return Section(
         key="slo",
         title="SLO attainment and latency",
