@@ -13,9 +13,9 @@ time and are loaded in turn, so that each round sees the same neighbours; median
 - agent steps: 8 at once behind a new prefix of about 1,000 tokens, 16 tokens each; wall seconds.
 - tasks: 12 tasks of 3 steps, 6 at once: a common instruction, a history that grows, and a last step
   that chooses from four values; tasks per minute.
-- accuracy: questions made by rule (engine_questions.py), greedy, the answer held to the choices.
 - agreement: greedy answers of 24 tokens to the same 16 prompts: the mean share of characters alike
-  from the start.
+  from the start. Quality is what engine_perplexity.py compares; right answers are not counted, for
+  this model answers questions at the level of chance.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from contextlib import ExitStack, aclosing
 from importlib import metadata
 
 import msgspec
-from engine_questions import Question, questions
 from engine_servers import MODEL, Server, binary, ours, tree_cpu_s, wheel
 
 from steelyard.config.environment import machine_description, usable_cores
@@ -138,24 +137,6 @@ async def tasks(client: Client, chance: random.Random) -> float:
     return 12 * 60 / (time.perf_counter() - start_s)
 
 
-async def accuracy(client: Client, asked: list[Question]) -> tuple[float, float]:
-    """Share of right answers, and of answers that are one of the choices."""
-    places = asyncio.Semaphore(8)
-
-    async def answered(question: Question) -> str:
-        async with places:
-            answer = await client.ask([_user(question.prompt)], 12, question.choices)
-            try:
-                return str(msgspec.json.decode(answer.text))
-            except msgspec.DecodeError:
-                return ""
-
-    answers = await asyncio.gather(*(answered(question) for question in asked))
-    pairs = list(zip(answers, asked, strict=True))
-    right = statistics.mean(answer == question.answer for answer, question in pairs)
-    return right, statistics.mean(answer in question.choices for answer, question in pairs)
-
-
 async def greedy_texts(client: Client) -> list[str]:
     """Answers to the same prompts."""
     asked = [f"Explain what a {word} is." for word in _WORDS]
@@ -169,7 +150,7 @@ def _alike(a: str, b: str) -> float:
     return (min(len(a), len(b)) if shared is None else shared) / longest
 
 
-async def rounds(clients: list[Client], count: int, seed: int) -> Figures:
+async def rounds(clients: list[Client], count: int, seed: int, *, whole: bool) -> Figures:
     """All speeds, by measurement and server."""
     figures: Figures = {}
 
@@ -185,12 +166,10 @@ async def rounds(clients: list[Client], count: int, seed: int) -> Figures:
             for streams in (1, 4, 16):
                 rate = await decode(client, streams, chance)
                 note(f"decode, {streams} streams, tokens/s", client, rate)
-            note(
-                "8 agent steps, new 1,000-token prefix, s",
-                client,
-                await agent_steps(client, chance),
-            )
-            note("tasks per minute", client, await tasks(client, chance))
+            if whole:
+                took_s = await agent_steps(client, chance)
+                note("8 agent steps, new 1,000-token prefix, s", client, took_s)
+                note("tasks per minute", client, await tasks(client, chance))
             note("round, wall s", client, time.perf_counter() - start_s)
             note("round, CPU s", client, tree_cpu_s(client.server.pid) - before_s)
     return figures
@@ -215,14 +194,10 @@ async def _compare(servers: list[Server], arguments: argparse.Namespace) -> None
         # The first requests of a fresh process pay for warming up.
         await client.ask([_user("Hello.")], 4, ("a", "b"))
         await asyncio.gather(*(client.ask([_user(f"Hello, {n}.")], 8) for n in range(16)))
-    _print_table(await rounds(clients, arguments.rounds, arguments.seed), names)
-    asked = questions(arguments.questions, arguments.seed)
+    whole = not arguments.decode_only
+    _print_table(await rounds(clients, arguments.rounds, arguments.seed, whole=whole), names)
     quality: Figures = {}
     texts = {client.server.name: await greedy_texts(client) for client in clients}
-    for client in clients if asked else []:
-        right, valid = await accuracy(client, asked)
-        quality.setdefault("accuracy", {})[client.server.name] = [right]
-        quality.setdefault("answers among the choices", {})[client.server.name] = [valid]
     for name in names:
         alike = [_alike(a, b) for a, b in zip(texts[name], texts[names[-1]], strict=True)]
         what = f"greedy text as of {names[-1]}"
@@ -236,8 +211,8 @@ def main() -> None:
     """Start the servers, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--decode-only", action="store_true")
     parser.add_argument("--engines", nargs="*", default=list(installed_engines()))
     parser.add_argument("--llama-server", default="", help="program, and arguments of its own")
     parser.add_argument("--no-wheel", action="store_true", help="leave the wheel's server out")

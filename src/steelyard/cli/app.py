@@ -342,9 +342,9 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
         int | None, typer.Option("--output-tokens", min=1, help="Tokens per answer.")
     ] = None,
     decode_prompt: Annotated[
-        int,
+        int | None,
         typer.Option("--decode-prompt", min=0, help="Prompt tokens while decode is timed."),
-    ] = 0,
+    ] = None,
     repetitions: Annotated[
         int | None, typer.Option("--repetitions", min=1, help="Of every setting.")
     ] = None,

@@ -126,7 +126,9 @@ async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
 
     memory = cache_folder() / "engines.json"
     chosen = await choose_engine("auto", find_model(), processor_description(), memory)
-    settings = EngineSettings(adapter=chosen.engine, model=asked.model or LOCAL_MODEL)
+    settings = EngineSettings(
+        adapter=chosen.engine, precision=chosen.precision, model=asked.model or LOCAL_MODEL
+    )
     backend = EmbeddedEnginePool(replicas=asked.replicas, settings=settings)
     return backend, engine_version(chosen.engine)
 

@@ -13,7 +13,7 @@ _Number = TypeVar("_Number", int, float)
 
 def profile_plan(
     lists: tuple[str, str, str],
-    decode: tuple[int | None, int],
+    decode: tuple[int | None, int | None],
     repetitions: int | None,
     *,
     short: bool,
@@ -23,8 +23,8 @@ def profile_plan(
 
     Args:
         lists: Prompt lengths, cached shares and loads, comma-separated; empty for the default.
-        decode: Tokens per answer, None for the default; tokens of the prompts before them, 0 for
-            short ones.
+        decode: Tokens per answer, and of the prompts before them, 0 for short ones; None for the
+            default.
         repetitions: Of every setting; None for the default.
         short: Whether the defaults are those of a rough look.
         chat: Whether chat calls are timed.
@@ -40,7 +40,7 @@ def profile_plan(
         cached_fracs=_numbers("--cached", cached, float) or plan.cached_fracs,
         concurrencies=_numbers("--loads", loads, int) or plan.concurrencies,
         output_tokens=plan.output_tokens if decode[0] is None else decode[0],
-        decode_prompt_tokens=decode[1],
+        decode_prompt_tokens=plan.decode_prompt_tokens if decode[1] is None else decode[1],
         repetitions=plan.repetitions if repetitions is None else repetitions,
         kind="chat" if chat else "completion",
     )

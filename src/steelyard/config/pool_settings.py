@@ -11,6 +11,7 @@ from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
 
 EngineChoice = Literal["auto", "openvino", "llamacpp"]
+PrecisionChoice = Literal["auto", "native", "f32"]
 EngineTask = Literal["generate", "embeddings"]
 EndpointEngine = Literal["", "openai", "vllm", "sglang", "llama.cpp", "ollama", "mistral"]
 EndpointApi = Literal["responses", "rerank"]
@@ -73,6 +74,8 @@ class EmbeddedPoolSettings(
         task: What the engines do: generate text, or turn texts into vectors.
         engine: Library that generates text; `auto` takes what is installed, and of both the one
             that a measurement of a few seconds finds faster on this machine.
+        precision: Numbers that openvino computes in: `native` what it takes for the processor,
+            such as bfloat16; `auto` the faster of the two, measured like the engine.
         replicas: Number of engine processes.
         model_path: GGUF file, or for embeddings the folder of a BERT model in the form of
             sentence-transformers; None takes the packaged SmolLM2-135M-Instruct or
@@ -88,6 +91,7 @@ class EmbeddedPoolSettings(
 
     task: EngineTask = "generate"
     engine: EngineChoice = "auto"
+    precision: PrecisionChoice = "auto"
     replicas: int = 1
     model_path: Path | None = None
     model: str = ""

@@ -15,9 +15,7 @@ from steelyard.fleet.view import FleetView, IntArray, LlmArrays
 from steelyard.perf.predict import FloatArray
 from steelyard.placement.candidates import least_loaded
 from steelyard.placement.predictions import decide, predict, refuse
-
-# Autellix sends shorter prompts to the least loaded engine; longer ones stay where the task is.
-_SHORT_PROMPT_TOKENS = 2048
+from steelyard.placement.scoring import SHORT_PROMPT_TOKENS, cache_to_live_s
 
 # (step, view) -> does the step stay on the replica of its task's last call?
 Staying = Callable[[Step, FleetView], bool]
@@ -79,22 +77,18 @@ class ProgramPolicy:
 
 def _long_prompt(step: Step, view: FleetView) -> bool:
     del view
-    return isinstance(step.call, LlmCall) and step.call.input_tokens > _SHORT_PROMPT_TOKENS
+    return isinstance(step.call, LlmCall) and step.call.input_tokens > SHORT_PROMPT_TOKENS
 
 
 def _cache_lives(step: Step, view: FleetView) -> bool:
-    """Has the cache been kept for less than a new prefill is worth?
-
-    Held, a context takes one of `cap` places; computed anew, it takes the whole replica for its
-    prefill: so it pays to hold it for `cap` times the prefill.
-    """
+    """Has the cache been kept for less than a new prefill is worth?"""
     arrays, call = view.arrays, step.call
     if not isinstance(arrays, LlmArrays) or not isinstance(call, LlmCall):
         return False
     pool = int(np.searchsorted(view.offsets, view.history.last_at, side="right")) - 1
     _, per_token_s, _, _, cap = (float(one[pool]) for one in arrays.curve)
-    time_to_live_s = per_token_s * call.input_tokens * cap
-    return view.now_s - view.history.last_end_s <= time_to_live_s
+    to_live_s = cache_to_live_s(per_token_s, call.input_tokens, cap)
+    return view.now_s - view.history.last_end_s <= to_live_s
 
 
 def _attained_s(view: FleetView) -> float:

@@ -23,6 +23,8 @@ _SHORTEST_S = 1e-9
 # step to one of them and let the others idle.
 TIE_FRAC = 0.05
 _MASK_31 = 0x7FFFFFFF
+# Autellix sends shorter prompts to the least loaded engine; longer ones stay where the task is.
+SHORT_PROMPT_TOKENS = 2048
 
 # Anything that is read by the number of the pool: a list here, an array in a kernel.
 Column = Any
@@ -178,6 +180,23 @@ def queued_use_s(
     return used_s * (1.0 + waits_s / max(service_s, _SHORTEST_S))
 
 
+def cache_to_live_s(per_token_s: float, input_tokens: float, cap: float) -> float:
+    """For how long is a task's cache worth its place?
+
+    Held, a context takes one of `cap` places; computed anew, it takes the whole replica for its
+    prefill: so it pays to hold it for `cap` times the prefill.
+
+    Args:
+        per_token_s: Seconds of prefill per token.
+        input_tokens: Prompt of the task's next call.
+        cap: Steps that run at once on the replica.
+
+    Returns:
+        Seconds since the task's last call.
+    """
+    return per_token_s * input_tokens * cap
+
+
 def within_share_s(
     left_s: float, remaining_s: float, remaining_known: bool, least_s: float
 ) -> float:
@@ -320,6 +339,11 @@ def by_prefix(traits: Traits[Number]) -> tuple[Number, Number]:
 def by_finish(traits: Traits[Number]) -> tuple[Number, Number]:
     """The earliest end."""
     return traits.finish_s, traits.finish_s
+
+
+def by_home(traits: Traits[Number]) -> tuple[Number, Number]:
+    """The replica that is put first; then the least load per place."""
+    return traits.undrawn, traits.load / traits.cap
 
 
 def by_spare_slack(traits: Traits[Number]) -> tuple[Number, Number]:

@@ -37,7 +37,7 @@ class ProfilePlan(msgspec.Struct, frozen=True, kw_only=True):
     cached_fracs: tuple[float, ...] = (0.5, 0.9)
     concurrencies: tuple[int, ...] = (1, 2, 4, 8, 16)
     output_tokens: int = 48
-    decode_prompt_tokens: int = 0
+    decode_prompt_tokens: int = 256
     repetitions: int = 5
     kind: CallKind = "completion"
 
@@ -47,6 +47,7 @@ SHORT_PLAN = ProfilePlan(
     cached_fracs=(0.75,),
     concurrencies=(1, 2, 4),
     output_tokens=12,
+    decode_prompt_tokens=0,
     repetitions=3,
 )
 

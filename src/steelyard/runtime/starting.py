@@ -1,5 +1,6 @@
 """From the settings of a pool to a running one: its backend started, watched, calibrated."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -29,6 +30,7 @@ from steelyard.pools.sandbox.launch import Sandbox, find_sandbox
 from steelyard.runtime.calibration import calibrate, calibrate_embeddings
 from steelyard.runtime.dispatcher import Dispatcher
 
+_CALIBRATION_LIMIT_S = 30.0
 # Told what is being done, for progress displays.
 Progress = Callable[[str], None]
 
@@ -153,16 +155,26 @@ class PoolStarter:
             await backend.start(watch)
             if isinstance(pool, EmbeddedPoolSettings) and pool.figures is None:
                 self.progress(f"calibrating pool {name}")
-                spec = await _calibrated(spec, pool, backend)
+                spec = await _calibrated(spec, pool, backend, self.progress)
         except BaseException:
             await started.close()
             raise
         return msgspec.structs.replace(started, spec=spec)
 
 
-async def _calibrated(spec: PoolSpec, pool: EmbeddedPoolSettings, backend: LlmBackend) -> PoolSpec:
+async def _calibrated(
+    spec: PoolSpec, pool: EmbeddedPoolSettings, backend: LlmBackend, progress: Progress
+) -> PoolSpec:
     measure = calibrate_embeddings if pool.task == "embeddings" else calibrate
-    curve = await measure(backend, pool.model, spec.llm_curves[pool.model])
+    curve = spec.llm_curves[pool.model]
+    try:
+        async with asyncio.timeout(_CALIBRATION_LIMIT_S):
+            curve = await measure(backend, pool.model, curve)
+    except TimeoutError:
+        # A start must not hang on a busy machine; steps that run correct the guess.
+        progress(
+            f"calibrating took over {_CALIBRATION_LIMIT_S:g} s; {pool.model} starts on a guess"
+        )
     # An engine may have room for less than the model could read; texts to embed are counted apart.
     context_tokens = getattr(backend, "context_tokens", 0) if pool.task == "generate" else 0
     if context_tokens:
@@ -250,9 +262,14 @@ async def _engine_backend(name: str, pool: EmbeddedPoolSettings, progress: Progr
 
     memory = cache_folder() / "engines.json"
     model = find_model(pool.model_path)
-    chosen = await choose_engine(pool.engine, model, processor_description(), memory)
-    progress(f"pool {name} runs on {chosen.engine}: {chosen.reason}")
+    chosen = await choose_engine(
+        pool.engine, model, processor_description(), memory, pool.precision
+    )
+    progress(f"pool {name} runs on {chosen}: {chosen.reason}")
     settings = EngineSettings(
-        adapter=chosen.engine, model=pool.model, max_streams=pool.concurrency_cap
+        adapter=chosen.engine,
+        precision=chosen.precision,
+        model=pool.model,
+        max_streams=pool.concurrency_cap,
     )
     return EmbeddedEnginePool(replicas=pool.replicas, model_path=pool.model_path, settings=settings)

@@ -1,17 +1,19 @@
 """Which library serves? The measurement itself is replaced where it would need both engines."""
 
+import functools
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from steelyard.config.pool_settings import EngineChoice
+from steelyard.config.pool_settings import EngineChoice, PrecisionChoice
 from steelyard.errors import MissingExtraError
-from steelyard.pools.engine import choice
-from steelyard.pools.engine.adapter import EngineName
+from steelyard.pools.engine import choice, comparison
 from steelyard.pools.engine.choice import ChosenEngine, choose_engine, installed_engines
+from steelyard.pools.engine.comparison import Comparison, Variant, compare
 from steelyard.pools.engine.model import ModelFile, find_model
 
 
@@ -30,20 +32,23 @@ class Host:
         self.memory = memory
         self.model = model
         self.measured = 0
-        self.wall_s: dict[EngineName, float] = {"openvino": 1.0, "llamacpp": 2.0}
-        monkeypatch.setattr(choice, "_measured", self._measure)
+        self.wall_s = {"openvino": 1.0, "openvino in f32": 1.5, "llamacpp": 2.0}
+        self.failed: dict[str, str] = {}
+        monkeypatch.setattr(choice, "compare", self._compare)
 
         def version(_: str) -> str:
             return "1.0"
 
         monkeypatch.setattr(importlib.metadata, "version", version)
 
-    async def _measure(
-        self, engines: tuple[EngineName, ...], model_path: Path
-    ) -> dict[EngineName, float]:
+    async def _compare(self, variants: Sequence[Variant], model_path: Path) -> Comparison:
         assert model_path == Path(self.model.path)
         self.measured += 1
-        return {engine: self.wall_s[engine] for engine in engines}
+        names = [str(variant) for variant in variants]
+        return Comparison(
+            wall_s={name: self.wall_s[name] for name in names if name not in self.failed},
+            failed={name: self.failed[name] for name in names if name in self.failed},
+        )
 
     def install(self, *modules: str) -> None:
         def find(name: str) -> importlib.machinery.ModuleSpec | None:
@@ -51,8 +56,13 @@ class Host:
 
         self._monkeypatch.setattr(importlib.util, "find_spec", find)
 
-    async def choose(self, asked: EngineChoice = "auto", processor: str = "cpu") -> ChosenEngine:
-        return await choose_engine(asked, self.model, processor, self.memory)
+    async def choose(
+        self,
+        asked: EngineChoice = "auto",
+        processor: str = "cpu",
+        precision: PrecisionChoice = "auto",
+    ) -> ChosenEngine:
+        return await choose_engine(asked, self.model, processor, self.memory, precision)
 
 
 @pytest.fixture
@@ -115,6 +125,40 @@ async def test_says_how_to_install_what_is_missing(host: Host) -> None:
         await host.choose()
 
 
+async def test_takes_the_faster_precision_where_the_processor_has_two(host: Host) -> None:
+    processor = "flags: avx512f amx_bf16"
+    assert (await host.choose("openvino", processor)).precision == "native"
+    host.wall_s["openvino in f32"] = 0.7
+    host.memory.unlink()
+    chosen = await host.choose("auto", processor)
+    assert (chosen.engine, chosen.precision) == ("openvino", "f32")
+    assert str(chosen) == "openvino in f32"
+    assert "openvino 1.00 s" in chosen.reason
+
+
+async def test_measures_no_precision_that_is_configured_or_the_only_one(host: Host) -> None:
+    assert (await host.choose("openvino", "bf16", "f32")).precision == "f32"
+    assert (await host.choose("openvino", "bf16", "native")).precision == "native"
+    assert (await host.choose("openvino", "avx2")).precision == "native"
+    assert host.measured == 0
+
+
+async def test_takes_the_other_one_when_one_fails_and_tries_again_next_time(host: Host) -> None:
+    host.failed = {"openvino": "it died"}
+    chosen = await host.choose()
+    assert chosen.engine == "llamacpp"
+    assert "openvino failed while it was measured (it died)" in chosen.reason
+    host.failed = {}
+    assert (await host.choose()).engine == "openvino"
+
+
+async def test_takes_the_first_one_when_none_can_be_measured(host: Host) -> None:
+    host.failed = {"openvino": "it died", "llamacpp": "too slow"}
+    chosen = await host.choose()
+    assert chosen.engine == "openvino"
+    assert "too slow" in chosen.reason
+
+
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 async def test_measures_the_engines_that_are_installed(
@@ -123,7 +167,9 @@ async def test_measures_the_engines_that_are_installed(
     installed = installed_engines()
     if len(installed) < 2:
         pytest.skip("one engine alone is installed: nothing to measure")
-    monkeypatch.setattr(choice, "_ROUNDS", 1)
+    monkeypatch.setattr(comparison, "_ROUNDS", 1)
+    # The machine that tests may be busy.
+    monkeypatch.setattr(choice, "compare", functools.partial(compare, limit_s=240.0))
     chosen = await choose_engine("auto", find_model(), "cpu", tmp_path / "engines.json")
     assert chosen.engine in installed
     assert "s for a small workload" in chosen.reason

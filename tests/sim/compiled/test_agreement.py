@@ -33,7 +33,7 @@ from steelyard.sim import (
     synthesize,
 )
 from steelyard.sim.compiled import layout
-from steelyard.sim.compiled.placing import POLICIES
+from steelyard.sim.compiled.rankings import POLICIES
 from steelyard.sim.compiled.simulate import Span, simulate_compiled
 from steelyard.sim.compiled.translate import has_numba
 
@@ -195,12 +195,8 @@ def test_queues_and_caches_are_weighed_the_same_on_both_paths(
     assert_same(busy, crowded, name, HARSH, compiled=False)
 
 
-@pytest.mark.parametrize("name", sorted(set(policy_names()) - set(POLICIES)))
-def test_policies_that_order_queues_by_a_key_of_their_own_are_refused(
-    name: str, workload: Workload, fleet: tuple[PoolSpec, ...]
-) -> None:
-    with pytest.raises(ConfigError, match=name):
-        simulate_compiled(workload, fleet, name, 3, None, (Span(compiled=False), None))
+def test_every_policy_has_a_compiled_counterpart() -> None:
+    assert set(POLICIES) == set(policy_names())
 
 
 @needs_numba

@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 import msgspec
 
 EngineName = Literal["openvino", "llamacpp"]
+# `native` is what the library takes for the processor, such as bfloat16.
+Precision = Literal["native", "f32"]
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +19,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         task: Whether the child generates text or turns texts into vectors.
         adapter: Which library computes.
+        precision: In which numbers the library computes; the adapter of llama.cpp has one way.
         model: Name under which the model is served.
         core: CPU core to stay on; None leaves it to the operating system.
         threads: Threads of the library. One, with a process per core, is several times more
@@ -33,6 +36,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     task: Literal["generate", "embeddings"] = "generate"
     adapter: EngineName = "openvino"
+    precision: Precision = "native"
     model: str = "smollm2-135m-instruct"
     core: int | None = None
     threads: int = 1

@@ -1,23 +1,20 @@
-"""Which inference library serves on this host? Measured once for a few seconds, and remembered."""
+"""Which library serves on this host, in which precision? Measured once, and remembered."""
 
-import asyncio
 import hashlib
 import importlib.util
 import time
 from collections.abc import Mapping
-from contextlib import aclosing
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
 
-from steelyard.config.pool_settings import EngineChoice
+from steelyard.config.pool_settings import EngineChoice, PrecisionChoice
 from steelyard.errors import MissingExtraError
-from steelyard.pools.backend import LlmRequest
-from steelyard.pools.engine.adapter import EngineName, EngineSettings
+from steelyard.pools.engine.adapter import EngineName, Precision
+from steelyard.pools.engine.comparison import Variant, compare
 from steelyard.pools.engine.model import ModelFile
-from steelyard.pools.engine.pool import EmbeddedEnginePool
 
 # Import name and distribution of each library, and the extra that brings it; the order breaks ties.
 _LIBRARIES: Mapping[EngineName, tuple[str, str, str]] = MappingProxyType(
@@ -26,10 +23,8 @@ _LIBRARIES: Mapping[EngineName, tuple[str, str, str]] = MappingProxyType(
         "llamacpp": ("xllamacpp", "xllamacpp", "engine-llamacpp"),
     }
 )
-_ROUNDS = 2
-_PROMPT_WORDS = 50
-_STREAMS = 4
-_OUTPUT_TOKENS = 12
+# What a processor says that computes in 16 bits; elsewhere the native precision is f32.
+_HALF_PRECISION = ("bf16", "fp16", "asimdhp")
 _HASHED_BYTES = 1 << 20
 
 
@@ -38,6 +33,11 @@ class ChosenEngine(msgspec.Struct, frozen=True, kw_only=True):
 
     engine: EngineName
     reason: str
+    precision: Precision = "native"
+
+    def __str__(self) -> str:
+        """Its name for people."""
+        return str(Variant(engine=self.engine, precision=self.precision))
 
 
 class _Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +45,7 @@ class _Remembered(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     date: str
-    wall_s: dict[EngineName, float]
+    wall_s: dict[str, float]
 
 
 def installed_engines() -> tuple[EngineName, ...]:
@@ -64,9 +64,13 @@ def engine_version(engine: EngineName) -> str:
 
 
 async def choose_engine(
-    asked: EngineChoice, model: ModelFile, processor: str, memory: Path
+    asked: EngineChoice,
+    model: ModelFile,
+    processor: str,
+    memory: Path,
+    precision: PrecisionChoice = "auto",
 ) -> ChosenEngine:
-    """Which library serves the model on this host?
+    """Which library serves the model on this host, and in which precision?
 
     Args:
         asked: What the configuration says; `auto` takes what is installed, and of several the
@@ -74,30 +78,53 @@ async def choose_engine(
         model: The model's file.
         processor: What tells this host's processor from others.
         memory: File in which the outcome is kept.
+        precision: What the configuration says; `auto` takes the faster one of a library that has
+            two on this processor.
 
     Returns:
-        The choice.
+        The choice. One that fails while it is measured is not taken while another one runs.
 
     Raises:
         MissingExtraError: The library, or every library, is not installed.
-        PoolError: One of them failed while it was measured.
     """
     installed = installed_engines()
-    if asked != "auto":
-        if asked not in installed:
-            raise _missing(asked)
-        return ChosenEngine(engine=asked, reason="as configured")
+    if asked != "auto" and asked not in installed:
+        raise _missing(asked)
     if not installed:
         raise _missing("openvino")
-    if len(installed) == 1:
-        return ChosenEngine(engine=installed[0], reason="the only one installed")
-    key = _key(installed, model, processor)
+    engines = installed if asked == "auto" else (asked,)
+    variants = _variants(engines, precision, processor)
+    if len(variants) == 1:
+        reason = "the only one installed" if asked == "auto" else "as configured"
+        (only,) = variants
+        return ChosenEngine(engine=only.engine, precision=only.precision, reason=reason)
+    key = _key(variants, model, processor)
     known = _recall(memory, key)
-    if known is None:
-        wall_s = await _measured(installed, Path(model.path))
-        known = _Remembered(key=key, date=time.strftime("%Y-%m-%d"), wall_s=wall_s)
+    if known is not None:
+        return _fastest(variants, known, {})
+    measured = await compare(variants, Path(model.path))
+    known = _Remembered(key=key, date=time.strftime("%Y-%m-%d"), wall_s=measured.wall_s)
+    if not measured.failed:
+        # Else the next start tries again: the machine may only have been busy.
         _remember(memory, known)
-    return _fastest(known)
+    return _fastest(variants, known, measured.failed)
+
+
+def _variants(
+    engines: tuple[EngineName, ...], precision: PrecisionChoice, processor: str
+) -> tuple[Variant, ...]:
+    """What is compared; the order breaks ties."""
+    found: list[Variant] = []
+    for engine in engines:
+        if engine != "openvino":
+            found.append(Variant(engine=engine))
+        elif precision != "auto":
+            found.append(Variant(engine=engine, precision=precision))
+        else:
+            found.append(Variant(engine=engine))
+            if any(mark in processor for mark in _HALF_PRECISION):
+                found.append(Variant(engine=engine, precision="f32"))
+    return tuple(found)
 
 
 def _missing(engine: EngineName) -> MissingExtraError:
@@ -108,20 +135,29 @@ def _missing(engine: EngineName) -> MissingExtraError:
     )
 
 
-def _fastest(known: _Remembered) -> ChosenEngine:
-    order = {engine: position for position, engine in enumerate(_LIBRARIES)}
-    first, *rest = sorted(known.wall_s, key=lambda engine: (known.wall_s[engine], order[engine]))
-    others = ", ".join(f"{other} {known.wall_s[other]:.2f} s" for other in rest)
-    reason = f"{known.wall_s[first]:.2f} s for a small workload, {others}; measured {known.date}"
-    return ChosenEngine(engine=first, reason=reason)
+def _fastest(
+    variants: tuple[Variant, ...], known: _Remembered, failed: dict[str, str]
+) -> ChosenEngine:
+    told = [f"{name} failed while it was measured ({why})" for name, why in failed.items()]
+    ran = [variant for variant in variants if str(variant) in known.wall_s]
+    if not ran:
+        first = variants[0]
+        reason = "; ".join(["none could be measured", *told])
+        return ChosenEngine(engine=first.engine, precision=first.precision, reason=reason)
+    # Sorting is stable: the order of the variants breaks ties.
+    first, *rest = sorted(ran, key=lambda variant: known.wall_s[str(variant)])
+    others = "".join(f", {other} {known.wall_s[str(other)]:.2f} s" for other in rest)
+    took = f"{known.wall_s[str(first)]:.2f} s for a small workload{others}; measured {known.date}"
+    reason = "; ".join([took, *told])
+    return ChosenEngine(engine=first.engine, precision=first.precision, reason=reason)
 
 
-def _key(installed: tuple[EngineName, ...], model: ModelFile, processor: str) -> str:
+def _key(variants: tuple[Variant, ...], model: ModelFile, processor: str) -> str:
     """The choice holds while host, libraries and model stay the same."""
     digest = hashlib.blake2b(processor.encode(), digest_size=16)
-    for engine in installed:
-        distribution = _LIBRARIES[engine][1]
-        digest.update(f"\0{distribution} {metadata.version(distribution)}".encode())
+    for variant in variants:
+        distribution = _LIBRARIES[variant.engine][1]
+        digest.update(f"\0{distribution} {metadata.version(distribution)} {variant}".encode())
     # The header and the size: reading a whole model of gigabytes would take longer than measuring.
     with Path(model.path).open("rb") as file:
         digest.update(f"\0{Path(model.path).stat().st_size}\0".encode())
@@ -151,45 +187,3 @@ def _remember(memory: Path, known: _Remembered) -> None:
         new.replace(memory)
     except OSError:
         return
-
-
-async def _measured(engines: tuple[EngineName, ...], model_path: Path) -> dict[EngineName, float]:
-    """Seconds of each for the same small workload: the best of interleaved rounds."""
-    pools: dict[EngineName, EmbeddedEnginePool] = {
-        engine: EmbeddedEnginePool(
-            model_path=model_path, settings=EngineSettings(adapter=engine, max_streams=_STREAMS)
-        )
-        for engine in engines
-    }
-    wall_s: dict[EngineName, float] = {}
-    try:
-        for pool in pools.values():
-            await pool.start()
-        for number in range(_ROUNDS):
-            for engine, pool in pools.items():
-                took_s = await _workload(pool, number)
-                wall_s[engine] = min(took_s, wall_s.get(engine, took_s))
-    finally:
-        await asyncio.gather(*(pool.close() for pool in pools.values()))
-    return wall_s
-
-
-async def _workload(pool: EmbeddedEnginePool, number: int) -> float:
-    """Agents in small: a prompt that they share, then several answers at once."""
-    prefix = f"round {number}: " + " ".join(str(word * 7919 % 997) for word in range(_PROMPT_WORDS))
-
-    async def ask(text: str) -> None:
-        request = LlmRequest(
-            kind="completion",
-            model=pool.models()[0],
-            prompt=text,
-            max_output_tokens=_OUTPUT_TOKENS,
-            temperature=0.0,
-        )
-        async with aclosing(pool.complete(request, 0)) as chunks:
-            async for _ in chunks:
-                pass
-
-    start_s = time.perf_counter()
-    await asyncio.gather(*(ask(f"{prefix} {stream}") for stream in range(_STREAMS)))
-    return time.perf_counter() - start_s

@@ -47,7 +47,9 @@ class OpenVinoAdapter:
         scheduler.max_num_seqs = settings.max_streams
         scheduler.enable_prefix_caching = True
         scheduler.cache_size = max(1, round(settings.cache_bytes / _GIB_BYTES))
-        options = {"INFERENCE_NUM_THREADS": settings.threads}
+        options: dict[str, Any] = {"INFERENCE_NUM_THREADS": settings.threads}
+        if settings.precision == "f32":
+            options["INFERENCE_PRECISION_HINT"] = "f32"
         with tempfile.TemporaryDirectory() as folder:
             # The library is done with the file when it has built its graph.
             copy = Path(folder) / "model.gguf"

@@ -49,6 +49,11 @@ def main() -> None:
     def send(frame: FromChild) -> None:
         try:
             pipe_out.write(pack_frame(frame))
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)
+
+    def flush() -> None:
+        try:
             pipe_out.flush()
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
@@ -59,11 +64,13 @@ def main() -> None:
         loop = _load(load, send)
     except (SteelyardError, RuntimeError, OSError) as error:
         send(LoadFailed(str(error) or type(error).__name__))
+        flush()
         return
     send(Ready(time.monotonic() - started_s, loop.context_tokens))
+    flush()
     inbox: queue.SimpleQueue[ToChild] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(pipe_in, inbox), daemon=True).start()
-    _serve(loop, inbox, send)
+    _serve(loop, inbox, send, flush)
 
 
 def _pin(core: int | None) -> None:
@@ -100,7 +107,10 @@ def _receive(pipe_in: BinaryIO, inbox: queue.SimpleQueue[ToChild]) -> None:
 
 
 def _serve(
-    loop: Loop, inbox: queue.SimpleQueue[ToChild], send: Callable[[FromChild], None]
+    loop: Loop,
+    inbox: queue.SimpleQueue[ToChild],
+    send: Callable[[FromChild], None],
+    flush: Callable[[], None],
 ) -> None:
     beat_due_s = time.monotonic()
     while not loop.broken:
@@ -109,6 +119,8 @@ def _serve(
         if time.monotonic() >= beat_due_s:
             send(Beat(loop.running, loop.waiting))
             beat_due_s = time.monotonic() + BEAT_S
+        # Once a step: each write wakes the gateway, which may have to share the core.
+        flush()
     os._exit(_EXIT_BROKEN)
 
 

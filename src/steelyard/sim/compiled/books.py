@@ -124,6 +124,10 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
     else:
         _learn_llm(world, attempt)
     ended = world.ended[one["task"] * world.clock[0]["stride"] + task["ended_n"]]
+    task["attained_s"] += world.clock[0]["now_s"] - one["started_s"]
+    if not is_tool:
+        task["last_replica"] = one["replica"]
+        task["last_end_s"] = world.clock[0]["now_s"]
     # Waits and slow machines are avoidable; the rest of the task is learned without them.
     took_s = world.clock[0]["now_s"] - one["placed_s"]
     task["avoidable_s"] += max(0.0, took_s - one["least_s"])

@@ -49,7 +49,7 @@ def added(runs: list[CompiledRun]) -> CompiledRun:
         runs: One run per cell, of the same windows and pools.
 
     Returns:
-        Counts and figures added up; logs are left out.
+        Counts and figures added up, tasks cell by cell; logs are left out.
     """
     first = runs[0]
     changes = {kind: sum(run.changes[kind] for run in runs) for kind in first.changes}
@@ -59,6 +59,7 @@ def added(runs: list[CompiledRun]) -> CompiledRun:
         windows=_sum_records([run.windows for run in runs]),
         flow=_sum_records([run.flow for run in runs]),
         latencies=np.sum([run.latencies for run in runs], axis=0),
+        success_s=np.concatenate([run.success_s for run in runs]),
         log=np.zeros(0, layout.LOGGED),
         notes=tuple(dict.fromkeys(note for run in runs for note in run.notes)),
     )

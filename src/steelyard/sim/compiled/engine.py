@@ -39,12 +39,10 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 from steelyard.sim.compiled.machines import advance, begin, drain, next_s, queue, take_ready
-from steelyard.sim.compiled.placing import choose, share_s
+from steelyard.sim.compiled.placing import choose, queue_key, share_s
 
 # Why `run` returns.
 DONE, PAUSED, FULL = 0, 1, 2
-# A step with no deadline is ordered as by steelyard.placement.queue.
-_PATIENCE_S = 60.0
 
 
 def run(world: World, until_s: float, actions: int) -> int:
@@ -168,6 +166,8 @@ def _submit(world: World) -> None:
     task["left"] = template["steps"]
     task["open"] = task["error"] = task["ended_n"] = task["held_n"] = 0
     task["spent_usd"] = task["reserved_usd"] = task["avoidable_s"] = 0.0
+    task["attained_s"] = task["last_end_s"] = 0.0
+    task["last_replica"] = NONE
     world.windows[clock["window"]]["submitted"] += 1
     _tell(world, SUBMITTED, (number, NONE, 0), (NONE, NONE), 0.0)
     base = slot * clock["stride"]
@@ -210,10 +210,7 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     replica = world.replica[pool]
     slack_s, waits_s = world.slack_s[pool], world.wait_s[pool]
     one["task"], one["step"], one["replica"], one["number"] = task, step, replica, number
-    latest_s = clock["now_s"] + _PATIENCE_S
-    if slot["deadline_s"] < math.inf:
-        latest_s = clock["now_s"] + (slack_s + waits_s)
-    one["key_s"] = latest_s
+    one["key_s"] = queue_key(world, task, slack_s + waits_s)
     one["service_s"] = world.finish_s[pool] - waits_s
     one["share_s"] = share_s(world, pool, step)
     one["least_s"] = clock["least_s"]
@@ -325,6 +322,7 @@ def _close_if_finished(world: World, task: int) -> None:
         learn_remaining(world, task)
         count_latency(world, WHOLE_TASK, clock["now_s"] - slot["arrival_s"])
         window["succeeded"] += 1
+        world.arrivals[slot["number"]]["success_s"] = clock["now_s"]
         window["in_time"] += clock["now_s"] <= slot["deadline_s"]
         _tell(world, TASK_SUCCEEDED, (slot["number"], NONE, 0), (NONE, NONE), 0.0)
     else:

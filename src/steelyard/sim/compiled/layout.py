@@ -193,6 +193,9 @@ TASK = np.dtype(
         ("ended_n", "i4"),
         ("held_n", "i4"),
         ("next", "i4"),
+        ("last_replica", "i8"),
+        ("last_end_s", "f8"),
+        ("attained_s", "f8"),
         ("key", "i8"),
         ("arrival_s", "f8"),
         ("deadline_s", "f8"),
@@ -234,7 +237,9 @@ STEP = np.dtype(
         ("memory_bytes", "f8"),
     ]
 )
-ARRIVAL = np.dtype([("t_s", "f8"), ("template", "i4"), ("key", "i4"), ("slowness", "i8")])
+ARRIVAL = np.dtype(
+    [("t_s", "f8"), ("template", "i4"), ("key", "i4"), ("slowness", "i8"), ("success_s", "f8")]
+)
 ESTIMATE = np.dtype(
     [
         ("output", "f8"),

@@ -17,7 +17,7 @@ from steelyard.sim.compiled import layout
 from steelyard.sim.compiled.books import integrate_load
 from steelyard.sim.compiled.engine import DONE, FULL, run
 from steelyard.sim.compiled.layout import World
-from steelyard.sim.compiled.placing import POLICIES
+from steelyard.sim.compiled.rankings import POLICIES
 from steelyard.sim.compiled.tables import Sample, check_supported
 from steelyard.sim.compiled.translate import translated
 from steelyard.sim.compiled.worlds import grown, make_world
@@ -59,6 +59,7 @@ class CompiledRun:
         windows: What happened to tasks and steps, shape [windows]; see `layout.WINDOW`.
         flow: What happened in pools, shape [windows, pools]; see `layout.FLOW`.
         latencies: Counts by window, kind and bin, shape [windows, kinds, bins].
+        success_s: When each task succeeded, NaN where it has not; shape [arrivals].
         log: Every change, where it was wanted; see `layout.LOGGED`.
         notes: In what the reference path would have gone on differently.
     """
@@ -68,6 +69,7 @@ class CompiledRun:
     windows: layout.Records
     flow: layout.Records
     latencies: npt.NDArray[np.int64]
+    success_s: npt.NDArray[np.float64]
     log: layout.Records
     notes: tuple[str, ...]
 
@@ -89,7 +91,7 @@ def simulate_compiled(
 
     The same as in `steelyard.sim.simulate`, event for event, with one difference that shows in
     large runs only: prefixes are kept until their task has ended. What this path does not know is
-    refused, the policies at the level of programs among it.
+    refused.
 
     Args:
         workload: Tasks to arrive.
@@ -128,8 +130,8 @@ def _known_policy(policy: str) -> str:
     name = policy_named(policy).name
     if name not in POLICIES:
         raise ConfigError(
-            f"the compiled simulator does not know policy {name!r}, which orders queues by a key "
-            f"of its own; use the reference path, or one of {', '.join(POLICIES)}"
+            f"the compiled simulator does not know policy {name!r}; use the reference path, or one "
+            f"of {', '.join(POLICIES)}"
         )
     return name
 
@@ -150,6 +152,7 @@ def _result(world: World, span: Span) -> CompiledRun:
         windows=world.windows,
         flow=world.flow.reshape(span.windows, pools),
         latencies=world.latencies.reshape(shape),
+        success_s=world.arrivals["success_s"],
         log=world.log[: int(world.clock["log_n"][0])],
         notes=notes,
     )

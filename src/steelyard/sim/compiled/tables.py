@@ -383,6 +383,7 @@ def arrival_table(
     table = np.zeros(len(sample.arrival_s), layout.ARRIVAL)
     table["t_s"], table["template"], table["key"] = sample.arrival_s, sample.drawn, sample.keys
     table["slowness"] = layout.NONE
+    table["success_s"] = math.nan
     factor, sigma = conditions.service_factor, conditions.noise_sigma
     if sigma == 0.0:
         return table, np.array([factor])

@@ -9,7 +9,7 @@ from steelyard.domain.pool import PoolSpec
 from steelyard.sim.compiled import layout
 from steelyard.sim.compiled.calendar import CHUNK, chunks_to_bring
 from steelyard.sim.compiled.layout import World
-from steelyard.sim.compiled.placing import POLICIES
+from steelyard.sim.compiled.rankings import POLICIES
 from steelyard.sim.compiled.tables import (
     Sample,
     arrival_table,

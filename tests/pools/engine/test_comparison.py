@@ -1,0 +1,60 @@
+"""How engines are compared: with one that runs, and with some that cannot."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from steelyard.errors import PoolUnavailableError
+from steelyard.pools.backend import LlmChunk, LlmRequest
+from steelyard.pools.engine import comparison
+from steelyard.pools.engine.comparison import Variant, compare
+
+_NATIVE, _F32 = Variant(engine="openvino"), Variant(engine="openvino", precision="f32")
+_LLAMACPP = Variant(engine="llamacpp")
+
+
+class Pool:
+    """Answers at once, unless its variant is to fail or to hang."""
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+        self.closed = False
+
+    def models(self) -> tuple[str, ...]:
+        return ("m",)
+
+    async def start(self) -> None:
+        if self.variant == _F32:
+            await asyncio.Event().wait()
+        if self.variant == _LLAMACPP:
+            raise PoolUnavailableError("it died")
+
+    async def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
+        assert request.max_output_tokens
+        assert replica == 0
+        yield LlmChunk(index=0, text="x", finish_reason="stop")
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_measures_what_runs_and_tells_why_others_did_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pools: list[Pool] = []
+
+    def pool(variant: Variant, model_path: Path) -> Pool:
+        assert model_path == tmp_path
+        pools.append(Pool(variant))
+        return pools[-1]
+
+    monkeypatch.setattr(comparison, "_pool", pool)
+    measured = await compare([_NATIVE, _LLAMACPP, _F32], tmp_path, limit_s=0.2)
+    assert list(measured.wall_s) == ["openvino"]
+    assert measured.failed == {
+        "llamacpp": "it died",
+        "openvino in f32": "no answer within 0.2 s of measuring",
+    }
+    assert [one.closed for one in pools] == [True] * 3
