@@ -1,7 +1,10 @@
 """`steelyard top` against a real gateway, and what it reads of metrics."""
 
 import json
+import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -74,6 +77,29 @@ def test_a_running_gateway_is_shown_once_in_a_pipe(gateway: str, run: Run) -> No
     assert "\x1b" not in ran.out
     look = json.loads(run("top", "--url", f"{gateway}/v1", "--json").out)
     assert [one["pool"] for one in look["pools"]] == ["far"]
+
+
+def test_q_ends_the_live_view_in_a_terminal(gateway: str) -> None:
+    outer, inner = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    command = [sys.executable, "-m", "steelyard", "top", "--url", gateway, "--every", "0.1"]
+    with subprocess.Popen(  # noqa: S603 - this program
+        command, stdin=inner, stdout=inner, stderr=inner, env=environment
+    ) as process:
+        os.close(inner)
+        shown = b""
+        while shown.count(b"q ends") < 2:
+            assert select.select([outer], [], [], 60.0)[0], shown
+            shown += os.read(outer, 65536)
+        os.write(outer, b"q")
+        while select.select([outer], [], [], 60.0)[0]:
+            try:
+                if not os.read(outer, 65536):
+                    break
+            except OSError:
+                break
+        assert process.wait(60) == 0
+    os.close(outer)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:x"])
