@@ -16,8 +16,6 @@ from steelyard.sim import simulate
 from steelyard.store.sqlite_log import SqliteEventLog
 from steelyard.store.workload_file import read_workload
 
-HOSTILE = "<script>alert(1)</script>|`"
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -25,6 +23,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     (folder / "fleet.json").write_text(json.dumps(PLAN_POOLS), encoding="utf-8")
     return folder
+
+
+def record(workload: Path, fleet: Path, log: Path) -> None:
+    pools = read_fleet(fleet, load_catalog()).pools
+    made = simulate(read_workload(workload), pools, policy_named("cheapest_feasible"), 1)
+    with SqliteEventLog(log) as store:
+        for event in made.events:
+            store.append(event)
+        store.durable().result()
 
 
 @pytest.fixture
@@ -38,13 +45,7 @@ def log(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
         "--model", "m", "--deadline", "900", "--out", "w.parquet",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    fleet = read_fleet(folder / "fleet.json", load_catalog())
-    work = read_workload(folder / "w.parquet")
-    made = simulate(work, fleet.pools, policy_named("cheapest_feasible"), 1)
-    with SqliteEventLog(path) as store:
-        for event in made.events:
-            store.append(event)
-        store.durable().result()
+    record(Path("w.parquet"), Path("fleet.json"), path)
     ran = run("simulate", "--workload", "w.parquet", "--fleet", "fleet.json", "--json")
     (folder / "sim.json").write_text(ran.out, encoding="utf-8")
     return path
@@ -111,6 +112,16 @@ def test_a_plan_of_a_known_model_prices_the_run(log: Path, run: Run) -> None:
     figures = json.loads(ran.out)["figures"]
     costs = {one["about"] for one in figures if one["name"] == "planned cost per task"}
     assert {"plan", "all GPU", "all x86"} <= costs
+    record(Path("known.parquet"), Path("plan.json"), Path("known.db"))
+    ran = run("report", "known.db", "--plan", "plan.json", "--json", "-o", "known.html")
+    assert ran.code == 0, ran.err
+    figures = json.loads(ran.out)["figures"]
+    rents = {one["about"]: one["value"] for one in figures if "whole machines" in one["name"]}
+    assert rents["plan: cheapest mix"] <= rents["all GPU"]
+    full = {one["about"]: one["value"] for one in figures if "on full machines" in one["name"]}
+    assert 0.0 < full["all GPU"] < rents["all GPU"]
+    page = Path("known.html").read_text(encoding="utf-8")
+    assert "On the catalogue&#39;s machines Arm is cheapest for" in page
 
 
 @pytest.mark.parametrize(
