@@ -10,13 +10,19 @@ import uvloop
 from steelyard.cli.demo.agent import MODULES, catalogue_module
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.environment import usable_cores
-from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings, ToolPoolSettings
+from steelyard.config.pool_settings import (
+    EmbeddedPoolSettings,
+    EngineChoice,
+    PoolSettings,
+    ToolPoolSettings,
+)
 from steelyard.config.settings import Settings
 from steelyard.errors import SandboxUnavailableError
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.pools.engine.choice import installed_engines
 from steelyard.pools.sandbox.confinement import SandboxLimits
 from steelyard.pools.sandbox.launch import find_sandbox
 from steelyard.runtime.dispatcher import Dispatcher
@@ -38,11 +44,15 @@ Tick = Callable[[int, int], None]
 def local_pools() -> dict[str, PoolSettings]:
     """The pools that every machine can offer: engines on all cores but one, tools on that one.
 
-    Each core is priced once, so that the costs add up to the machine's rent.
+    Each core is priced once, so that the costs add up to the machine's rent. Which library or
+    precision is the fastest is not measured, as `up` does: that takes longer than the demo.
     """
     engines = max(1, usable_cores() - 1)
+    library: EngineChoice = next(iter(installed_engines()), "auto")
     return {
-        "local-llm": EmbeddedPoolSettings(replicas=engines, model=MODEL),
+        "local-llm": EmbeddedPoolSettings(
+            replicas=engines, model=MODEL, engine=library, precision="native"
+        ),
         _TOOL_POOL: ToolPoolSettings(slots=2, cores=1.0),
     }
 
