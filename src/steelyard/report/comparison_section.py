@@ -78,7 +78,7 @@ def comparison_section(sides: tuple[Compared, ...]) -> Section:
     by_name = [{one.name: one for one in side.figures} for side in sides]
     first = by_name[0]
     rows: list[tuple[str, ...]] = []
-    ratios: list[Figure] = []
+    figures = [one for side in sides for one in side.figures]
     for what in _ORDER:
         if not any(what in one and one[what].value is not None for one in by_name):
             continue
@@ -90,7 +90,7 @@ def comparison_section(sides: tuple[Compared, ...]) -> Section:
             if known is not first:
                 cells.append(ratio(against))
             if figure is not None and against is not None:
-                ratios.append(
+                figures.append(
                     Figure(
                         name=f"{what} against {sides[0].label}", about=side.label, value=against,
                         unit="ratio", where=figure.where,
@@ -117,7 +117,7 @@ def comparison_section(sides: tuple[Compared, ...]) -> Section:
     names = ", ".join(dict.fromkeys(one.source for one in wheres))
     where = Source(origin=wheres[0].origin, source=names, command=wheres[0].command)
     return Section(
-        key="comparison", title="Comparison", figures=tuple(ratios), blocks=(table(grid, where),)
+        key="comparison", title="Comparison", figures=tuple(figures), blocks=(table(grid, where),)
     )
 
 
