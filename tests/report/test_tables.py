@@ -102,3 +102,10 @@ def test_a_step_that_one_offering_alone_can_run_says_so(plan: PlanInputs) -> Non
     text = "\n".join(plain_lines(choice_grid(plan)))
     assert "no other offering can run the step" in text
     assert "7.5x dearer per step" in text
+
+
+def test_a_column_without_a_heading_is_drawn_in_a_terminal() -> None:
+    grid = Grid(title="t", origin=None, columns=columns(("",), ("n",)), rows=(("all", "1"),))
+    out = io.StringIO()
+    print_grid(grid, Console(file=out, force_terminal=True, width=40, color_system=None))
+    assert "all" in out.getvalue()

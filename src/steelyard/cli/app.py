@@ -1,5 +1,6 @@
 """The program `steelyard`: commands, and the one place where errors become a line and a code."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -396,3 +397,91 @@ def export(
     from steelyard.cli.plan import plan_settings
 
     run_export(plan_file, target, folder, plan_settings(config))
+
+
+@app.command()
+def report(  # noqa: PLR0913, PLR0917 - one argument per option
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="LOG|STORE|PLAN|SIMULATION",
+            help="Event log or store of a run, plan.json, or output of `simulate --json`.",
+        ),
+    ],
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="A plan beside it; its rules price the run, too.")
+    ] = None,
+    simulation: Annotated[
+        Path | None, typer.Option("--simulation", help="Output of `simulate --json` beside it.")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", help="Another run, plan or simulation; repeatable."),
+    ] = None,
+    growth_factor: Annotated[
+        float,
+        typer.Option("--growth", help="Price the run's demand at this many times its rate."),
+    ] = 1.0,
+    config: PlanConfigOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File, .html or .md; else Markdown is shown.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Report on a run, a plan or a simulation: cost against baselines, Arm, energy, SLOs."""
+    from steelyard.cli.plan import plan_settings
+    from steelyard.cli.report import run_report
+    from steelyard.cli.report_parts import ReportRequest
+    from steelyard.cli.report_sources import shown
+
+    run_report(
+        ReportRequest(
+            source=source,
+            plan=plan_file,
+            simulation=simulation,
+            against=tuple(against or ()),
+            growth_factor=growth_factor,
+            out=out,
+            as_json=as_json,
+            command=shown(shlex.join(["steelyard", *sys.argv[1:]])),
+        ),
+        plan_settings(config),
+    )
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file whose store and pools are checked.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check engines, processor, sandbox, store, port, clock and pools; say how to cure."""
+    from steelyard.cli.doctor import run_doctor
+
+    if not run_doctor(config, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def top(
+    url: Annotated[str, typer.Option("--url", help="Address of the gateway.")] = (
+        "http://127.0.0.1:8080"
+    ),
+    api_key_env: Annotated[
+        str, typer.Option("--api-key-env", help="Environment variable that holds the key.")
+    ] = "",
+    every_s: Annotated[
+        float, typer.Option("--every", min=0.1, help="Seconds between two looks.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch a running gateway: pools, load, tasks and cost; q or Ctrl-C ends it."""
+    from steelyard.cli.top import TopRequest, run_top
+
+    run_top(
+        TopRequest(
+            url=url, api_key_env=api_key_env, every_s=every_s, once=once or as_json, as_json=as_json
+        )
+    )

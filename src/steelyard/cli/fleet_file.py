@@ -54,19 +54,19 @@ def read_fleet(path: Path, catalog: Catalog) -> GivenFleet:
     if path.suffix == ".toml":
         settings = load_settings(path)
         pools = tuple(pool_spec(name, one, catalog) for name, one in settings.pools.items())
-        return GivenFleet(pools, {}, None, _facts(pools, catalog), {})
+        return GivenFleet(pools, {}, None, replica_facts(pools, catalog), {})
     if _text(path).lstrip().startswith(b"["):
         try:
             pools = msgspec.json.decode(_text(path), type=tuple[PoolSpec, ...])
         except msgspec.MsgspecError as error:
             raise ConfigError(f"--fleet {path} is no list of pools: {error}") from error
-        return GivenFleet(pools, {}, None, _facts(pools, catalog), {})
+        return GivenFleet(pools, {}, None, replica_facts(pools, catalog), {})
     if _is_by_hour(path):
         return _by_hour(path, catalog)
     plan = read_plan(path)
     pools = pools_of(plan, catalog)
     bids = {machines.offering: machines.bid_usd_per_hour for machines in plan.machines}
-    return GivenFleet(pools, bids, plan.tasks_per_s, _facts(pools, catalog), {})
+    return GivenFleet(pools, bids, plan.tasks_per_s, replica_facts(pools, catalog), {})
 
 
 def _is_by_hour(path: Path) -> bool:
@@ -86,7 +86,7 @@ def _by_hour(path: Path, catalog: Catalog) -> GivenFleet:
             "--fleet-by-hour`"
         ) from error
     return GivenFleet(
-        fleet.pools, {}, fleet.tasks_per_s, _facts(fleet.pools, catalog), fleet.renting
+        fleet.pools, {}, fleet.tasks_per_s, replica_facts(fleet.pools, catalog), fleet.renting
     )
 
 
@@ -114,7 +114,16 @@ def _text(path: Path) -> bytes:
         raise ConfigError(f"plan {path} cannot be read: {error.strerror}") from error
 
 
-def _facts(pools: tuple[PoolSpec, ...], catalog: Catalog) -> dict[str, ReplicaFacts]:
+def replica_facts(pools: tuple[PoolSpec, ...], catalog: Catalog) -> dict[str, ReplicaFacts]:
+    """What is a replica of each pool made of, as far as the catalogue knows?
+
+    Args:
+        pools: The pools.
+        catalog: Offerings with facts.
+
+    Returns:
+        By pool; those without an offering in the catalogue are left out.
+    """
     found: dict[str, ReplicaFacts] = {}
     offerings = {offering.name: offering for offering in catalog.offerings}
     for spec in pools:

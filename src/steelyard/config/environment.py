@@ -105,6 +105,23 @@ def processor_description() -> str:
     return "; ".join([platform.machine(), platform.processor(), *said])
 
 
+def processor_features() -> frozenset[str]:
+    """What can this machine's processor, in Linux's words? Empty where the system does not say.
+
+    Names are those of /proc/cpuinfo: its flags on x86, its features on Arm.
+    """
+    cpuinfo = _cpuinfo()
+    return frozenset((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
+
+
+def memory_bytes() -> int | None:
+    """How much memory has this machine? None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return None
+
+
 def _cpuinfo() -> dict[str, str]:
     """Of the first core; empty where the system does not say."""
     file = Path("/proc/cpuinfo")

@@ -16,6 +16,7 @@ from steelyard.report.format import (
     usd,
 )
 from steelyard.report.grid import Grid, columns
+from steelyard.report.inputs import Origin
 
 # A best value carries this; colour would be lost in a pipe.
 _MARK = " *"
@@ -92,11 +93,12 @@ def _cached(run: RunFigures) -> float | None:
     return math.fsum((frac or 0.0) * attempts for frac, attempts in some) / total
 
 
-def latency_grid(run: RunFigures) -> Grid:
+def latency_grid(run: RunFigures, origin: Origin = "simulated") -> Grid:
     """How long did each kind of step take?
 
     Args:
         run: The run's figures.
+        origin: `simulated`, or `measured` for a recorded run.
 
     Returns:
         One row per agent and step name.
@@ -114,7 +116,7 @@ def latency_grid(run: RunFigures) -> Grid:
     heads = ("steps", "TTFT p50", "p95", "p99", "latency p50", "p95", "p99")
     return Grid(
         title="Steps",
-        origin="simulated",
+        origin=origin,
         columns=columns(("step", "agent"), heads),
         rows=tuple(rows),
         note="TTFT and latency are from placement on, the queue included.",
@@ -132,11 +134,12 @@ def _replicas(pool: PoolFigures) -> str:
     return f"{pool.rented_replicas:,.1f} of {count(pool.replicas)}"
 
 
-def use_grid(run: RunFigures) -> Grid:
+def use_grid(run: RunFigures, origin: Origin = "simulated") -> Grid:
     """How was each pool used?
 
     Args:
         run: The run's figures.
+        origin: `simulated`, or `measured` for a recorded run; energy is an estimate in both.
 
     Returns:
         One row per pool.
@@ -163,7 +166,7 @@ def use_grid(run: RunFigures) -> Grid:
     )  # fmt: skip
     return Grid(
         title="Pools",
-        origin="simulated",
+        origin=origin,
         columns=columns(("pool", "hardware"), heads),
         rows=tuple(rows),
         note=(

@@ -1,7 +1,8 @@
 """What a report is made of: plain values, so that it can be written without a solver or a pool.
 
-Each figure has one of four origins, and pages say which: `measured` on real hardware, `predicted`
-by the curves before the fact, `planned` by the planner, `simulated` on a virtual clock.
+Each figure has one of five origins, and pages say which: `measured` on real hardware, `predicted`
+by the curves before the fact, `planned` by the planner, `simulated` on a virtual clock, `declared`
+by a person in a configuration.
 """
 
 from typing import Literal
@@ -10,7 +11,7 @@ import msgspec
 
 from steelyard.ledger.ledger import Ledger
 
-Origin = Literal["measured", "predicted", "planned", "simulated"]
+Origin = Literal["measured", "predicted", "planned", "simulated", "declared"]
 
 
 class PlannedPool(msgspec.Struct, frozen=True, kw_only=True):

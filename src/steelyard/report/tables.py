@@ -45,6 +45,7 @@ def _least_widths(grid: Grid) -> list[int]:
     """Headings may break between words, cells of wide columns anywhere."""
     return [
         max(
+            0,
             *map(len, column.head.split()),
             min(_longest(grid, at), _WIDE_CHARS) if column.wide else _longest(grid, at),
         )

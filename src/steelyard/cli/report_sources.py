@@ -1,0 +1,143 @@
+"""Which recorded run, plan or simulation does an argument of `steelyard report` mean?"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from steelyard.cli.fleet_file import read_plan
+from steelyard.config.unknown_keys import is_table
+from steelyard.errors import ConfigError
+from steelyard.ledger.ledger import Ledger
+from steelyard.ledger.run_figures import RunFigures
+from steelyard.planner.plan import FleetPlan
+from steelyard.store.event_store import read_store
+from steelyard.store.open_store import is_postgres, open_store
+from steelyard.store.sqlite_log import read_events
+
+_IN_URL = re.compile(r"(://[^/@:\s]*):[^/@\s]*(?=@)")
+_PASSWORD = re.compile(r"password=[^&\s]*")
+
+
+class Simulated(msgspec.Struct, frozen=True, kw_only=True):
+    """What `steelyard simulate --json` printed, as far as a report needs it.
+
+    Attributes:
+        policy: The policy that was asked for first.
+        runs: Figures by policy.
+    """
+
+    policy: str
+    runs: dict[str, RunFigures]
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What an argument means; exactly one of the three is set.
+
+    Attributes:
+        label: The argument.
+        ledger: Books of a recorded run.
+        plan: A plan.
+        simulated: Simulated runs.
+    """
+
+    label: str
+    ledger: Ledger | None = None
+    plan: FleetPlan | None = None
+    simulated: Simulated | None = None
+
+    @property
+    def sort(self) -> str:
+        """`run`, `plan` or `simulation`."""
+        if self.ledger is not None:
+            return "run"
+        return "plan" if self.plan is not None else "simulation"
+
+
+def shown(where: str) -> str:
+    """A source for people, without a password that its URL may hold.
+
+    >>> shown("postgresql://me:secret@host/db?password=x"), shown("events.db")
+    ('postgresql://me@host/db?password=***', 'events.db')
+    """
+    return _PASSWORD.sub("password=***", _IN_URL.sub(r"\1", where))
+
+
+def read_source(where: str) -> Told:
+    """What does an argument mean?
+
+    Args:
+        where: A store (`postgresql://` URL or SQLite file), a plan of `steelyard plan --out`, or
+            what `steelyard simulate --json` printed.
+
+    Returns:
+        Its contents.
+
+    Raises:
+        ConfigError: It is none of these.
+        StoreError: The log cannot be read.
+    """
+    if not is_postgres(where) and _looks_like_json(Path(where)):
+        table = _json_table(Path(where))
+        if "machines" in table:
+            return Told(label=where, plan=read_plan(Path(where)))
+        return Told(label=where, simulated=read_simulated(Path(where)))
+    return Told(label=where, ledger=_recorded(where))
+
+
+def _looks_like_json(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip().startswith((b"{", b"["))
+    except OSError:
+        # What is missing or a folder is told of by the reader of logs.
+        return False
+
+
+def _json_table(path: Path) -> dict[str, Any]:
+    try:
+        found: object = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
+    if not is_table(found):
+        raise ConfigError(
+            f"{path} is neither a plan nor a simulation; give what `steelyard plan --out` or"
+            " `steelyard simulate --json` wrote, or an event log"
+        )
+    return found
+
+
+def _recorded(where: str) -> Ledger:
+    if is_postgres(where):
+        with open_store(where) as store:
+            ledger = Ledger.of(read_store(store))
+    else:
+        ledger = Ledger.of(read_events(Path(where)))
+    if not ledger.tasks:
+        raise ConfigError(
+            f"event log {where} holds no task that ended; run something first, or give another log"
+        )
+    return ledger
+
+
+def read_simulated(path: Path) -> Simulated:
+    """Which simulation does a file hold?
+
+    Args:
+        path: What `steelyard simulate --json` printed.
+
+    Raises:
+        ConfigError: It cannot be read, or is none.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Simulated)
+    except OSError as error:
+        raise ConfigError(f"simulation {path} cannot be read: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"simulation {path} is none: {error}; write one with `steelyard simulate --json > FILE`"
+        ) from error
+    if found.policy not in found.runs:
+        raise ConfigError(f"simulation {path} has no run of its own policy {found.policy!r}")
+    return found
