@@ -48,7 +48,8 @@ def local_pools() -> dict[str, PoolSettings]:
     precision is the fastest is not measured, as `up` does: that takes longer than the demo.
     """
     engines = max(1, usable_cores() - 1)
-    library: EngineChoice = next(iter(installed_engines()), "auto")
+    installed = installed_engines()
+    library: EngineChoice = installed[0] if installed else "auto"
     return {
         "local-llm": EmbeddedPoolSettings(
             replicas=engines, model=MODEL, engine=library, precision="native"
