@@ -35,6 +35,7 @@ from steelyard.fleet.state import FleetState
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.ledger.ledger import Ledger
+from steelyard.placement.baselines import policy_named
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.placement.replay import replay
 from steelyard.pools.endpoint import OpenAiEndpointPool
@@ -205,6 +206,14 @@ async def test_after_a_pool_got_another_backend_requests_go_there(start: Start) 
         assert len(upstream.calls) == before
         assert len(other.calls) >= 1
         await pool.close()
+
+
+async def test_another_policy_decides_from_the_next_request_on(start: Start) -> None:
+    async with rig_of(start, answer) as (rig, _, heard):
+        rig.dispatcher.change_policy(policy_named("round_robin"))
+        assert (await post(rig, ASK))[0] == 200
+        [decision] = [e.decision for e in heard if isinstance(e, RequestServed | StepPlaced)]
+        assert decision.policy == "round_robin"
 
 
 async def test_a_free_connection_that_had_ended_gets_one_more_try(start: Start) -> None:

@@ -26,14 +26,14 @@ class Placing:
 
     def __init__(self, recorder: Recorder, policy: Policy, outage_patience_s: float) -> None:
         self._recorder = recorder
-        self._policy = policy
-        self._by_few = policy.by_few if isinstance(policy, CheapestFeasible) else None
+        self.change_policy(policy)
         self._outage_patience_s = outage_patience_s
         self._came_back = asyncio.Event()
 
     def change_policy(self, policy: Policy) -> None:
         """Let this policy decide from now on."""
         self._policy = policy
+        self._by_few = policy.by_few if isinstance(policy, CheapestFeasible) else None
 
     def pool_came_back(self) -> None:
         """A replica is up again: waiting steps look once more."""
