@@ -122,7 +122,12 @@ class Rerank:
                 step = await exchange.key.reserve(step, 0, exchange.body)
             exchange.step_key = step.key
             if native:
-                request = LlmRequest(kind="completion", model=asked.model, prompt="\n".join(texts))
+                request = LlmRequest(
+                    kind="completion",
+                    model=asked.model,
+                    prompt="\n".join(texts),
+                    deadline_s=task.remaining_s,
+                )
                 path = _UPSTREAM_PATH
                 body = _plain_body(exchange.body, document)
                 relayed = RelayRequest(request=request, body=body, stream=False, path=path)
