@@ -20,6 +20,7 @@ from steelyard.config.plan_settings import load_plan_settings
 from steelyard.config.settings import DashboardSection, GatewaySection, Settings, load_settings
 from steelyard.dashboard.mount import LazyDashboard
 from steelyard.dashboard.sources import Sources
+from steelyard.errors import ConfigError
 from steelyard.gateway.server import GatewayServer, listen, serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.baselines import policy_named
@@ -56,6 +57,11 @@ def _check_dashboard(section: DashboardSection) -> None:
 
         read_plan(section.plan)
     if section.plan_settings is not None:
+        if not section.plan_settings.is_file():
+            raise ConfigError(
+                f"dashboard.plan_settings {section.plan_settings} does not exist; name a file as "
+                "`steelyard plan --config` takes it, or leave it out"
+            )
         load_plan_settings(section.plan_settings)
 
 
