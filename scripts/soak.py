@@ -9,8 +9,8 @@ gateway are read once a second.
 
 It fails when memory grows by more than `--mb-per-hour` (slope by least squares; in runs of less
 than ten minutes by more than 10 MB in all), when open files or threads are more at the end than
-after the warm-up, when a request is answered other than expected, or when the gateway logs an
-error. Choices are drawn from `--seed`.
+after the warm-up, when a request is answered other than expected, or when the gateway logs a
+traceback or refuses a reload. Choices are drawn from `--seed`.
 """
 
 import argparse
@@ -190,11 +190,11 @@ class Clients:
     async def wrong(self, http: aiohttp.ClientSession) -> None:
         """Ask what cannot be answered."""
         kind = self._random.randrange(4)
-        body: Any = ({"model": "none", "messages": []}, [1], {"model": "mock"}, self._body())[kind]
+        body: Any = ({**self._body(), "model": "none"}, [1], {"model": "mock"}, self._body())[kind]
         headers = {"Authorization": "Bearer sk-unknown"} if kind == 3 else {}
         async with self._post(http, body, headers) as answer:
             await answer.read()
-            self._expect("wrong", answer.status, 400, 401, 404)
+            self._expect(f"wrong {kind}", answer.status, (404, 400, 400, 401)[kind])
 
 
 def looks(pid: int) -> tuple[float, int, int]:
@@ -294,8 +294,8 @@ async def soak(given: argparse.Namespace, folder: Path) -> list[str]:
     if status not in {0, -signal.SIGTERM, 128 + signal.SIGTERM}:
         wrong.append(f"the gateway ended with status {status}")
     output = (folder / "output.txt").read_text(errors="replace")
-    wrong += [f"it said: {one}" for one in output.splitlines() if "Traceback" in one][:5]
-    wrong += [f"it said: {one}" for one in output.splitlines() if "never retrieved" in one][:5]
+    for mark in ("Traceback", "never retrieved", "reload refused"):
+        wrong += [f"it said: {one}" for one in output.splitlines() if mark in one][:5]
     return wrong
 
 

@@ -4,16 +4,19 @@ import asyncio
 import math
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import openai
 import pytest
 from tests.gateway.keys_rig import KeyRig, keyed_gateway, minted
 
 from steelyard.domain.events import AttemptFinished
 from steelyard.domain.key import ApiKey, KeyTerms
+from steelyard.pools.backend import LlmBackend
 from steelyard.pools.scripted import ScriptedAnswer, ScriptedLlmPool
 from steelyard.store.event_store import read_store
 from steelyard.store.open_store import open_store
@@ -221,3 +224,37 @@ async def test_an_answer_cut_off_costs_what_a_short_one_costs(tmp_path: Path, pi
     per_prompt_usd = 0.0001 * 3.6 / 3600.0
     more = left.usage.input_tokens - whole.usage.input_tokens
     assert math.isclose(left.cost_usd - whole.cost_usd, more * per_prompt_usd, abs_tol=1e-18)
+
+
+async def test_earlier_items_of_a_conversation_count_against_the_budget(tmp_path: Path) -> None:
+    # 4000 bytes fit, and 2000 more: not both at once, at 1e-7 USD per byte.
+    token, key = minted("b1", KeyTerms(name="b", budget_usd=6e-4))
+    pool = ScriptedLlmPool((LONG,))
+    async with (
+        keyed_gateway(tmp_path / "s.db", {"lab": pool}, key) as rig,
+        client(rig, token) as who,
+    ):
+        create: Any = who.responses.create
+        asked: dict[str, Any] = {"model": "scripted", "max_output_tokens": 8}
+        first = await create(**asked, input="x" * 4000)
+        assert await create(**asked, input="x" * 2000)
+        with pytest.raises(openai.RateLimitError, match="budget"):
+            await create(**asked, input="x" * 2000, previous_response_id=first.id)
+
+
+async def test_a_rotated_key_goes_on_with_its_responses(tmp_path: Path) -> None:
+    old, before = minted("r1", KeyTerms(name="r"))
+    new, after = minted("r1", KeyTerms(name="r"))
+    other, stranger = minted("o1", KeyTerms(name="o"))
+    rotated = msgspec.structs.replace(
+        after, old_digest=before.digest, old_until_s=time.time() + 60.0
+    )
+    pools: dict[str, LlmBackend] = {"lab": ScriptedLlmPool()}
+    async with keyed_gateway(tmp_path / "s.db", pools, rotated, stranger) as rig:
+        async with client(rig, old) as who:
+            first = await who.responses.create(model="scripted", input="Hi")
+        async with client(rig, new) as who:
+            assert (await who.responses.retrieve(first.id)).id == first.id
+        async with client(rig, other) as who:
+            with pytest.raises(openai.NotFoundError):
+                await who.responses.retrieve(first.id)

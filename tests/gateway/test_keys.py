@@ -219,3 +219,21 @@ async def test_a_key_is_in_no_log_no_store_and_no_answer(
     for secret in (token.split("-", 3)[3], wrong.split("-", 3)[3]):
         assert secret not in told
         assert secret.encode() not in stored
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses"])
+async def test_a_session_of_others_never_takes_a_request_from_its_keys_task(
+    tmp_path: Path, path: str
+) -> None:
+    token, key = minted("t1", KeyTerms(name="t", agent="coder", task_id="fix-7"))
+    async with (
+        keyed_gateway(tmp_path / "s.db", pools(), key) as rig,
+        aiohttp.ClientSession() as http,
+    ):
+        headers = {"Authorization": f"Bearer {token}", "x-claude-code-session-id": "s-1"}
+        body = {"model": "scripted", "messages": HELLO, "input": "hello"}
+        if path == "responses":
+            del body["messages"]
+        async with http.post(f"{rig.server.base_url}/{path}", json=body, headers=headers) as got:
+            assert got.status == 200, await got.text()
+            assert got.headers["steelyard-task"] == "fix-7"

@@ -44,6 +44,13 @@ def test_pictures_count_as_the_whole_context() -> None:
     assert costs.usd(POOLS, step(), 1, b'{"image_url": "x"}') > 10.0 * text
 
 
+def test_what_a_server_keeps_counts_as_the_whole_context() -> None:
+    costs = MostCosts()
+    text = costs.usd(POOLS, step(), 1, b'{"input": "x"}')
+    for kept in (b'{"previous_response_id": "r"}', b'{"type": "item_reference", "id": "i"}'):
+        assert costs.usd(POOLS, step(), 1, kept) > 10.0 * text
+
+
 def test_only_allowed_pools_count_and_changed_ones_anew() -> None:
     costs = MostCosts()
     both = costs.usd(POOLS, step(), 100, b"x" * 1000)

@@ -38,6 +38,7 @@ from steelyard.ledger.ledger import Ledger
 from steelyard.placement.baselines import policy_named
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.placement.replay import replay
+from steelyard.pools.aliased import aliased
 from steelyard.pools.endpoint import OpenAiEndpointPool
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
@@ -57,17 +58,18 @@ async def answer(call: Call) -> None:
 
 @asynccontextmanager
 async def rig_of(
-    start: Start, script: Script
+    start: Start, script: Script, alias: str = ""
 ) -> AsyncGenerator[tuple[Rig, RawUpstream, list[Event]]]:
     """A gateway whose pool has a free connection, so that the next request goes the short way."""
     async with raw_upstream(answer) as (upstream, url):
         pool = OpenAiEndpointPool([url], ["m"])
         await pool.start()
         try:
-            async with start(pool) as rig:
+            named = aliased(pool, {alias: "m"} if alias else {})
+            async with start(named, model=alias or "m") as rig:
                 heard: list[Event] = []
                 rig.dispatcher.subscribe(heard.append)
-                assert (await post(rig, ASK))[0] == 200
+                assert (await post(rig, {**ASK, "model": alias or "m"}))[0] == 200
                 heard.clear()
                 upstream.script = script
                 yield rig, upstream, heard
@@ -97,6 +99,14 @@ async def test_a_request_without_a_name_is_one_event_and_is_answered_as_ever(sta
         kinds = [type(event) for event in rig.events[-5:]]
         assert kinds[0] is TaskSubmitted
         assert kinds[-1] is TaskFinished
+
+
+async def test_a_pool_with_aliases_is_asked_the_short_way_too(start: Start) -> None:
+    async with rig_of(start, answer, alias="fast") as (rig, upstream, heard):
+        status, body, _ = await post(rig, {**ASK, "model": "fast"})
+        assert (status, json.loads(body)) == (200, WHOLE)
+        assert [type(event) for event in heard] == [RequestServed]
+    assert json.loads(upstream.calls[-1].body) == ASK
 
 
 @pytest.mark.parametrize(

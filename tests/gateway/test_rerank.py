@@ -1,5 +1,6 @@
 """/v1/rerank: handed on where the pool has it, else by similarity, which is said."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -36,6 +37,21 @@ async def test_an_endpoints_ranking_passes_byte_for_byte(start: Start) -> None:
     assert upstream.calls[0].body == sent
     assert upstream.calls[0].head.startswith(b"POST /v1/rerank ")
     assert (finished.usage.input_tokens, finished.usage.output_tokens) == (7, 0)
+
+
+async def test_a_ranking_that_is_of_no_use_any_more_is_given_up(start: Start) -> None:
+    async def script(call: Call) -> None:
+        await call.left.wait()
+
+    headers = {"Steelyard-Deadline": "1", "Steelyard-On-Miss": "refuse"}
+    async with raw_upstream(script) as (upstream, url):
+        pool = OpenAiEndpointPool([url], ["m"], traits=EndpointTraits(apis=("rerank",)))
+        await pool.start()
+        async with asyncio.timeout(20.0), start(pool) as rig:
+            async with rig.http.post("/v1/rerank", json=ASK, headers=headers) as response:
+                assert response.status in {503, 504}
+            await upstream.calls[0].left.wait()
+        await pool.close()
 
 
 async def test_an_endpoint_without_the_path_is_refused_in_one_line(start: Start) -> None:

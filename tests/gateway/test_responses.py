@@ -277,3 +277,10 @@ async def test_a_failure_before_the_first_piece_is_retried_unseen(start: Start) 
         events = await _stream(rig)
         assert events[-1].response.output_text == "Hello world"
         assert [one.outcome for one in rig.of_kind(AttemptFinished)] == ["failed", "ok"]
+
+
+@pytest.mark.parametrize("n", [2, 0, [1], "1"])
+async def test_more_answers_than_a_response_holds_are_refused(start: Start, n: Any) -> None:
+    async with start(ScriptedLlmPool()) as rig:
+        with pytest.raises(openai.BadRequestError, match="one answer"):
+            await rig.openai.responses.create(model="scripted", input="Hi", extra_body={"n": n})

@@ -236,3 +236,68 @@ async def test_an_alias_is_put_back_before_the_pool_is_asked(start: Start) -> No
         answer = await rig.openai.responses.create(model="fast", input="Hi", extra_body={"x": 1})
         assert answer.output_text == "Hi"
     assert json.loads(upstream.calls[0].body) == {"model": "m", "input": "Hi", "x": 1}
+
+
+async def test_what_the_server_behind_alone_knows_is_never_left_out(start: Start) -> None:
+    async with rig_of(start, _streaming) as (rig, upstream):
+        create = rig.openai.responses.create
+        for before in ("resp_of_the_server", "resp_up"):
+            stream = await create(model="m", input="On", previous_response_id=before, stream=True)
+            assert [one async for one in stream]
+    # The second one is kept here, but what came before it is not.
+    asked = [json.loads(call.body) for call in upstream.calls]
+    assert [one["previous_response_id"] for one in asked] == ["resp_of_the_server", "resp_up"]
+    assert [one["input"] for one in asked] == ["On", "On"]
+
+
+async def test_an_answer_that_would_come_later_is_refused(start: Start) -> None:
+    async with rig_of(start, _streaming) as (rig, upstream):
+        with pytest.raises(openai.BadRequestError, match="background"):
+            await rig.openai.responses.create(model="m", input="Hi", background=True)
+    assert not upstream.calls
+
+
+async def test_a_stream_that_breaks_off_is_not_begun_again(start: Start) -> None:
+    async def script(call: Call) -> None:
+        await call.send(STREAM + chunk(BEGUN + DELTA) + b"0\r\n\r\n")
+
+    async with rig_of(start, script) as (rig, _):
+        body = {"model": "m", "input": "Hi", "stream": True}
+        async with rig.http.post("/v1/responses", json=body) as response:
+            received = await response.read()
+    assert received.startswith(BEGUN + DELTA + b"event: error\n")
+    assert received.count(b"response.created") == BEGUN.count(b"response.created")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_of_the_other_kind_is_an_error_and_no_empty_answer(
+    start: Start, stream: bool
+) -> None:
+    async def script(call: Call) -> None:
+        streamed = STREAM + chunk(BEGUN + DELTA + LAST) + b"0\r\n\r\n"
+        await call.send(whole(json.dumps(ANSWER).encode()) if stream else streamed)
+
+    async with rig_of(start, script) as (rig, _):
+        body = {"model": "m", "input": "Hi", "stream": stream}
+        async with rig.http.post("/v1/responses", json=body) as response:
+            assert response.status == 502
+            assert "The upstream sent" in (await response.json())["error"]["message"]
+
+
+async def test_a_numbered_step_is_asked_as_a_chat_and_answered_from_the_log(start: Start) -> None:
+    async def script(call: Call) -> None:
+        told = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+        events = b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(told).encode()
+        await call.send(STREAM + chunk(events) + b"0\r\n\r\n")
+
+    headers = {"Steelyard-Task": "t", "Idempotency-Key": "t/0"}
+    async with rig_of(start, script) as (rig, upstream):
+        for _ in range(2):
+            body = {"model": "m", "input": "Hi"}
+            async with rig.http.post("/v1/responses", json=body, headers=headers) as response:
+                told = await response.json()
+                assert response.status == 200, told
+                assert told["output"][0]["content"][0]["text"] == "Hi"
+    [call] = upstream.calls
+    assert call.head.startswith(b"POST /v1/vendor/base/chat/completions ")
+    assert json.loads(call.body)["messages"] == [{"role": "user", "content": "Hi"}]

@@ -96,7 +96,7 @@ def with_session(headers: TaskHeaders, hints: Hints) -> TaskHeaders:
     """The headers of a request whose session stands for the task, where they name none.
 
     Args:
-        headers: What the request says in our words.
+        headers: What the request says in our words, and its key for it: a hint comes after both.
         hints: What it says in others'.
     """
     if hints.task is None or headers.task_id is not None:

@@ -14,7 +14,11 @@ from steelyard.perf.cost import llm_step_usd
 # What a chat template may add to a prompt, in tokens.
 _TEMPLATE_TOKENS = 256
 # Parts whose tokens have nothing to do with the length of the body.
-_UNMEASURED = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"file"', b'"input_file"')
+_UNMEASURED = (
+    *(b'"image_url"', b'"input_image"', b'"input_audio"', b'"file"', b'"input_file"'),
+    # Those that are kept here were put in their place; these are kept at an endpoint.
+    *(b'"previous_response_id"', b'"item_reference"'),
+)
 # Attempts that may have failed before the one that counts; they say nothing, and cost the floor.
 _ATTEMPTS = 3.0
 # The price is linear in both counts of tokens; taken apart and put together it may be off by a

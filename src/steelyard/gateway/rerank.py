@@ -110,8 +110,8 @@ class Rerank:
         messages: list[_Json] = [{"content": text} for text in texts]
         length = chat_prefixes(asked.model, messages, []).input_tokens
         check_length(self._dispatcher, asked.model, length, "documents")
-        sent = with_session(task_headers(exchange), hints_of(exchange, document))
-        headers = keyed_headers(exchange.key, sent, asked.model)
+        headers = keyed_headers(exchange.key, task_headers(exchange), asked.model)
+        headers = with_session(headers, hints_of(exchange, document))
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
             if task.journal and native:
                 msg = "a ranking of an endpoint is not journalled; leave Idempotency-Key out"
@@ -122,11 +122,16 @@ class Rerank:
                 step = await exchange.key.reserve(step, 0, exchange.body)
             exchange.step_key = step.key
             if native:
-                request = LlmRequest(kind="completion", model=asked.model, prompt="\n".join(texts))
+                request = LlmRequest(
+                    kind="completion",
+                    model=asked.model,
+                    prompt="\n".join(texts),
+                    deadline_s=task.remaining_s,
+                )
                 path = _UPSTREAM_PATH
                 body = _plain_body(exchange.body, document)
                 relayed = RelayRequest(request=request, body=body, stream=False, path=path)
-                target = _Ranking()
+                target = _Ranking(exchange)
                 settlement = await self._dispatcher.relay_llm(step, relayed, target)
                 decision, answer = target.placement, target.body
             else:
@@ -206,7 +211,8 @@ def _plain_body(body: bytes, document: _Json) -> bytes:
 class _Ranking:
     """Takes a ranking that is handed on; see `steelyard.runtime.relaying.AnswerTarget`."""
 
-    def __init__(self) -> None:
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
         self._decision: Decision | None = None
         self.body = b""
 
@@ -225,6 +231,8 @@ class _Ranking:
     def placed(self, decision: Decision) -> None:
         """The step starts there."""
         self._decision = decision
+        if self._exchange.key is not None:
+            self._exchange.key.placed()
 
     def flows(self, flow: ReadFlow | None) -> None:
         """A whole answer is never held back."""

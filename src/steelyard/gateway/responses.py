@@ -13,7 +13,7 @@ from steelyard.gateway.chat import parse_chat
 from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange
 from steelyard.gateway.generation import Generation
-from steelyard.gateway.headers import task_headers
+from steelyard.gateway.headers import TaskHeaders, task_headers
 from steelyard.gateway.hints import hints_of, with_affinity, with_session
 from steelyard.gateway.keys_identity import keyed_headers
 from steelyard.gateway.model_checks import check_length, check_model
@@ -21,7 +21,7 @@ from steelyard.gateway.prefix import chat_prefixes
 from steelyard.gateway.responses_answer import ResponseAnswer
 from steelyard.gateway.responses_chat import chat_document
 from steelyard.gateway.responses_memory import ResponsesMemory, owner_of
-from steelyard.gateway.responses_wire import ResponsesRequest
+from steelyard.gateway.responses_wire import ResponsesRequest, check_background
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.gateway.tasks import RequestTask
 from steelyard.gateway.wire import parse_request
@@ -113,12 +113,13 @@ class Responses:
         Raises:
             SteelyardError: What went wrong; nothing was sent then.
         """
-        question = self._question(exchange)
+        sent = task_headers(exchange)
+        question = self._question(exchange, sent)
         generation = question.generation
         request = generation.request
         hints = hints_of(exchange, question.document)
-        sent = with_session(task_headers(exchange), hints)
         headers = keyed_headers(exchange.key, sent, request.model)
+        headers = with_session(headers, hints)
         prefixes = with_affinity(generation.prefixes, request.model, hints, question.document)
         target: ResponseAnswer | None = None
         try:
@@ -126,7 +127,7 @@ class Responses:
                 limit = request.max_output_tokens
                 step = task.step("response", request.model, prefixes, limit)
                 if exchange.key is not None:
-                    step = await exchange.key.reserve(step, limit, exchange.body)
+                    step = await exchange.key.reserve(step, limit, question.body)
                 exchange.step_key = step.key
                 if task.remaining_s is not None:
                     request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
@@ -164,12 +165,14 @@ class Responses:
 
     # ---------------------------------------------------------- the question
 
-    def _question(self, exchange: Exchange) -> _Question:
+    def _question(self, exchange: Exchange, sent: TaskHeaders) -> _Question:
         document = self._document(exchange)
         asked = parse_request(document, ResponsesRequest)
         check_model(self._dispatcher, asked.model)
         owner = owner_of(exchange)
-        native = self._all_native(asked.model)
+        check_background(document)
+        # The log holds answers as chunks, which an answer that is handed on does not have.
+        native = sent.step_id is None and self._all_native(asked.model)
         items, previous_id = asked.items, asked.previous_response_id
         body = exchange.body
         if any(body.count(name) > 1 for name in _READ_FIELDS):
@@ -181,10 +184,9 @@ class Responses:
                 own = {**document, "input": items}
                 del own["previous_response_id"]
                 body = msgspec.json.encode(own)
-            elif native:
-                # The server behind may know it.
-                previous_id = None
-            else:
+            # The server behind may know it. Then it must know the next ones, too: what is kept
+            # here of them begins in the middle, and its chain, ending nowhere, is not used.
+            elif not native:
                 msg = (
                     f"previous_response_id = {previous_id[:80]!r} is not kept here; responses are "
                     "kept for an hour, in memory; send the whole input"

@@ -32,9 +32,10 @@ def owner_of(exchange: Exchange) -> bytes:
     """Whose response is it? A hash of the key that came with the request.
 
     Args:
-        exchange: The request.
+        exchange: The request; a minted key is its id, which stays when it is rotated.
     """
-    key = exchange.header(b"authorization") or ""
+    use = exchange.key
+    key = (exchange.header(b"authorization") or "") if use is None else f"id {use.key.key_id}"
     return hashlib.blake2b(key.encode("latin-1"), digest_size=16).digest()
 
 
@@ -128,15 +129,16 @@ class ResponsesMemory:
 
     def _chain(self, owner: bytes, response_id: str) -> list[str] | None:
         """A response and those before it, newest first."""
-        chain: list[str] = []
+        # In order; a dictionary, since each step looks for a circle.
+        chain: dict[str, None] = {}
         name: str | None = response_id
         while name is not None:
             kept = self._kept.get(name)
             if kept is None or kept.owner != owner or name in chain:
                 return None
-            chain.append(name)
+            chain[name] = None
             name = kept.previous_id
-        return chain
+        return list(chain)
 
     def _touch(self, chain: list[str] | None) -> None:
         now_s = self._now_s()

@@ -96,7 +96,8 @@ class ResponseRenderer:
         told: _Json = error_response(error).body["error"]
         names = ("code", "message", "param")
         event = {"type": "error", **{name: told[name] for name in names}, "error": told}
-        return self._encoded([event])
+        # Not as the other ones: what has begun may be a stream that was handed on.
+        return event_bytes({**event, "sequence_number": self._sequence_number})
 
     def _object(self, status: str) -> _Json:
         return {**self._head, "status": status, "output": self._output.items}

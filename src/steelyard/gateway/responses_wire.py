@@ -17,7 +17,6 @@ _Metadata = Annotated[dict[str, str], Meta(max_length=16)]
 
 # What only a server with state or tools of its own can do.
 _REFUSED = (
-    ("background", "answers are made while the client waits; leave it out"),
     ("conversation", "no conversations are kept; use previous_response_id"),
     ("prompt", "no prompt templates are kept; send instructions and input"),
     ("context_management", "nothing is compacted here; shorten the input"),
@@ -91,6 +90,20 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.top_logprobs) or "message.output_text.logprobs" in (self.include or ())
 
 
+def check_background(document: dict[str, Any]) -> None:
+    """Refuse an answer that comes later, of every pool: nobody would fetch it, or book its cost.
+
+    Args:
+        document: The body of a request.
+
+    Raises:
+        RequestError: It asks for one.
+    """
+    if document.get("background"):
+        msg = "background is not supported: answers are made while the client waits; leave it out"
+        raise RequestError(msg, param="background")
+
+
 def check_for_chat(asked: ResponsesRequest, document: dict[str, Any]) -> None:
     """Refuse what no pool behind chat completions can do.
 
@@ -104,6 +117,9 @@ def check_for_chat(asked: ResponsesRequest, document: dict[str, Any]) -> None:
     for name, why in _REFUSED:
         if document.get(name):
             raise RequestError(f"{name} is not supported: {why}", param=name)
+    if document.get("n") not in (None, 1):
+        # A field of chats, which would be asked for more answers than a response can hold.
+        raise RequestError("n is not supported: a response is one answer; leave it out", param="n")
     if asked.truncation == "auto":
         msg = 'truncation = "auto" is not supported: nothing is cut here; shorten the input'
         raise RequestError(msg, param="truncation")

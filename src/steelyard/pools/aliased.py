@@ -5,10 +5,13 @@ from collections.abc import AsyncGenerator, Mapping
 import msgspec
 
 from steelyard.pools.backend import (
+    Cut,
     Embeddings,
+    Ended,
     LlmBackend,
     LlmChunk,
     LlmRequest,
+    QuickRelayBackend,
     RelayBackend,
     RelayedAnswer,
     RelayRequest,
@@ -85,6 +88,7 @@ class AliasedRelayPool(AliasedPool):
     def __init__(self, backend: LlmBackend, relay: RelayBackend, models: Mapping[str, str]) -> None:
         super().__init__(backend, models)
         self._relay = relay
+        self._quick = relay if isinstance(relay, QuickRelayBackend) else None
 
     def relays(self, path: str) -> bool:
         """Can `relay` be asked this path?"""
@@ -92,11 +96,22 @@ class AliasedRelayPool(AliasedPool):
 
     async def relay(self, asked: RelayRequest, replica: int, target: RelayTarget) -> RelayedAnswer:
         """Answer a request byte for byte; see `RelayBackend.relay`."""
+        return await self._relay.relay(self._put_back(asked), replica, target)
+
+    def relay_now(
+        self, asked: RelayRequest, replica: int, target: RelayTarget, ended: Ended
+    ) -> Cut | None:
+        """As `relay`, within one call; None where the pool cannot, and nothing was sent."""
+        if self._quick is None:
+            return None
+        return self._quick.relay_now(self._put_back(asked), replica, target, ended)
+
+    def _put_back(self, asked: RelayRequest) -> RelayRequest:
         request = self._named(asked.request)
-        if request is not asked.request:
-            # Read from the bytes: what is asked of another API than chat is not in `raw_body`.
-            document = msgspec.json.decode(asked.body, type=dict[str, msgspec.Raw])
-            document["model"] = msgspec.Raw(msgspec.json.encode(request.model))
-            body = msgspec.json.encode(document)
-            asked = msgspec.structs.replace(asked, request=request, body=body)
-        return await self._relay.relay(asked, replica, target)
+        if request is asked.request:
+            return asked
+        # Read from the bytes: what is asked of another API than chat is not in `raw_body`.
+        document = msgspec.json.decode(asked.body, type=dict[str, msgspec.Raw])
+        document["model"] = msgspec.Raw(msgspec.json.encode(request.model))
+        body = msgspec.json.encode(document)
+        return msgspec.structs.replace(asked, request=request, body=body)

@@ -97,14 +97,24 @@ def in_dialect(document: JsonObject, engine: Engine) -> JsonObject:
     if not engine:
         return document
     renames = _RENAMES.get(engine, {})
-    # One that the engine reads wins over one that it does not.
-    changed = [old for old, new in renames.items() if old in document and new not in document]
-    if changed:
-        document = {renames.get(k, k) if k in changed else k: v for k, v in document.items()}
+    if not renames.keys().isdisjoint(document):
+        document = _renamed(document, renames)
     asked = constraints(document)
     if not asked or (engine == "vllm" and "structured_outputs" in document):
         return document
     return _constrained(document, asked, engine)
+
+
+def _renamed(document: JsonObject, renames: Mapping[str, str]) -> JsonObject:
+    body = {renames.get(name, name): value for name, value in document.items()}
+    for old, new in renames.items():
+        both = [document[name] for name in (new, old) if document.get(name) is not None]
+        # Of the two limits the newer one counts, as in the step's reservation; else the engine's.
+        if len(both) > 1:
+            body[new] = both[old == "max_completion_tokens"]
+        elif both:
+            body[new] = both[0]
+    return body
 
 
 def _constrained(document: JsonObject, asked: JsonObject, engine: Engine) -> JsonObject:

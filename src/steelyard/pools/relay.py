@@ -178,7 +178,7 @@ class Relay(WholeBody):
 
     def data(self, piece: bytes) -> None:
         """Hand on what is whole now."""
-        if not self.is_stream:
+        if not self.is_stream or not self.hands_on:
             super().data(piece)
             return
         if self._is_over or self.finished.done():
@@ -195,9 +195,11 @@ class Relay(WholeBody):
             PoolError: The answer is not whole, or unreadable.
         """
         body = b""
-        if not self.is_stream:
+        if not self.is_stream or not self.hands_on:
             body = self.body
             self._read(body)
+            if self.hands_on:
+                raise PoolProtocolError("The upstream sent a whole answer, not the stream asked.")
         elif self._rest.strip() and not self._is_over:
             # Servers forget the last newline.
             self._take(b"\n\n")
