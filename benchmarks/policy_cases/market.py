@@ -148,7 +148,6 @@ def mixes_of(
             bound = cost_bound(workload, (*some, *tools), 1.0)
         except InfeasiblePlanError:
             continue
-            continue
         found.append((bound.usd_per_hour, bound.replicas))
     singles = sorted(found[1:], key=lambda one: one[0])[:2]
     if len(singles) == 2:

@@ -33,6 +33,7 @@ class WaitingRoom:
         self._inside: dict[_Key, tuple[SimTask, int, Step]] = {}
         # The look that counts; those entered before it are void.
         self._looks: dict[_Key, int] = {}
+        self._all_look = False
 
     def take(self, run: SimTask, at: int, step: Step, now_s: float) -> bool:
         """Let a step wait, unless it has waited for as long as it may.
@@ -65,8 +66,10 @@ class WaitingRoom:
 
     def look_soon(self, now_s: float) -> None:
         """A replica is up again: those who wait ask at once."""
-        for key in self._inside:
-            self._enter(key, now_s)
+        # A pool comes back replica by replica in one moment; one look after all of them is enough.
+        if not self._all_look:
+            self._all_look = True
+            self._agenda.at(now_s, self._ask_all)
 
     def _enter(self, key: _Key, at_s: float) -> None:
         self._looks[key] = self._looks.get(key, 0) + 1
@@ -74,6 +77,11 @@ class WaitingRoom:
 
     def _ask(self, key: _Key, look: int, now_s: float) -> None:
         if self._looks.get(key) == look:
+            self._look(*self._inside.pop(key), now_s)
+
+    def _ask_all(self, now_s: float) -> None:
+        self._all_look = False
+        for key in tuple(self._inside):
             self._look(*self._inside.pop(key), now_s)
 
 

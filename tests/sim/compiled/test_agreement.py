@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from tests.sim.test_simulate import llm_task, of
 
 from steelyard.domain.events import (
     AttemptFinished,
@@ -243,6 +244,37 @@ def test_what_starts_after_an_outage_starts_the_same_on_both_paths(
     again = Outage(provider="aws", start_s=10.0, duration_s=1.0)
     conditions = msgspec.structs.replace(SLOW_STARTS, outages=(*HARSH.outages, again))
     assert_same(chains, fleet, "cheapest_feasible", conditions, compiled=False)
+
+
+def placed_in(told: Iterator[Told]) -> list[int]:
+    return [pool for _, kind, _, _, _, pool, _, _ in told if kind == "step_placed"]
+
+
+def test_a_step_that_two_pools_lost_is_noted_as_it_may_go_back_to_the_first(
+    fleet: tuple[PoolSpec, ...], llm_curve: LlmCurve
+) -> None:
+    slow = msgspec.structs.replace(llm_curve, itl_base_s=1.0)
+    pools = tuple(
+        msgspec.structs.replace(
+            fleet[0], name=name, hardware="arm", usd_per_hour=usd, llm_curves={"m": slow}
+        )
+        for name, usd in (("a", 1.0), ("b", 2.0), ("c", 3.0))
+    )
+    work = of(msgspec.structs.replace(llm_task("t", 0.0, 10, 20), deadline_after_s=900.0))
+    first = Outage(pool="a", start_s=1.0, duration_s=2.0)
+    once = Conditions(outages=(first,))
+    twice = Conditions(outages=(first, Outage(pool="b", start_s=5.0, duration_s=2.0)))
+    assert_same(work, pools, "cheapest_feasible", once, compiled=False)
+    span = Span(logged=True, compiled=False)
+    usual = simulate_compiled(work, pools, "cheapest_feasible", 3, once, (span, None))
+    assert usual.notes == ()
+    run = simulate_compiled(work, pools, "cheapest_feasible", 3, twice, (span, None))
+    assert [note.split(";")[0] for note in run.notes] == [
+        "1 times a step was tried anew that had been lost twice or more"
+    ]
+    reference = simulate(work, pools, policy_named("cheapest_feasible"), 3, twice)
+    assert placed_in(told_by_compiled(run.log, work)) == [0, 1, 0]
+    assert placed_in(told_by_reference(reference.events, pools)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,10 @@ def _go_on(world: World, task: int, local: int) -> None:
 
 def _retry(world: World, task: int, step: int, number: int) -> None:
     if number < world.clock[0]["max_attempts"]:
+        # `placement.elsewhere` would keep it off every place where it was lost. After one loss all
+        # of the pool is down anyway; after two, the first may be back.
+        if number > 1:
+            world.clock[0]["lost_again"] += 1
         _place(world, task, step, number)
     else:
         _fail_step(world, task, ATTEMPTS_USED_UP)

@@ -92,6 +92,7 @@ CLOCK = np.dtype(
         ("window", "i8"),
         ("touched", "i8"),
         ("least_s", "f8"),
+        ("lost_again", "i8"),
     ]
 )
 POOL = np.dtype(

@@ -89,9 +89,11 @@ def simulate_compiled(
 ) -> CompiledRun:
     """What happens when this workload meets this fleet under this policy?
 
-    The same as in `steelyard.sim.simulate`, event for event, with one difference that shows in
-    large runs only: prefixes are kept until their task has ended. What this path does not know is
-    refused.
+    The same as in `steelyard.sim.simulate`, event for event, with two differences, which the
+    result's notes tell of: prefixes are kept until their task has ended, which shows in large runs
+    only; and a step that one outage after another has taken from two pools may go back to the
+    first, from which `steelyard.placement.elsewhere` would keep it. What this path does not know
+    is refused.
 
     Args:
         workload: Tasks to arrive.
@@ -141,11 +143,6 @@ def _result(world: World, span: Span) -> CompiledRun:
     for at in range(pools):
         integrate_load(world, at)
     shape = (span.windows, len(layout.LATENCIES), layout.BINS)
-    full = int(np.count_nonzero(world.machines["boundaries"] > _REFERENCE_BOUNDARIES))
-    notes: tuple[str, ...] = ()
-    if full:
-        told = f"{full} replicas took up more than {_REFERENCE_BOUNDARIES} prompt boundaries"
-        notes = (f"{told}; the reference path would have forgotten the oldest",)
     return CompiledRun(
         end_s=float(world.clock["now_s"][0]),
         changes=dict(zip(layout.CHANGES, world.counts.tolist(), strict=True)),
@@ -154,5 +151,18 @@ def _result(world: World, span: Span) -> CompiledRun:
         latencies=world.latencies.reshape(shape),
         success_s=world.arrivals["success_s"],
         log=world.log[: int(world.clock["log_n"][0])],
-        notes=notes,
+        notes=_notes(world),
     )
+
+
+def _notes(world: World) -> tuple[str, ...]:
+    notes: list[str] = []
+    full = int(np.count_nonzero(world.machines["boundaries"] > _REFERENCE_BOUNDARIES))
+    if full:
+        told = f"{full} replicas took up more than {_REFERENCE_BOUNDARIES} prompt boundaries"
+        notes.append(f"{told}; the reference path would have forgotten the oldest")
+    again = int(world.clock["lost_again"][0])
+    if again:
+        told = f"{again} times a step was tried anew that had been lost twice or more"
+        notes.append(f"{told}; the reference path prefers pools that have not lost it")
+    return tuple(notes)
