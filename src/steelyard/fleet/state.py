@@ -353,6 +353,7 @@ class FleetState:
             self._pools[index] = spec
             self._bid_usd_per_hour[index] = spec.usd_per_hour
         self._specs = tuple(self._pools)
+        is_back = spec.name in self._leaving
         self._leaving.discard(spec.name)
         self._staying = tuple(one for one in self._pools if one.name not in self._leaving)
         # A new array, never a changed one: views share it.
@@ -363,7 +364,18 @@ class FleetState:
         for pool in range(len(self._books.starts) - 1):
             self._prefixes.shrink(pool, counts[pool])
             self._breakers.shrink(pool, counts[pool])
+        self._draining = {one for one in self._draining if one[1] < counts[one[0]]}
         self._books.lay_out(counts)
+        if is_back:
+            self._begin_anew(self._index[spec.name])
+
+    def _begin_anew(self, pool: int) -> None:
+        """A pool that had left is back: what was known of its replicas was true of others."""
+        self._prefixes.shrink(pool, 0)
+        self._breakers.forget(pool)
+        self._draining = {one for one in self._draining if one[0] != pool}
+        first, end = self._books.starts[pool], self._books.starts[pool + 1]
+        self._books.up[first:end] = b"\1" * (end - first)
 
     def _remove_pool(self, event: PoolRemoved) -> None:
         """Its place in the arrays stays: attempts that run there are known by it."""
@@ -514,7 +526,7 @@ class FleetState:
     def _count_failure(self, attempt: OpenAttempt, t_s: float) -> None:
         """Count towards the breaker; whatever ran when a fault showed fails by the same fault."""
         pool = attempt.pool
-        if (pool, attempt.replica) in self._draining:
+        if (pool, attempt.replica) in self._draining or self._flat(attempt) is None:
             # It was announced, and says nothing against the others.
             return
         started_s = t_s if attempt.started_s is None else attempt.started_s
