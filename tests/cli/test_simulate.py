@@ -9,6 +9,10 @@ from tests.cli.conftest import Run
 from tests.cli.test_plan import config
 from tests.cli.test_workload import PLAN_POOLS
 
+from steelyard.cli.renting_file import read_renting
+from steelyard.domain.pool import PoolSpec
+from steelyard.sim import Renting
+
 RENTING = """
 [pools.gpu]
 boot_s = 5
@@ -128,6 +132,20 @@ def test_notice_is_the_providers_unless_it_is_given(files: Path, run: Run) -> No
         "simulate", "--workload", "w.parquet", "--fleet", "fleet.json", "--renting", "bad.toml"
     )
     assert "how long before a preemption nobody warns is not known; give notice_s" in ran.err
+
+
+def test_what_a_file_says_goes_before_what_the_fleet_says_be_it_the_usual(
+    files: Path, llm_pool: PoolSpec
+) -> None:
+    spot = Renting(start_s=60.0, preemptions_per_hour=2.0, notice_s=30.0, replicas_by_hour=(1, 2))
+    known = {"arm": spot, "other": spot}
+    given = files / "calm.toml"
+    given.write_text("[pools.arm]\nboot_s = 0\npreemptions_per_hour = 0\n", encoding="utf-8")
+    told = read_renting(given, (llm_pool,), known)
+    assert told == {"arm": Renting(replicas_by_hour=(1, 2)), "other": spot}
+    given.write_text("[pools.arm]\nreplicas_by_hour = []\nnotice_s = 5\n", encoding="utf-8")
+    told = read_renting(given, (llm_pool,), known)
+    assert told["arm"] == Renting(start_s=60.0, preemptions_per_hour=2.0, notice_s=5.0)
 
 
 def test_a_plan_of_every_hour_is_a_fleet_that_can_be_simulated(run: Run, tmp_path: Path) -> None:

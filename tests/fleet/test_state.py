@@ -14,6 +14,7 @@ from steelyard.domain.events import (
     PoolAdded,
     PoolRemoved,
     ReplicaChanged,
+    RequestServed,
     StepPlaced,
     TaskFinished,
     TaskSubmitted,
@@ -183,10 +184,10 @@ def test_replicas_keep_their_work_when_the_pool_grows(
     assert list(state.view(tool_step(), 2.0).waiting) == [0.0, 0.0, 0.0, 1.0]
 
 
-def fail_one_by_one(state: FleetState, failures: int) -> None:
-    """Attempts that each start when the breaker is closed again; the last one fails at 0 s."""
+def fail_one_by_one(state: FleetState, failures: int, last_s: float = 0.0) -> None:
+    """Attempts that each start when the breaker is closed again; the last one fails at `last_s`."""
     for n in range(failures):
-        fails_s = 100.0 * (n - failures + 1)
+        fails_s = last_s + 100.0 * (n - failures + 1)
         place(state, llm_step(f"t{n}"), fails_s - 0.5)
         start(state, llm_step(f"t{n}"), fails_s - 0.5)
         finish(state, llm_step(f"t{n}"), fails_s, Usage(), error_code="pool_unavailable")
@@ -309,3 +310,68 @@ def test_a_step_goes_to_its_allowed_pools_alone_and_to_none_that_leaves(
     assert state.open_attempts("cheap") == {(running.task_id, running.step_id, 0)}
     state.apply(PoolAdded(t_s=2.0, spec=cheap))
     assert chosen_pool(state, free) == ("cheap",)
+
+
+def test_a_model_may_go_while_a_step_runs_on_it(llm_pool: PoolSpec) -> None:
+    state = folded((PoolAdded(t_s=0.0, spec=llm_pool),))
+    named, whole = llm_step("named"), llm_step("whole")
+    place(state, named, 1.0)
+    start(state, named, 1.0)
+    decision = CheapestFeasible()(whole, state.view(whole, 1.0))
+    assert isinstance(decision, Decision)
+    begun = state.begin(whole, decision, 1.0)
+    state.apply(PoolAdded(t_s=1.5, spec=msgspec.structs.replace(llm_pool, llm_curves={})))
+    usage = Usage(input_tokens=100, output_tokens=5, wall_s=0.4)
+    finish(state, named, 2.0, usage)
+    state.end(
+        begun,
+        RequestServed(
+            t_s=2.0,
+            placed_s=1.0,
+            step=whole,
+            decision=decision,
+            outcome="ok",
+            usage=usage,
+            cost_usd=0.5,
+        ),
+    )
+    seen = state.view(named, 2.0)
+    assert (seen.running[0], seen.waiting[0], seen.correction[0]) == (0.0, 0.0, 1.0)
+    assert seen.expected.output_tokens == 5.0
+    assert not state.open_attempts(llm_pool.name)
+
+
+def test_a_pool_that_comes_back_is_another_one(llm_pool: PoolSpec) -> None:
+    state = folded((PoolAdded(t_s=0.0, spec=llm_pool),))
+    place(state, llm_step(), 0.0)
+    start(state, llm_step(), 0.0)
+    finish(state, llm_step(), 0.5, Usage(input_tokens=100, output_tokens=5, wall_s=0.4))
+    assert state.cached_tokens_on("arm", 0, llm_step().call) > 0  # type: ignore[arg-type]
+    fail_one_by_one(state, 3)
+    assert not state.view(llm_step(), 1.0).closed[0]
+    state.apply(ReplicaChanged(t_s=1.0, pool="arm", replica=0, up=False, reason="", draining=True))
+    state.apply(PoolRemoved(t_s=1.0, pool="arm"))
+    state.apply(PoolAdded(t_s=1.0, spec=llm_pool))
+    view = state.view(llm_step(), 1.0)
+    assert (bool(view.up[0]), bool(view.closed[0]), view.cached_tokens[0]) == (True, True, 0.0)
+    fail_one_by_one(state, 3, last_s=300.0)
+    assert not state.view(llm_step(), 301.0).closed[0]
+
+
+def test_what_fails_on_a_replica_that_is_gone_says_nothing_of_those_that_are_there(
+    llm_pool: PoolSpec,
+) -> None:
+    two = msgspec.structs.replace(llm_pool, replicas=2)
+    state = folded((PoolAdded(t_s=0.0, spec=two),))
+    steps = [llm_step(f"t{number}") for number in range(3)]
+    decision = CheapestFeasible()(steps[0], state.view(steps[0], 0.0))
+    assert isinstance(decision, Decision)
+    there = msgspec.structs.replace(decision, replica=1)
+    for step in steps:
+        state.apply(StepPlaced(t_s=0.0, step=step, decision=there))
+    state.apply(PoolAdded(t_s=0.5, spec=llm_pool))
+    for number, step in enumerate(steps):
+        start(state, step, 1.0 + 2 * number)
+        finish(state, step, 2.0 + 2 * number, Usage(), "pool_unavailable")
+    view = state.view(steps[0], 6.0)
+    assert (list(view.up), list(view.closed)) == ([True], [True])

@@ -2,6 +2,7 @@
 
 import fnmatch
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from steelyard.sim import Renting, Scaling
 # notices"; Azure: its documentation of Scheduled Events, "Preempt | 30 seconds" (azure-docs,
 # linux/scheduled-events.md); GCP: up to 30 seconds, as others tell it. All read 2026-11-23.
 _NOTICE_S = {"aws": 120.0, "azure": 30.0, "gcp": 30.0}
+# Keys of a table that each field of `Renting` follows from; the others follow from their own.
+_OF_SEVERAL_KEYS = {
+    "start_s": frozenset(("start_s", "boot_s", "weights_gb", "load_gb_per_s")),
+    "notice_s": frozenset(("notice_s", "preemptions_per_hour")),
+}
 
 
 class RentingEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,16 +57,21 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     pools: dict[str, RentingEntry] = {}
 
 
-def read_renting(path: Path, pools: tuple[PoolSpec, ...]) -> dict[str, Renting]:
+def read_renting(
+    path: Path, pools: tuple[PoolSpec, ...], known: Mapping[str, Renting]
+) -> dict[str, Renting]:
     """How are the pools rented, by a file's account?
+
+    What the file says of a pool goes before what is known of it, key by key.
 
     Args:
         path: A TOML file with a table `[pools."NAME"]` per pool. A name may hold `*` for any text;
             a pool that a table names in full takes that one.
         pools: The fleet.
+        known: Pool to its renting without the file.
 
     Returns:
-        Pool to its renting; pools that no table names are missing.
+        Pool to its renting; pools that no table names are as they were.
 
     Raises:
         ConfigError: The file cannot be read, a key or value is wrong, or a name fits no pool.
@@ -84,8 +95,18 @@ def read_renting(path: Path, pools: tuple[PoolSpec, ...]) -> dict[str, Renting]:
                     raise ConfigError(
                         f"--renting {path}: two tables fit pool {spec.name}; name it in full in one"
                     )
-                found[spec.name] = renting_of(path, entry, spec)
-    return found
+                told = _told(_renting_of(path, entry, spec), named[name])
+                found[spec.name] = msgspec.structs.replace(known.get(spec.name, Renting()), **told)
+    return {**known, **found}
+
+
+def _told(renting: Renting, table: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table says, values that are the usual ones included."""
+    return {
+        field: getattr(renting, field)
+        for field in Renting.__struct_fields__
+        if not _OF_SEVERAL_KEYS.get(field, {field}).isdisjoint(table)
+    }
 
 
 def _entry(path: Path, name: str, value: Any) -> RentingEntry:  # noqa: ANN401 - TOML's values
@@ -104,17 +125,7 @@ def _fitting(path: Path, name: str, pools: tuple[PoolSpec, ...]) -> list[PoolSpe
     return fitting
 
 
-def renting_of(path: Path, entry: RentingEntry, spec: PoolSpec) -> Renting:
-    """What does an entry mean for one pool?
-
-    Args:
-        path: The file, for messages.
-        entry: What it says.
-        spec: The pool.
-
-    Raises:
-        ConfigError: A figure is missing that another one needs.
-    """
+def _renting_of(path: Path, entry: RentingEntry, spec: PoolSpec) -> Renting:
     return Renting(
         start_s=_start_s(path, entry, spec),
         preemptions_per_hour=entry.preemptions_per_hour,
@@ -124,22 +135,6 @@ def renting_of(path: Path, entry: RentingEntry, spec: PoolSpec) -> Renting:
         usd_per_hour_by_hour=entry.usd_per_hour_by_hour,
         bid_usd_per_hour_by_hour=entry.bid_usd_per_hour_by_hour,
     )
-
-
-def joined(under: Renting, over: Renting) -> Renting:
-    """What one renting says, in place of what another says of the same.
-
-    Args:
-        under: What holds where the other says nothing.
-        over: What goes before.
-    """
-    usual = Renting()
-    said = {
-        name: value
-        for name in over.__struct_fields__
-        if (value := getattr(over, name)) != getattr(usual, name)
-    }
-    return msgspec.structs.replace(under, **said)
 
 
 def _start_s(path: Path, entry: RentingEntry, spec: PoolSpec) -> float:

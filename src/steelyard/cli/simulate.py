@@ -12,7 +12,7 @@ from rich.console import Console
 from steelyard.cli.fleet_file import GivenFleet, read_fleet
 from steelyard.cli.limits import seconds
 from steelyard.cli.progress import Stages
-from steelyard.cli.renting_file import joined, read_renting
+from steelyard.cli.renting_file import read_renting
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
 from steelyard.domain.pool import PoolSpec
@@ -26,7 +26,7 @@ from steelyard.report.compare_grids import latency_grid, policy_grid, use_grid
 from steelyard.report.format import significant, usd
 from steelyard.report.run_grids import step_grid
 from steelyard.report.tables import print_grid
-from steelyard.sim import Conditions, Outage, Renting, Serving, simulate
+from steelyard.sim import Conditions, Outage, Serving, simulate
 from steelyard.sim.synth import scale_workload
 from steelyard.store.imports.read import import_workload
 
@@ -85,11 +85,14 @@ def run_simulate(asked: SimulateRequest, settings: PlanSettings) -> None:
     fleet = read_fleet(asked.fleet, planning_catalog(settings))
     sample = _sample(workload, fleet, asked)
     rented = (spec for spec in fleet.pools if spec.llm_curves and spec.token_price is None)
+    renting = fleet.renting
+    if asked.renting is not None:
+        renting = read_renting(asked.renting, fleet.pools, renting)
     conditions = Conditions(
         serving={spec.name: asked.serving for spec in rented},
         bids_usd_per_hour=fleet.bids_usd_per_hour,
         outages=tuple(parse_outage(text, fleet.pools) for text in asked.outages),
-        renting=_renting(asked, fleet),
+        renting=renting,
         first_hour=asked.first_hour,
         outage_patience_s=seconds(asked.patience),
     )
@@ -107,17 +110,6 @@ def run_simulate(asked: SimulateRequest, settings: PlanSettings) -> None:
         _print_json(ledger, events, runs, asked.policy)
     else:
         _print(ledger, runs, asked.policy)
-
-
-def _renting(asked: SimulateRequest, fleet: GivenFleet) -> dict[str, Renting]:
-    """What the file says of a pool goes before what the fleet says, key by key."""
-    if asked.renting is None:
-        return fleet.renting
-    told = read_renting(asked.renting, fleet.pools)
-    return fleet.renting | {
-        pool: joined(fleet.renting[pool], renting) if pool in fleet.renting else renting
-        for pool, renting in told.items()
-    }
 
 
 def _policies(asked: SimulateRequest) -> list[str]:

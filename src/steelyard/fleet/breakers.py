@@ -113,7 +113,14 @@ class Breakers:
         """The replica works, and so its pool does."""
         if self._streaks:
             self._streaks.pop(place, None)
-        pool = place[0]
+        self._close(place[0])
+
+    def forget(self, pool: int) -> None:
+        """Forget all failures of a pool and of its replicas."""
+        self.shrink(pool, 0)
+        self._close(pool)
+
+    def _close(self, pool: int) -> None:
         if self._failures[pool]:
             self._failures[pool] = 0
             self._failed_last[pool] = _NOBODY

@@ -125,14 +125,12 @@ class StepEstimate(msgspec.Struct):
         Returns:
             The expectation.
         """
-        seen = self.output_tokens.count > 0
-        remaining = self.remaining_s.get(step_id.bit_length(), self.remaining_s.get(_ANY_DEPTH))
-        output_tokens = min(self.output_tokens.value, max_output_tokens)
+        output_tokens, remaining_s, remaining_known = self.usual(step_id, max_output_tokens)
         return StepExpectation(
-            output_tokens=output_tokens if seen else max_output_tokens,
+            output_tokens=output_tokens,
             cpu_s=self.cpu_s.value,
             other_s=self.other_s.value,
             memory_bytes=self.memory_bytes.value if self.memory_bytes.count else memory_bytes,
-            remaining_s=0.0 if remaining is None else remaining.high,
-            remaining_known=remaining is not None,
+            remaining_s=remaining_s,
+            remaining_known=remaining_known,
         )

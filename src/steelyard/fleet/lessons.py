@@ -71,7 +71,10 @@ class Lessons:
         return estimate
 
     def _correct(self, usage: Usage, attempt: OpenAttempt, spec: PoolSpec, call: LlmCall) -> None:
-        curve = spec.llm_curves[call.model]
+        curve = spec.llm_curves.get(call.model)
+        if curve is None:
+            # The pool was changed while the attempt ran, and serves the model by this name no more.
+            return
         uncached = float(usage.input_tokens - usage.cached_tokens)
         predicted_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
         predicted_s += usage.output_tokens * shared_itl_s(

@@ -112,8 +112,10 @@ class _Buckets:
             return np.zeros(BUCKETS, dtype=np.float64)
         factors = [1.0] * len(spans) if weights is None else weights
         # The integral of the level up to each edge, by sorted starts and ends with their sums.
-        total = _integral([one[0] for one in spans], factors, self.edges_s)
-        total = total - _integral([one[1] for one in spans], factors, self.edges_s)
+        # From the first arrival on: sums of many times since 1970 lose the digits that count here.
+        edges_s = self.bucket_s * np.arange(BUCKETS + 1, dtype=np.float64)
+        total = _integral([one[0] - self.first_s for one in spans], factors, edges_s)
+        total = total - _integral([one[1] - self.first_s for one in spans], factors, edges_s)
         return np.diff(total)
 
     def levels(self, spans: list[_Span]) -> tuple[float, ...]:
@@ -183,7 +185,7 @@ def _pool(
     rented_s = np.array([rent.replica_s(*span) for span in spans])
     rent_usd = np.array([rent.usd(*span) for span in spans])
     runs = _runs(attempts)
-    lasting = [(one, run) for one, run in zip(_started(attempts), runs, strict=True)]
+    lasting = zip(_started(attempts), runs, strict=True)
     weights = [one.cost_usd / max(run[1] - run[0], 1e-12) for one, run in lasting]
     used_usd = buckets.sums_s(runs, weights)
     busy_s = buckets.sums_s(busy_spans(attempts))

@@ -143,8 +143,8 @@ class LiveFleet:
         self._pools[name] = started
         self.dispatcher.put_pool(started.known_as, started.llm or started.backend)
         if before is not None:
-            up = self.dispatcher.state.replicas_up(name)
-            for replica in range(started.spec.replicas if up < started.spec.replicas else 0):
+            # Those that were up, too: a new backend's caches are empty, its failures none.
+            for replica in range(started.spec.replicas):
                 self.dispatcher.replica_changed(name, replica, up=True, reason="a new backend")
             self._drain(name, before)
         started.watch.attach(self.dispatcher)

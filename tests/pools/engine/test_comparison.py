@@ -13,6 +13,7 @@ from steelyard.pools.engine.comparison import Variant, compare
 
 _NATIVE, _F32 = Variant(engine="openvino"), Variant(engine="openvino", precision="f32")
 _LLAMACPP = Variant(engine="llamacpp")
+_BREAKS, _STREAMS = Variant(engine="llamacpp", precision="f32"), 8
 
 
 class Pool:
@@ -21,6 +22,7 @@ class Pool:
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
         self.closed = False
+        self.answers = 0
 
     def models(self) -> tuple[str, ...]:
         return ("m",)
@@ -34,6 +36,9 @@ class Pool:
     async def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
         assert request.max_output_tokens
         assert replica == 0
+        self.answers += 1
+        if self.variant == _BREAKS and self.answers > _STREAMS:
+            raise PoolUnavailableError("it broke")
         yield LlmChunk(index=0, text="x", finish_reason="stop")
 
     async def close(self) -> None:
@@ -58,3 +63,16 @@ async def test_measures_what_runs_and_tells_why_others_did_not(
         "openvino in f32": "no answer within 0.2 s of measuring",
     }
     assert [one.closed for one in pools] == [True] * 3
+
+
+async def test_what_breaks_in_a_later_round_has_no_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def pool(variant: Variant, model_path: Path) -> Pool:
+        assert model_path == tmp_path
+        return Pool(variant)
+
+    monkeypatch.setattr(comparison, "_pool", pool)
+    measured = await compare([_NATIVE, _BREAKS], tmp_path)
+    assert list(measured.wall_s) == ["openvino"]
+    assert measured.failed == {"llamacpp in f32": "it broke"}

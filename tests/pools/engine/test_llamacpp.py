@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from steelyard.errors import ConfigError
 from steelyard.pools.engine import llamacpp
 from steelyard.pools.engine.adapter import EngineDelta, EngineSettings, Sampling
 from steelyard.pools.engine.llamacpp import LlamaCppAdapter
@@ -47,6 +48,15 @@ def text_of(deltas: list[EngineDelta]) -> bytes:
 def test_its_context_is_what_the_cache_has_room_for(adapter: LlamaCppAdapter) -> None:
     # 96 MiB for two slots, 23,040 bytes a token, in steps of 256.
     assert adapter.context_tokens == 2048
+
+
+def test_a_cache_without_room_for_a_context_is_refused() -> None:
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("xllamacpp is not installed")
+    model = find_model()
+    settings = EngineSettings(adapter="llamacpp", max_streams=2, cache_bytes=1024 * 1024)
+    with pytest.raises(ConfigError, match="no room for 256 tokens"):
+        LlamaCppAdapter(Path(model.path), settings, model.context_tokens)
 
 
 def test_a_prefix_computed_in_one_slot_is_copied_to_another(adapter: LlamaCppAdapter) -> None:

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steelyard.errors import ConfigError
 from steelyard.pools.engine.model import find_model
 from steelyard.pools.engine.requantized import q8_0_of_q4_1, write_without_q4_1
 
@@ -78,6 +80,15 @@ def test_the_copy_is_the_same_model_with_other_weights(tmp_path: Path) -> None:
         rows = weights_of_q8_0(data[start + offset : start + offset + 68])
         assert np.allclose(rows, expected, atol=0.04)
     assert not write_without_q4_1(copy, tmp_path / "c.gguf")
+
+
+@pytest.mark.parametrize("kept_bytes", [20, 90, 200, 256])
+def test_a_file_that_ends_too_early_is_told_as_such(tmp_path: Path, kept_bytes: int) -> None:
+    whole = gguf(tmp_path / "whole.gguf", [0, 3, 3])
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(whole.read_bytes()[:kept_bytes])
+    with pytest.raises(ConfigError, match="cut off or broken"):
+        write_without_q4_1(cut, tmp_path / "copy.gguf")
 
 
 def test_leaves_other_models_alone(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ async def compare(
                 except TimeoutError:
                     failed.setdefault(name, f"no answer within {limit_s:g} s of measuring")
                 except (SteelyardError, OSError) as error:
+                    # What broke once is not taken, however fast it had been before.
                     failed[name] = str(error)
+                    wall_s.pop(name, None)
                 else:
                     wall_s[name] = min(took_s, wall_s.get(name, took_s))
     finally:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from steelyard.errors import MissingExtraError
+from steelyard.errors import ConfigError, MissingExtraError
 from steelyard.pools.engine.adapter import EngineDelta, EngineSettings, Sampling
 from steelyard.pools.engine.llamacpp_http import Address, Event, Exchange
 from steelyard.pools.engine.model import read_header
@@ -80,6 +80,7 @@ class LlamaCppAdapter:
 
     Raises:
         MissingExtraError: xllamacpp is not installed.
+        ConfigError: The cache has no room for a context.
     """
 
     def __init__(self, model_path: Path, settings: EngineSettings, context_tokens: int) -> None:
@@ -95,6 +96,13 @@ class LlamaCppAdapter:
         token_bytes = read_header(model_path).kv_bytes_per_token or 1
         slot_bytes = settings.cache_bytes // self.max_streams
         self.context_tokens = min(context_tokens, slot_bytes // token_bytes // 256 * 256)
+        if self.context_tokens < 1:
+            # Not passed on: the library would take 0 for as much as the model can read.
+            raise ConfigError(
+                f"The model {model_path} needs {token_bytes:,} bytes of cache per token, and each "
+                f"of {self.max_streams} streams has {slot_bytes:,}, which is no room for 256 "
+                "tokens; take a smaller model, or a server of its own."
+            )
         self.block_tokens = _BLOCK_TOKENS
         snapshot_tokens = 0
         if hasattr(os, "memfd_create"):

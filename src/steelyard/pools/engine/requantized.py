@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from steelyard.errors import ConfigError
 from steelyard.pools.engine.model import skip_entries
 
 _Q4_1, _Q8_0 = 3, 8
@@ -45,7 +46,20 @@ def write_without_q4_1(source: Path, target: Path) -> bool:
 
     Returns:
         Whether it was written; False for a file without such tensors, or with an unusual alignment.
+
+    Raises:
+        ConfigError: The file ends too early, or its header is broken.
+        OSError: One of them cannot be read or written.
     """
+    try:
+        return _copied(source, target)
+    except (struct.error, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"The model {source} is cut off or broken ({error}); fetch the GGUF file again."
+        ) from error
+
+
+def _copied(source: Path, target: Path) -> bool:
     with source.open("rb") as file:
         file.seek(8)
         count, entries = struct.unpack("<QQ", file.read(16))
