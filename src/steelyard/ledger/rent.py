@@ -26,6 +26,8 @@ class PoolRent:
         self._t_s: list[float] = []
         self._levels: list[tuple[float, int]] = []
         self._released: set[int] = set()
+        # Of them, those that the pool has now.
+        self._away = 0
         self._usd_per_hour = 0.0
         self._replicas = 0
 
@@ -37,6 +39,7 @@ class PoolRent:
             spec: The pool.
         """
         self._usd_per_hour, self._replicas = spec.usd_per_hour, spec.replicas
+        self._away = sum(replica < self._replicas for replica in self._released)
         self._note(t_s)
 
     def end(self, t_s: float) -> None:
@@ -45,7 +48,7 @@ class PoolRent:
         Args:
             t_s: On the log's clock.
         """
-        self._replicas = 0
+        self._replicas = self._away = 0
         self._released.clear()
         self._note(t_s)
 
@@ -63,11 +66,12 @@ class PoolRent:
             self._released.discard(replica)
         else:
             self._released.add(replica)
+        if replica < self._replicas:
+            self._away += -1 if rented else 1
         self._note(t_s)
 
     def _note(self, t_s: float) -> None:
-        gone = sum(replica < self._replicas for replica in self._released)
-        level = (self._usd_per_hour, self._replicas - gone)
+        level = (self._usd_per_hour, self._replicas - self._away)
         # Clocks of several machines may disagree a little; the log's order counts.
         at_s = max(t_s, self._t_s[-1]) if self._t_s else t_s
         if self._t_s and at_s == self._t_s[-1]:
