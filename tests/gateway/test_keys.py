@@ -134,6 +134,18 @@ async def test_a_key_of_a_task_carries_the_task(tmp_path: Path) -> None:
     assert {one.deadline_s for one in steps} == {deadline_s}
 
 
+async def test_a_session_of_others_is_no_reason_to_refuse_the_key_of_a_task(tmp_path: Path) -> None:
+    token, key = minted("f7", KeyTerms(name="f", task_id="fix-7"))
+    async with keyed_gateway(tmp_path / "s.db", pools(), key) as rig:
+        async with client(rig.server.base_url, token) as who:
+            await ask(who, extra_headers={"x-session-id": "mine"})
+            await who.responses.create(
+                model="scripted", input="hello", extra_headers={"x-session-id": "mine"}
+            )
+        placed = [one.step for one in read_store(rig.store) if isinstance(one, StepPlaced)]
+        assert [one.task_id for one in placed] == ["fix-7", "fix-7"]
+
+
 async def test_a_key_of_an_agent_does_not_reach_into_the_tasks_of_others(tmp_path: Path) -> None:
     mine, key = minted("a1", KeyTerms(name="a", agent="coder"))
     theirs, other = minted("b1", KeyTerms(name="b", agent="writer"))

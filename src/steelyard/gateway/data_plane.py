@@ -215,8 +215,9 @@ class DataPlane:
     async def _generate(self, exchange: Exchange, generation: Generation) -> None:
         request = generation.request
         hints = hints_of(exchange, request.raw_body)
-        sent = with_session(task_headers(exchange), hints)
-        headers = keyed_headers(exchange.key, sent, request.model)
+        # The key first: a session that others name is a hint, and no reason to refuse.
+        sent = keyed_headers(exchange.key, task_headers(exchange), request.model)
+        headers = with_session(sent, hints)
         prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
         limit = request.max_output_tokens
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:

@@ -117,8 +117,9 @@ class Responses:
         generation = question.generation
         request = generation.request
         hints = hints_of(exchange, question.document)
-        sent = with_session(task_headers(exchange), hints)
-        headers = keyed_headers(exchange.key, sent, request.model)
+        # The key first: a session that others name is a hint, and no reason to refuse.
+        sent = keyed_headers(exchange.key, task_headers(exchange), request.model)
+        headers = with_session(sent, hints)
         prefixes = with_affinity(generation.prefixes, request.model, hints, question.document)
         target: ResponseAnswer | None = None
         try:
