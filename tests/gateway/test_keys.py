@@ -180,6 +180,18 @@ async def test_rates_are_kept_and_say_when_to_come_back(tmp_path: Path) -> None:
             assert caught.value.response.headers["x-should-retry"] == "false"
 
 
+async def test_what_was_refused_for_its_cost_uses_up_no_tokens(tmp_path: Path) -> None:
+    token, key = minted("p1", KeyTerms(name="p", budget_usd=1e-9, tokens_per_min=30.0))
+    async with (
+        keyed_gateway(tmp_path / "s.db", pools(), key) as rig,
+        client(rig.server.base_url, token) as who,
+    ):
+        for _ in range(12):
+            with pytest.raises(openai.RateLimitError) as caught:
+                await ask(who)
+            assert caught.value.code == "insufficient_quota"
+
+
 async def test_a_minted_key_opens_metrics_only_where_it_says_so(tmp_path: Path) -> None:
     plain, key = minted("a1", KeyTerms(name="a"))
     wide, admin = minted("c1", KeyTerms(name="c", control=True))
