@@ -225,7 +225,11 @@ class DataPlane:
             name = request.kind
             step = task.step(name, request.model, prefixes, all_answers)
             if exchange.key is not None:
-                step = await exchange.key.reserve(step, all_answers, exchange.body)
+                most = all_answers
+                if most is None and request.n > 1:
+                    # Each of them may be as long as the context.
+                    most = request.n * self._dispatcher.context_tokens(request.model)
+                step = await exchange.key.reserve(step, most, exchange.body)
             exchange.step_key = step.key
             if task.remaining_s is not None:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)

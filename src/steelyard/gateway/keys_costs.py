@@ -13,8 +13,12 @@ from steelyard.perf.cost import llm_step_usd
 
 # What a chat template may add to a prompt, in tokens.
 _TEMPLATE_TOKENS = 256
-# Parts whose tokens have nothing to do with the length of the body.
-_UNMEASURED = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"file"', b'"input_file"')
+# Parts whose tokens have nothing to do with the length of the body; the last one is a conversation
+# that only the server behind knows.
+_UNMEASURED = (
+    *(b'"image_url"', b'"input_image"', b'"input_audio"', b'"file"', b'"input_file"'),
+    b'"previous_response_id"',
+)
 # Attempts that may have failed before the one that counts; they say nothing, and cost the floor.
 _ATTEMPTS = 3.0
 # The price is linear in both counts of tokens; taken apart and put together it may be off by a
@@ -47,7 +51,7 @@ class MostCosts:
         Args:
             pools: The fleet; the same tuple as before when nothing has changed.
             step: The step.
-            output_tokens: Most tokens of all answers together; None without a limit.
+            output_tokens: Most tokens of all answers together; None of one without a limit.
             body: The request.
 
         Returns:

@@ -80,8 +80,8 @@ class KeyUse:
 
         Args:
             step: The step.
-            output_tokens: Most tokens of all answers together; None where the model's context is
-                the only limit.
+            output_tokens: Most tokens of all answers together; None of a single one that has no
+                limit but the model's context.
             body: The request; a prompt has no more tokens than its text has bytes.
 
         Returns:

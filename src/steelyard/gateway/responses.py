@@ -127,7 +127,8 @@ class Responses:
                 limit = request.max_output_tokens
                 step = task.step("response", request.model, prefixes, limit)
                 if exchange.key is not None:
-                    step = await exchange.key.reserve(step, limit, exchange.body)
+                    # With what is kept of the conversation: that is a prompt, too.
+                    step = await exchange.key.reserve(step, limit, question.body)
                 exchange.step_key = step.key
                 if task.remaining_s is not None:
                     request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
