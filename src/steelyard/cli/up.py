@@ -108,15 +108,17 @@ async def _reloading(
         except OSError as error:
             _say(f"`steelyard reload` cannot find this gateway ({error}); send it SIGHUP")
 
+        def begun() -> None:
+            with suppress(OSError):
+                note.write(msgspec.structs.replace(note.note, reading=True))
+
         def told(refused: str, changed: str) -> None:
             _say(f"reload refused: {refused}" if refused else f"reloaded: {changed}")
-            count = note.note.reloads + 1
+            answer = msgspec.structs.replace(note.note, reading=False, refused=refused, told=changed)
             with suppress(OSError):
-                note.write(
-                    msgspec.structs.replace(note.note, reloads=count, refused=refused, told=changed)
-                )
+                note.write(msgspec.structs.replace(answer, reloads=answer.reloads + 1))
 
-        running = asyncio.create_task(reloader.run(told))
+        running = asyncio.create_task(reloader.run(begun, told))
         try:
             yield
         finally:
