@@ -284,6 +284,7 @@ async def test_a_wrong_configuration_is_refused_in_one_line_and_the_old_one_stay
             ("", [pool(up["old"]), '[pools.e]\nkind = "embedded"\nmodel_path = "no"\n'], "no"),
             ('api_keys_file = "missing"', [pool(up["old"])], "missing"),
             ('host = "127.0.0.2"', [pool(up["old"])], "restart"),
+            ("", [pool(up["old"]), '[dashboard]\nplan = "plan.json"\n'], "dashboard"),
             ("", [pool(up["old"]), '[store]\npath = "other.db"\n'], "restart"),
         ):
             running.configure(*wrong, more=more)

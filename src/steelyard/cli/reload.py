@@ -127,6 +127,7 @@ def _check_fixed(config: Path, old: Settings, new: Settings) -> None:
         ("store", old.store, new.store),
         ("gateway.host", old.gateway.host, new.gateway.host),
         ("gateway.port", old.gateway.port, new.gateway.port),
+        ("dashboard", old.dashboard, new.dashboard),
     ):
         if before != after:
             raise ConfigError(

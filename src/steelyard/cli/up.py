@@ -16,7 +16,12 @@ from steelyard.cli.reload import Reloader
 from steelyard.cli.store_choice import opened_store, store_address
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
-from steelyard.config.settings import GatewaySection, Settings, load_settings
+from steelyard.config.settings import (
+    DashboardSection,
+    GatewaySection,
+    Settings,
+    load_settings,
+)
 from steelyard.dashboard.mount import LazyDashboard
 from steelyard.dashboard.sources import Sources
 from steelyard.gateway.server import GatewayServer, listen, serve
@@ -26,6 +31,7 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fleet_changes import LiveFleet
 from steelyard.runtime.live import changing_fleet
 from steelyard.store.event_store import EventStore
+from steelyard.store.reader import StoreAddress
 
 
 def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
@@ -40,11 +46,8 @@ def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
         SteelyardError: Something cannot be started as configured.
     """
     settings = load_settings(config)
-    if plan is not None:
-        section = msgspec.structs.replace(settings.dashboard, plan=plan)
-        settings = msgspec.structs.replace(settings, dashboard=section)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, settings, store))
+        runner.run(_serve(config, settings, store, plan))
 
 
 def gateway_settings(section: GatewaySection) -> GatewaySettings:
@@ -69,7 +72,7 @@ def gateway_settings(section: GatewaySection) -> GatewaySettings:
     )
 
 
-async def _serve(config: Path, settings: Settings, where: str) -> None:
+async def _serve(config: Path, settings: Settings, where: str, plan: Path | None) -> None:
     front = gateway_settings(settings.gateway)
     policy = policy_named(settings.policy.name)
     stop = asyncio.Event()
@@ -78,7 +81,11 @@ async def _serve(config: Path, settings: Settings, where: str) -> None:
         loop.add_signal_handler(sign, stop.set)
     with listen(front) as listener, opened_store(settings.store, where) as log:
         async with changing_fleet(settings, load_catalog(), policy, log, _say) as fleet:
-            pages = _dashboard(settings, where, fleet.dispatcher, log)
+            section = settings.dashboard
+            if plan is not None:
+                section = msgspec.structs.replace(section, plan=plan)
+            address = store_address(settings.store, where)
+            pages = _dashboard(section, address, fleet.dispatcher, log)
             async with (
                 serve(
                     front, fleet.dispatcher, listener=listener, store=log, pages=pages.attach
@@ -114,7 +121,9 @@ async def _reloading(
 
         def told(refused: str, changed: str) -> None:
             _say(f"reload refused: {refused}" if refused else f"reloaded: {changed}")
-            answer = msgspec.structs.replace(note.note, reading=False, refused=refused, told=changed)
+            answer = msgspec.structs.replace(
+                note.note, reading=False, refused=refused, told=changed
+            )
             with suppress(OSError):
                 note.write(msgspec.structs.replace(answer, reloads=answer.reloads + 1))
 
@@ -127,14 +136,13 @@ async def _reloading(
 
 
 def _dashboard(
-    settings: Settings, where: str, dispatcher: Dispatcher, store: EventStore
+    section: DashboardSection, address: StoreAddress, dispatcher: Dispatcher, store: EventStore
 ) -> LazyDashboard:
-    section = settings.dashboard
     return LazyDashboard(
         Sources(
             dispatcher=dispatcher,
             store=store,
-            address=store_address(settings.store, where),
+            address=address,
             plan=section.plan,
             plan_settings=section.plan_settings,
         )
