@@ -109,6 +109,9 @@ async def test_models_and_pools_of_a_key_are_the_only_ones_for_it(tmp_path: Path
             with pytest.raises(openai.PermissionDeniedError) as caught:
                 await ask(who, model="secret")
             assert (caught.value.code, caught.value.param) == ("not_allowed", "model")
+            assert (await who.models.retrieve("scripted")).id == "scripted"
+            with pytest.raises(openai.PermissionDeniedError):
+                await who.models.retrieve("secret")
         async with client(rig.server.base_url, blind) as who:
             with pytest.raises(openai.PermissionDeniedError, match="pool"):
                 await ask(who)

@@ -280,11 +280,13 @@ class DataPlane:
 
     def _models(self, exchange: Exchange) -> None:
         name = exchange.path.removeprefix(_MODELS_PATH).removeprefix("/")
+        use = exchange.key
         if name:
             check_model(self._dispatcher, name)
+            # Its refusal is all that is wanted.
+            keyed_headers(use, NOTHING, name)
             body = self._model(name)
         else:
-            use = exchange.key
             names = [one for one in self._dispatcher.models() if use is None or use.may_use(one)]
             models = [self._model(model) for model in names]
             body = {"object": "list", "data": models}
