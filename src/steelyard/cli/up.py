@@ -16,14 +16,11 @@ from steelyard.cli.reload import Reloader
 from steelyard.cli.store_choice import opened_store, store_address
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
-from steelyard.config.settings import (
-    DashboardSection,
-    GatewaySection,
-    Settings,
-    load_settings,
-)
+from steelyard.config.plan_settings import load_plan_settings
+from steelyard.config.settings import DashboardSection, GatewaySection, Settings, load_settings
 from steelyard.dashboard.mount import LazyDashboard
 from steelyard.dashboard.sources import Sources
+from steelyard.errors import ConfigError
 from steelyard.gateway.server import GatewayServer, listen, serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.baselines import policy_named
@@ -46,8 +43,27 @@ def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
         SteelyardError: Something cannot be started as configured.
     """
     settings = load_settings(config)
+    section = settings.dashboard
+    if plan is not None:
+        section = msgspec.structs.replace(section, plan=plan)
+    _check_dashboard(section)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, settings, store, plan))
+        runner.run(_serve(config, settings, store, section))
+
+
+def _check_dashboard(section: DashboardSection) -> None:
+    """Refuse what a page would only show as an error once somebody opens it."""
+    if section.plan is not None:
+        from steelyard.cli.fleet_file import read_plan
+
+        read_plan(section.plan)
+    if section.plan_settings is not None:
+        if not section.plan_settings.is_file():
+            raise ConfigError(
+                f"dashboard.plan_settings {section.plan_settings} does not exist; name a file as "
+                "`steelyard plan --config` takes it, or leave it out"
+            )
+        load_plan_settings(section.plan_settings)
 
 
 def gateway_settings(section: GatewaySection) -> GatewaySettings:
@@ -72,7 +88,7 @@ def gateway_settings(section: GatewaySection) -> GatewaySettings:
     )
 
 
-async def _serve(config: Path, settings: Settings, where: str, plan: Path | None) -> None:
+async def _serve(config: Path, settings: Settings, where: str, shown: DashboardSection) -> None:
     front = gateway_settings(settings.gateway)
     policy = policy_named(settings.policy.name)
     stop = asyncio.Event()
@@ -81,11 +97,8 @@ async def _serve(config: Path, settings: Settings, where: str, plan: Path | None
         loop.add_signal_handler(sign, stop.set)
     with listen(front) as listener, opened_store(settings.store, where) as log:
         async with changing_fleet(settings, load_catalog(), policy, log, _say) as fleet:
-            section = settings.dashboard
-            if plan is not None:
-                section = msgspec.structs.replace(section, plan=plan)
             address = store_address(settings.store, where)
-            pages = _dashboard(section, address, fleet.dispatcher, log)
+            pages = _dashboard(shown, address, fleet.dispatcher, log)
             async with (
                 serve(
                     front, fleet.dispatcher, listener=listener, store=log, pages=pages.attach
