@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -283,6 +284,7 @@ async def test_a_wrong_configuration_is_refused_in_one_line_and_the_old_one_stay
             ("", [pool(up["old"]), '[pools.e]\nkind = "embedded"\nmodel_path = "no"\n'], "no"),
             ('api_keys_file = "missing"', [pool(up["old"])], "missing"),
             ('host = "127.0.0.2"', [pool(up["old"])], "restart"),
+            ("", [pool(up["old"]), '[dashboard]\nplan = "plan.json"\n'], "dashboard"),
             ("", [pool(up["old"]), '[store]\npath = "other.db"\n'], "restart"),
         ):
             running.configure(*wrong, more=more)
@@ -297,6 +299,44 @@ async def test_a_wrong_configuration_is_refused_in_one_line_and_the_old_one_stay
         code, told = await running.reload_by_program("--json")
         assert (code, json.loads(told)["refused"]) == (0, "")
         assert await status(running, {**asked, "user": "u" * 100}) == 413
+        assert await running.stop() == 0
+
+
+def slow_server(folder: Path, name: str) -> str:
+    """Tools that tell when they are being started, and fail when they are told to."""
+    program = (
+        "import pathlib, time\n"
+        f"pathlib.Path({str(folder / name)!r}).touch()\n"
+        f"while not pathlib.Path({str(folder / f'{name}-ends')!r}).exists():\n"
+        "    time.sleep(0.02)\n"
+    )
+    command = json.dumps([sys.executable, "-c", program])
+    return f'[pools.{name}]\nkind = "mcp"\ncommand = {command}\nsandbox = "off"\n'
+
+
+async def test_who_asks_while_another_reload_runs_is_told_of_the_own_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mcp", reason="the mcp extra is not installed")
+    async with upstreams("old") as up, gateway(tmp_path, pool(up["old"])) as running:
+        running.configure(pool(up["old"]), slow_server(tmp_path, "first"))
+        running.process.send_signal(signal.SIGHUP)
+        await until((tmp_path / "first").exists)
+        running.configure(pool(up["old"]), slow_server(tmp_path, "second"))
+        sent, kill = threading.Event(), os.kill
+
+        def send(pid: int, sign: int) -> None:
+            kill(pid, sign)
+            sent.set()
+
+        monkeypatch.setattr(os, "kill", send)
+        asking = asyncio.create_task(running.reload())
+        await until(sent.is_set)
+        (tmp_path / "first-ends").touch()
+        await until((tmp_path / "second").exists)
+        (tmp_path / "second-ends").touch()
+        code, told = await asking
+        assert (code, "pool second" in told) == (2, True), told
         assert await running.stop() == 0
 
 

@@ -1,6 +1,7 @@
 """Budgets of keys: never more than they allow, whatever asks at once, and however answers end."""
 
 import asyncio
+import json
 import math
 import random
 import sys
@@ -12,10 +13,13 @@ import aiohttp
 import msgspec
 import openai
 import pytest
+from tests.gateway.conftest import pool_spec
 from tests.gateway.keys_rig import KeyRig, keyed_gateway, minted
 
 from steelyard.domain.events import AttemptFinished
 from steelyard.domain.key import ApiKey, KeyTerms
+from steelyard.domain.task import LlmCall, Step
+from steelyard.gateway.keys_costs import MostCosts
 from steelyard.pools.backend import LlmBackend
 from steelyard.pools.scripted import ScriptedAnswer, ScriptedLlmPool
 from steelyard.store.event_store import read_store
@@ -157,6 +161,44 @@ def costs_usd_of(folder: Path) -> float:
     with open_store(folder / "s.db") as store:
         ends = [one for one in read_store(store) if isinstance(one, AttemptFinished)]
     return math.fsum(one.cost_usd for one in ends)
+
+
+def most_usd(asked: bytes, output_tokens: int | None) -> float:
+    """What is set aside for a request to the rig's pool."""
+    call = LlmCall(model="scripted", input_tokens=1, max_output_tokens=1)
+    step = Step(task_id="t", step_id=0, agent="a", name="s", call=call)
+    return MostCosts().usd((pool_spec("lab", "scripted", 64),), step, output_tokens, asked)
+
+
+async def test_several_answers_without_a_limit_are_set_aside_each(tmp_path: Path) -> None:
+    budget_usd = 1.5 * most_usd(b"x" * 200, None)
+    token, key = minted("b1", KeyTerms(name="b", budget_usd=budget_usd))
+    pool = ScriptedLlmPool((LONG,))
+    async with keyed_gateway(tmp_path / "s.db", {"lab": pool}, key) as rig, client(rig, token) as w:
+        with pytest.raises(openai.RateLimitError, match="too little budget"):
+            await w.chat.completions.create(model="scripted", messages=MESSAGES, n=3)
+        await w.chat.completions.create(model="scripted", messages=MESSAGES)
+
+
+async def test_a_conversation_that_goes_on_is_set_aside_from_its_beginning(tmp_path: Path) -> None:
+    first: dict[str, Any] = {"model": "scripted", "input": "x" * 4000, "max_output_tokens": 8}
+    budget_usd = 1.1 * most_usd(json.dumps(first).encode(), 8)
+    token, key = minted("b1", KeyTerms(name="b", budget_usd=budget_usd))
+    pool = ScriptedLlmPool((ScriptedAnswer(pieces=("x",) * 8, input_tokens=2),))
+    async with (
+        keyed_gateway(tmp_path / "s.db", {"lab": pool}, key) as rig,
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http,
+    ):
+        url = f"{rig.server.base_url}/responses"
+        async with http.post(url, json=first) as response:
+            assert response.status == 200
+            kept = (await response.json())["id"]
+        # Each half fits into the budget, both together do not.
+        more = {**first, "input": "y" * 2000}
+        async with http.post(url, json={**more, "previous_response_id": kept}) as response:
+            assert response.status == 429
+        async with http.post(url, json=more) as response:
+            assert response.status == 200
 
 
 async def test_a_daily_budget_says_when_the_next_day_is(tmp_path: Path) -> None:

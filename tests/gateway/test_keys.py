@@ -109,6 +109,9 @@ async def test_models_and_pools_of_a_key_are_the_only_ones_for_it(tmp_path: Path
             with pytest.raises(openai.PermissionDeniedError) as caught:
                 await ask(who, model="secret")
             assert (caught.value.code, caught.value.param) == ("not_allowed", "model")
+            assert (await who.models.retrieve("scripted")).id == "scripted"
+            with pytest.raises(openai.PermissionDeniedError):
+                await who.models.retrieve("secret")
         async with client(rig.server.base_url, blind) as who:
             with pytest.raises(openai.PermissionDeniedError, match="pool"):
                 await ask(who)
@@ -132,6 +135,18 @@ async def test_a_key_of_a_task_carries_the_task(tmp_path: Path) -> None:
     steps = [one.step for one in events if isinstance(one, StepPlaced)]
     assert [one.key for one in steps] == [("fix-7", 0), ("fix-7", 1)]
     assert {one.deadline_s for one in steps} == {deadline_s}
+
+
+async def test_a_session_of_others_is_no_reason_to_refuse_the_key_of_a_task(tmp_path: Path) -> None:
+    token, key = minted("f7", KeyTerms(name="f", task_id="fix-7"))
+    async with keyed_gateway(tmp_path / "s.db", pools(), key) as rig:
+        async with client(rig.server.base_url, token) as who:
+            await ask(who, extra_headers={"x-session-id": "mine"})
+            await who.responses.create(
+                model="scripted", input="hello", extra_headers={"x-session-id": "mine"}
+            )
+        placed = [one.step for one in read_store(rig.store) if isinstance(one, StepPlaced)]
+        assert [one.task_id for one in placed] == ["fix-7", "fix-7"]
 
 
 async def test_a_key_of_an_agent_does_not_reach_into_the_tasks_of_others(tmp_path: Path) -> None:
@@ -166,6 +181,18 @@ async def test_rates_are_kept_and_say_when_to_come_back(tmp_path: Path) -> None:
             with pytest.raises(openai.RateLimitError, match="shorten") as caught:
                 await ask(who)
             assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+async def test_what_was_refused_for_its_cost_uses_up_no_tokens(tmp_path: Path) -> None:
+    token, key = minted("p1", KeyTerms(name="p", budget_usd=1e-9, tokens_per_min=30.0))
+    async with (
+        keyed_gateway(tmp_path / "s.db", pools(), key) as rig,
+        client(rig.server.base_url, token) as who,
+    ):
+        for _ in range(12):
+            with pytest.raises(openai.RateLimitError) as caught:
+                await ask(who)
+            assert caught.value.code == "insufficient_quota"
 
 
 async def test_a_minted_key_opens_metrics_only_where_it_says_so(tmp_path: Path) -> None:

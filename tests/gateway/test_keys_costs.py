@@ -42,6 +42,8 @@ def test_pictures_count_as_the_whole_context() -> None:
     costs = MostCosts()
     text = costs.usd(POOLS, step(), 1, b'{"content": "x"}')
     assert costs.usd(POOLS, step(), 1, b'{"image_url": "x"}') > 10.0 * text
+    elsewhere = b'{"previous_response_id": "x"}'
+    assert costs.usd(POOLS, step(), 1, elsewhere) == costs.usd(POOLS, step(), 1, b'"image_url"')
 
 
 def test_what_a_server_keeps_counts_as_the_whole_context() -> None:

@@ -33,7 +33,7 @@ from steelyard.domain.events import (
 )
 from steelyard.fleet.state import FleetState
 from steelyard.gateway.server import serve
-from steelyard.gateway.settings import GatewaySettings
+from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.ledger.ledger import Ledger
 from steelyard.placement.baselines import policy_named
 from steelyard.placement.policy import CheapestFeasible
@@ -44,6 +44,7 @@ from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.explanation import explained
 from steelyard.runtime.recorder import Recorder
+from steelyard.store.event_log import MemoryEventLog
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -200,6 +201,45 @@ async def test_a_client_that_leaves_frees_the_upstream_and_is_on_the_books(start
         [served] = [event for event in heard if isinstance(event, RequestServed)]
         assert served.outcome == "cancelled"
         assert rig.dispatcher.under_way == {"lab": 0}
+
+
+async def test_a_stop_ends_all_that_are_under_way_and_tells_each_client_why() -> None:
+    came: list[Call] = []
+    all_came, warm = asyncio.Event(), asyncio.Event()
+
+    async def script(call: Call) -> None:
+        came.append(call)
+        if len(came) == 3:
+            warm.set()
+        if len(came) == 6:
+            all_came.set()
+        await (warm.wait() if len(came) <= 3 else call.left.wait())
+        await call.send(ANSWER)
+
+    log = MemoryEventLog()
+    recorder = Recorder(WallClock(), log)
+    recorder.record(PoolAdded(t_s=recorder.now_s(), spec=pool_spec("lab", "m")))
+    settings = GatewaySettings(port=0, limits=GatewayLimits(shutdown_timeout_s=1))
+    async with raw_upstream(script) as (_, url), asyncio.timeout(20.0):
+        pool = OpenAiEndpointPool([url], ["m"])
+        await pool.start()
+        dispatcher = Dispatcher(recorder, CheapestFeasible(), {"lab": pool}, {})
+        async with serve(settings, dispatcher) as server:
+            rig = Rig(server, dispatcher, log.events)
+            # Leaves as many free connections: the next three go the short way.
+            await asyncio.gather(*(post(rig, ASK) for _ in range(3)))
+            heard: list[Event] = []
+            dispatcher.subscribe(heard.append)
+            asking = [asyncio.create_task(post(rig, ASK)) for _ in range(3)]
+            await all_came.wait()
+            assert dispatcher.under_way == {"lab": 3}
+        told = await asyncio.gather(*asking)
+        await rig.close()
+        await pool.close()
+    assert [status for status, _, _ in told] == [503] * 3
+    assert all(b"the gateway is stopping" in body for _, body, _ in told)
+    assert [type(event) for event in heard] == [RequestServed] * 3
+    assert dispatcher.under_way == {"lab": 0}
 
 
 async def test_after_a_pool_got_another_backend_requests_go_there(start: Start) -> None:

@@ -67,6 +67,21 @@ async def test_an_endpoint_without_the_path_is_refused_in_one_line(start: Start)
         await pool.close()
 
 
+async def test_a_backend_that_took_a_pools_place_is_the_one_that_is_asked_what_it_can(
+    start: Start,
+) -> None:
+    async with start(ScriptedLlmPool(model="m")) as rig:
+        async with rig.http.post("/v1/rerank", json=ASK) as response:
+            assert response.status == 400
+        spec = rig.dispatcher.state.spec("lab")
+        assert spec is not None
+        changed = ScriptedLlmPool(model="m", embedding_dimensions=3)
+        rig.dispatcher.put_pool(spec, changed)
+        assert rig.dispatcher.backends("m") == [changed]
+        async with rig.http.post("/v1/rerank", json=ASK) as response:
+            assert response.status == 200
+
+
 async def test_a_model_of_embeddings_ranks_by_similarity_and_says_so(start: Start) -> None:
     async with start(ScriptedLlmPool(model="m", embedding_dimensions=3)) as rig:
         async with rig.http.post("/v1/rerank", json=ASK) as response:

@@ -109,6 +109,22 @@ async def test_a_pool_without_a_limit_asks_no_store() -> None:
     await PoolLimits.none().enter(tool_step("t"), _decision(), 0.0)
 
 
+async def test_a_limit_that_was_taken_away_asks_no_store(path: Path) -> None:
+    store = SqliteEventLog(path)
+    limits = PoolLimits(store, {"tools": PoolLimit(max_running=1)})
+    async with asyncio.timeout(10):
+        await limits.enter(tool_step("holder"), _decision(), 0.0)
+        waiting = asyncio.create_task(limits.enter(tool_step("waiting"), _decision(), 0.0))
+        await asyncio.sleep(0)
+        limits.change({})
+        await waiting
+        assert not limits.any
+        store.close()
+        await limits.enter(tool_step("later"), _decision(), 0.0)
+        limits.change({"tools": PoolLimit(starts=1)})
+        assert limits.any
+
+
 async def test_a_broken_store_is_told_to_whoever_waits(path: Path) -> None:
     store = SqliteEventLog(path)
     limits = PoolLimits(store, {"tools": PoolLimit(max_running=1)})

@@ -19,7 +19,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
         pid: Its process.
         config: Its configuration file, in full.
         base_url: Where it serves.
-        reloads: How often it has been told to read its configuration anew, refused ones included.
+        reloads: How often it has read its configuration anew, refused ones included.
+        reading: Whether it is doing so now; what is asked meanwhile comes after that.
         refused: Why the last of them was refused; empty when it was taken.
         told: What the last of them changed.
     """
@@ -28,6 +29,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     base_url: str
     reloads: int = 0
+    reading: bool = False
     refused: str = ""
     told: str = ""
 

@@ -48,15 +48,17 @@ class Reloader:
         """Somebody wants the configuration to be read anew."""
         self._wanted.set()
 
-    async def run(self, told: Callable[[str, str], None]) -> None:
+    async def run(self, begun: Callable[[], None], told: Callable[[str, str], None]) -> None:
         """Do so until cancelled.
 
         Args:
+            begun: Called each time before the file is read.
             told: Called after each time with what was refused, and what has changed.
         """
         while True:
             await self._wanted.wait()
             self._wanted.clear()
+            begun()
             try:
                 told("", await self._reload())
             except SteelyardError as error:
@@ -104,11 +106,13 @@ def run_reload(config: Path, timeout_s: float, *, as_json: bool) -> None:
 
 
 def _answer(asked: Note, gives_up_s: float) -> Note:
+    # One that was under way may have read the file before it was changed.
+    reloads = asked.reloads + (2 if asked.reading else 1)
     while time.monotonic() < gives_up_s:
         note = gateway_note.note_of(asked.pid)
         if note is None:
             raise ConfigError(f"the gateway at {asked.base_url} has ended; start it anew")
-        if note.reloads > asked.reloads:
+        if note.reloads >= reloads:
             return note
         time.sleep(_LOOK_S)
     raise ConfigError(
@@ -123,6 +127,7 @@ def _check_fixed(config: Path, old: Settings, new: Settings) -> None:
         ("store", old.store, new.store),
         ("gateway.host", old.gateway.host, new.gateway.host),
         ("gateway.port", old.gateway.port, new.gateway.port),
+        ("dashboard", old.dashboard, new.dashboard),
     ):
         if before != after:
             raise ConfigError(

@@ -28,6 +28,7 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fleet_changes import LiveFleet
 from steelyard.runtime.live import changing_fleet
 from steelyard.store.event_store import EventStore
+from steelyard.store.reader import StoreAddress
 
 
 def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
@@ -42,12 +43,12 @@ def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
         SteelyardError: Something cannot be started as configured.
     """
     settings = load_settings(config)
+    section = settings.dashboard
     if plan is not None:
-        section = msgspec.structs.replace(settings.dashboard, plan=plan)
-        settings = msgspec.structs.replace(settings, dashboard=section)
-    _check_dashboard(settings.dashboard)
+        section = msgspec.structs.replace(section, plan=plan)
+    _check_dashboard(section)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, settings, store))
+        runner.run(_serve(config, settings, store, section))
 
 
 def _check_dashboard(section: DashboardSection) -> None:
@@ -87,7 +88,7 @@ def gateway_settings(section: GatewaySection) -> GatewaySettings:
     )
 
 
-async def _serve(config: Path, settings: Settings, where: str) -> None:
+async def _serve(config: Path, settings: Settings, where: str, shown: DashboardSection) -> None:
     front = gateway_settings(settings.gateway)
     policy = policy_named(settings.policy.name)
     stop = asyncio.Event()
@@ -96,7 +97,8 @@ async def _serve(config: Path, settings: Settings, where: str) -> None:
         loop.add_signal_handler(sign, stop.set)
     with listen(front) as listener, opened_store(settings.store, where) as log:
         async with changing_fleet(settings, load_catalog(), policy, log, _say) as fleet:
-            pages = _dashboard(settings, where, fleet.dispatcher, log)
+            address = store_address(settings.store, where)
+            pages = _dashboard(shown, address, fleet.dispatcher, log)
             async with (
                 serve(
                     front, fleet.dispatcher, listener=listener, store=log, pages=pages.attach
@@ -126,15 +128,19 @@ async def _reloading(
         except OSError as error:
             _say(f"`steelyard reload` cannot find this gateway ({error}); send it SIGHUP")
 
+        def begun() -> None:
+            with suppress(OSError):
+                note.write(msgspec.structs.replace(note.note, reading=True))
+
         def told(refused: str, changed: str) -> None:
             _say(f"reload refused: {refused}" if refused else f"reloaded: {changed}")
-            count = note.note.reloads + 1
+            answer = msgspec.structs.replace(
+                note.note, reading=False, refused=refused, told=changed
+            )
             with suppress(OSError):
-                note.write(
-                    msgspec.structs.replace(note.note, reloads=count, refused=refused, told=changed)
-                )
+                note.write(msgspec.structs.replace(answer, reloads=answer.reloads + 1))
 
-        running = asyncio.create_task(reloader.run(told))
+        running = asyncio.create_task(reloader.run(begun, told))
         try:
             yield
         finally:
@@ -143,14 +149,13 @@ async def _reloading(
 
 
 def _dashboard(
-    settings: Settings, where: str, dispatcher: Dispatcher, store: EventStore
+    section: DashboardSection, address: StoreAddress, dispatcher: Dispatcher, store: EventStore
 ) -> LazyDashboard:
-    section = settings.dashboard
     return LazyDashboard(
         Sources(
             dispatcher=dispatcher,
             store=store,
-            address=store_address(settings.store, where),
+            address=address,
             plan=section.plan,
             plan_settings=section.plan_settings,
         )

@@ -215,8 +215,9 @@ class DataPlane:
     async def _generate(self, exchange: Exchange, generation: Generation) -> None:
         request = generation.request
         hints = hints_of(exchange, request.raw_body)
-        headers = keyed_headers(exchange.key, task_headers(exchange), request.model)
-        headers = with_session(headers, hints)
+        # The key first: a session that others name is a hint, and no reason to refuse.
+        sent = keyed_headers(exchange.key, task_headers(exchange), request.model)
+        headers = with_session(sent, hints)
         prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
         limit = request.max_output_tokens
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
@@ -224,7 +225,11 @@ class DataPlane:
             name = request.kind
             step = task.step(name, request.model, prefixes, all_answers)
             if exchange.key is not None:
-                step = await exchange.key.reserve(step, all_answers, exchange.body)
+                most = all_answers
+                if most is None and request.n > 1:
+                    # Each of them may be as long as the context.
+                    most = request.n * self._dispatcher.context_tokens(request.model)
+                step = await exchange.key.reserve(step, most, exchange.body)
             exchange.step_key = step.key
             if task.remaining_s is not None:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
@@ -275,11 +280,13 @@ class DataPlane:
 
     def _models(self, exchange: Exchange) -> None:
         name = exchange.path.removeprefix(_MODELS_PATH).removeprefix("/")
+        use = exchange.key
         if name:
             check_model(self._dispatcher, name)
+            # Its refusal is all that is wanted.
+            keyed_headers(use, NOTHING, name)
             body = self._model(name)
         else:
-            use = exchange.key
             names = [one for one in self._dispatcher.models() if use is None or use.may_use(one)]
             models = [self._model(model) for model in names]
             body = {"object": "list", "data": models}

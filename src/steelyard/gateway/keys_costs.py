@@ -51,7 +51,7 @@ class MostCosts:
         Args:
             pools: The fleet; the same tuple as before when nothing has changed.
             step: The step.
-            output_tokens: Most tokens of all answers together; None without a limit.
+            output_tokens: Most tokens of all answers together; None of one without a limit.
             body: The request.
 
         Returns:

@@ -80,8 +80,8 @@ class KeyUse:
 
         Args:
             step: The step.
-            output_tokens: Most tokens of all answers together; None where the model's context is
-                the only limit.
+            output_tokens: Most tokens of all answers together; None of a single one that has no
+                limit but the model's context.
             body: The request; a prompt has no more tokens than its text has bytes.
 
         Returns:
@@ -140,14 +140,13 @@ class KeyUse:
         self._tokens += event.usage.input_tokens + event.usage.output_tokens
 
     def settle(self) -> None:
-        """The request is over: what it did not spend is free again."""
-        step_key, self._step_key = self._step_key, None
-        if step_key is None:
-            return
-        self._books.ended(step_key, self)
-        self._account.end(self._reserved_usd, self._spent_usd, self._tokens)
+        """The request is over, or was refused: what it did not use is free again."""
         if self._account.tokens is not None:
             self._account.tokens.take(float(self._tokens - self._prompt_tokens))
+        step_key, self._step_key = self._step_key, None
+        if step_key is not None:
+            self._books.ended(step_key, self)
+            self._account.end(self._reserved_usd, self._spent_usd, self._tokens)
 
     # ---------------------------------------------------------------- private
 

@@ -263,7 +263,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if on:
             self.tasks.add(quick)
         else:
-            self.tasks.discard(quick)
+            # Later, as tasks do: a stop that cancels all of them is going through this set.
+            self.loop.call_soon(self.tasks.discard, quick)
 
     def _is_busy(self) -> bool:
         """Is a response under way?"""

@@ -110,8 +110,9 @@ class Rerank:
         messages: list[_Json] = [{"content": text} for text in texts]
         length = chat_prefixes(asked.model, messages, []).input_tokens
         check_length(self._dispatcher, asked.model, length, "documents")
-        headers = keyed_headers(exchange.key, task_headers(exchange), asked.model)
-        headers = with_session(headers, hints_of(exchange, document))
+        # The key first: a session that others name is a hint, and no reason to refuse.
+        sent = keyed_headers(exchange.key, task_headers(exchange), asked.model)
+        headers = with_session(sent, hints_of(exchange, document))
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
             if task.journal and native:
                 msg = "a ranking of an endpoint is not journalled; leave Idempotency-Key out"

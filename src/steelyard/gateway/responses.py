@@ -118,8 +118,8 @@ class Responses:
         generation = question.generation
         request = generation.request
         hints = hints_of(exchange, question.document)
-        headers = keyed_headers(exchange.key, sent, request.model)
-        headers = with_session(headers, hints)
+        # The key first: a session that others name is a hint, and no reason to refuse.
+        headers = with_session(keyed_headers(exchange.key, sent, request.model), hints)
         prefixes = with_affinity(generation.prefixes, request.model, hints, question.document)
         target: ResponseAnswer | None = None
         try:
@@ -127,6 +127,7 @@ class Responses:
                 limit = request.max_output_tokens
                 step = task.step("response", request.model, prefixes, limit)
                 if exchange.key is not None:
+                    # With what is kept of the conversation: that is a prompt, too.
                     step = await exchange.key.reserve(step, limit, question.body)
                 exchange.step_key = step.key
                 if task.remaining_s is not None:

@@ -72,6 +72,11 @@ class Attempts:
         }
         self.whole = WholeRequests(recorder, self._gate, tasks, quick)
 
+    @property
+    def llm_pools(self) -> Mapping[str, LlmBackend]:
+        """Backends of models as they are now, by pool name."""
+        return self._llm_pools
+
     def put_pool(self, name: str, pool: LlmBackend | ToolBackend) -> None:
         """Run later attempts of a pool in this backend."""
         self.drop_pool(name)

@@ -78,7 +78,6 @@ class Dispatcher:
         self._recorder = recorder
         self._placing = Placing(recorder, policy, outage_patience_s)
         self._tasks = OpenTasks()
-        self._llm_pools = llm_pools
         self._attempts = Attempts(
             recorder,
             self._placing,
@@ -113,8 +112,9 @@ class Dispatcher:
 
     def backends(self, model: str) -> list[LlmBackend]:
         """Which pools may be asked for a model, up or down?"""
+        pools = self._attempts.llm_pools
         serving = [spec.name for spec in self.state.pools if model in spec.llm_curves]
-        return [self._llm_pools[name] for name in serving if name in self._llm_pools]
+        return [pools[name] for name in serving if name in pools]
 
     def ready(self) -> dict[str, int]:
         """How many replicas of each pool are up?"""

@@ -88,8 +88,8 @@ class PoolLimits:
 
     @property
     def any(self) -> bool:
-        """Are there limits at all?"""
-        return bool(self._limits)
+        """Are there limits at all? One that a change took away is none."""
+        return any(_is_limit(limit) for limit in self._limits.values())
 
     async def enter(self, step: Step, decision: Decision, now_s: float) -> None:
         """Wait until the step may run: first for its agent's rate, then for its pool.
@@ -105,7 +105,7 @@ class PoolLimits:
         if self._places is None or not self._limits:
             return
         for gate in _gates(step, decision):
-            if gate in self._limits:
+            if _is_limit(self._limits.get(gate, PoolLimit())):
                 await self._enter(self._places, gate, step, decision, now_s)
 
     async def _enter(
@@ -189,6 +189,10 @@ class PoolLimits:
 def agent_gate(agent: str) -> str:
     """Under which name are the steps of an agent limited? No pool of a file is called so."""
     return f"agent/{agent}"
+
+
+def _is_limit(limit: PoolLimit) -> bool:
+    return limit.max_running is not None or limit.starts is not None
 
 
 def _gates(step: Step, decision: Decision) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """Which tasks were there? Pages of the log's tasks, the newest first, filtered and searched.
 
 Durable tasks have a row of their own; tasks that only requests name do not. Both have a submission
-in the log, so the log is what is paged, from its end, a bounded piece at a time.
+in the log, so the log is what is paged, from its end, a bounded piece at a time. A request that
+nobody named and that went the short way is one event without a submission, and is not listed.
 """
 
 import math
