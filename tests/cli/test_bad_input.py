@@ -188,3 +188,18 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(tmp_path: Pa
     told = _up(tmp_path, ENGINE + "[gateway]\nport = 0\n", {"PYTHONPATH": str(hide)})
     assert "needs openvino-genai" in told
     assert "pip install 'steelyard[engine]'" in told
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ('plan = "gone.json"', "gone.json cannot be read: No such file or directory"),
+        ('plan = "notes.txt"', "notes.txt is no plan: "),
+        ('plan_settings = "gone.toml"', "gone.toml does not exist"),
+    ],
+)
+def test_up_refuses_what_the_dashboard_could_not_show(
+    section: str, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no JSON", encoding="utf-8")
+    assert told in _up(tmp_path, f'[pools.local]\nkind = "embedded"\n[dashboard]\n{section}\n')

@@ -16,9 +16,11 @@ from steelyard.cli.reload import Reloader
 from steelyard.cli.store_choice import opened_store, store_address
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
-from steelyard.config.settings import GatewaySection, Settings, load_settings
+from steelyard.config.plan_settings import load_plan_settings
+from steelyard.config.settings import DashboardSection, GatewaySection, Settings, load_settings
 from steelyard.dashboard.mount import LazyDashboard
 from steelyard.dashboard.sources import Sources
+from steelyard.errors import ConfigError
 from steelyard.gateway.server import GatewayServer, listen, serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.baselines import policy_named
@@ -43,8 +45,24 @@ def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
     if plan is not None:
         section = msgspec.structs.replace(settings.dashboard, plan=plan)
         settings = msgspec.structs.replace(settings, dashboard=section)
+    _check_dashboard(settings.dashboard)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, settings, store))
+
+
+def _check_dashboard(section: DashboardSection) -> None:
+    """Refuse what a page would only show as an error once somebody opens it."""
+    if section.plan is not None:
+        from steelyard.cli.fleet_file import read_plan
+
+        read_plan(section.plan)
+    if section.plan_settings is not None:
+        if not section.plan_settings.is_file():
+            raise ConfigError(
+                f"dashboard.plan_settings {section.plan_settings} does not exist; name a file as "
+                "`steelyard plan --config` takes it, or leave it out"
+            )
+        load_plan_settings(section.plan_settings)
 
 
 def gateway_settings(section: GatewaySection) -> GatewaySettings:
