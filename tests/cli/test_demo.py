@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from steelyard.cli.report_sources import read_source
 from steelyard.ledger.ledger import Ledger
 from steelyard.perf.cost import attempt_usd
 from steelyard.placement.policy import CheapestFeasible
@@ -113,9 +114,14 @@ def test_steps_are_built_on_the_ones_before(demo: tuple[Path, dict[str, Any]]) -
         assert task.steps[2].shared_prefix_tokens > task.steps[1].common_prefix_tokens
 
 
+def _made(folder: Path) -> list[str]:
+    return [str(folder / name) for name in ("events.db", "plan.json", "simulation.json")]
+
+
 def test_the_artefacts_can_be_read_again(demo: tuple[Path, dict[str, Any]]) -> None:
     folder, told = demo
     plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=FleetPlan)
     assert plan.usd_per_hour == told["plan"]["usd_per_hour"]
     assert json.loads((folder / "simulation.json").read_bytes()) == told["simulation"]
+    assert [one.sort for one in map(read_source, _made(folder))] == ["run", "plan", "simulation"]
     assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -134,6 +134,7 @@ def test_a_plan_of_a_known_model_prices_the_run(log: Path, run: Run) -> None:
         (("events.db", "--simulation", "fleet.json"), "neither a plan nor a simulation"),
         (("events.db", "--against", "none.json"), "none.json does not exist"),
         (("events.db", "-o", "no/such/r.md"), "cannot be written"),
+        (("events.db", "--growth", "nan"), "must be a number above 0"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(

@@ -1,12 +1,16 @@
 """Sums over the ledger's own records."""
 
+import copy
 import math
 
 import pytest
 from tests.dashboard.store_of_tasks import fill
 
-from steelyard.dashboard.books import books_sheet, cost_by_day
+from steelyard.dashboard.books import books_sheet, cost_by_day, pool_grid, provider_grid
+from steelyard.domain.events import PoolRemoved
+from steelyard.domain.units import rental_usd
 from steelyard.ledger.ledger import Ledger
+from steelyard.report.format import usd
 from steelyard.store.sqlite_log import read_events
 
 
@@ -29,6 +33,29 @@ def test_days_agents_and_providers_add_up_to_the_ledger(ledger: Ledger) -> None:
     assert sum(int(row[3]) for row in pools.rows) == attempts
     assert sum(int(row[1]) for row in days.rows) == 195
     assert {grid.origin for grid in sheet.grids} == {"measured"}
+
+
+def test_a_pool_that_left_is_paid_for_the_time_that_it_was_there(ledger: Ledger) -> None:
+    pool, spec = max(ledger.pools.items(), key=lambda one: one[1].usd_per_hour)
+    half = copy.deepcopy(ledger)
+    half.apply(PoolRemoved(t_s=0.5 * (ledger.first_s + ledger.last_s), pool=pool))
+    rows = {row[0]: row for row in pool_grid(half).rows}
+    whole_usd = rental_usd(spec.usd_per_hour * spec.replicas, ledger.span_s)
+    assert rows[pool][5] == usd(0.5 * whole_usd)
+    others = [row[3] for row in provider_grid(half).rows if row[0] != spec.provider]
+    before = [row[3] for row in provider_grid(ledger).rows if row[0] != spec.provider]
+    assert sorted(others) == sorted(before)
+    paid = next(row[3] for row in provider_grid(half).rows if row[0] == spec.provider)
+    rest_usd = (
+        half.rent_usd
+        - ledger.rent_usd
+        + math.fsum(
+            ledger.rents[name].usd(ledger.first_s, ledger.last_s)
+            for name, one in ledger.pools.items()
+            if one.provider == spec.provider
+        )
+    )
+    assert paid == usd(rest_usd)
 
 
 def test_open_tasks_know_what_they_spent(ledger: Ledger) -> None:

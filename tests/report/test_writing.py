@@ -29,6 +29,16 @@ def test_names_from_users_break_no_table_in_markdown() -> None:
     assert all("\\|" in row for row in rows)
 
 
+def test_a_table_of_several_origins_is_not_shown_as_of_one() -> None:
+    assert "measured from" not in page_markdown(PAGE)
+    known = msgspec.structs.replace(GRID, origin="measured")
+    section = Section(key="k", title="t", blocks=(table(known, WHERE),))
+    page = msgspec.structs.replace(PAGE, sections=(section,))
+    assert "measured from" in page_markdown(page)
+    badges = [one.count('class="origin measured"') for one in (page_html(PAGE), page_html(page))]
+    assert badges[1] == badges[0] + 2
+
+
 def test_numbers_are_never_rounded_in_json() -> None:
     told = json.loads(msgspec.json.encode(page_json(PAGE)))
     assert told["figures"][0]["value"] == 1 / 3

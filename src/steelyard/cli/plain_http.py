@@ -29,7 +29,8 @@ def get(url: str, key: str = "", *, timeout_s: float) -> bytes:
         raise ConfigError(f"{url!r} is no address; it must start with http:// or https://")
     request = urllib.request.Request(url)  # noqa: S310 - the scheme was checked
     if key:
-        request.add_header("Authorization", f"Bearer {key}")
+        # Not handed on to where the server redirects to.
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=timeout_s) as answer:

@@ -1,5 +1,6 @@
 """`steelyard report`: one page about a recorded run, a plan, a simulation, or several of them."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def run_report(asked: ReportRequest, settings: PlanSettings) -> None:
         SteelyardError: A file is wrong or cannot be written.
     """
     _check_out(asked.out)
+    if not 0.0 < asked.growth_factor < math.inf:
+        raise ConfigError(f"--growth {asked.growth_factor} must be a number above 0")
     told = [read_source(one) for one in _sources(asked)]
     page = report_page(told, asked, settings)
     if asked.out is not None:

@@ -1,6 +1,7 @@
 """`steelyard top`: a running gateway in the terminal, looked at anew every second."""
 
 import contextlib
+import os
 import select
 import sys
 import termios
@@ -19,6 +20,7 @@ from steelyard.errors import ConfigError
 from steelyard.report.tables import print_grid
 
 _ASK_S = 5.0
+_MOST_KEYS = 1024
 
 
 class TopRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,5 +132,6 @@ def _is_quit(wait_s: float) -> bool:
         return False
     if not ready:
         return False
-    pressed = sys.stdin.read(1)
-    return pressed in ("q", "Q", "")
+    # Past Python's buffer: what lies in there would not wake the next `select`.
+    pressed = os.read(sys.stdin.fileno(), _MOST_KEYS)
+    return not pressed or b"q" in pressed.lower()

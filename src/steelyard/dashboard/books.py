@@ -5,7 +5,6 @@ from collections import defaultdict
 from datetime import UTC, datetime
 
 from steelyard.dashboard.sheets import DayBar, Sheet, Tile
-from steelyard.domain.units import rental_usd
 from steelyard.ledger.ledger import Ledger, OpenTask, TaskRecord
 from steelyard.report.format import NONE, count, name, per_second, percent, usd
 from steelyard.report.grid import Grid, columns
@@ -119,6 +118,11 @@ def _met_frac(tasks: list[TaskRecord]) -> float | None:
     return sum(task.met_slo for task in tasks) / len(tasks) if tasks else None
 
 
+def _rent_usd(ledger: Ledger, pool: str) -> float:
+    """What a pool's replicas cost while they were there; pools join and leave a live gateway."""
+    return ledger.rents[pool].usd(ledger.first_s, ledger.last_s)
+
+
 def provider_grid(ledger: Ledger) -> Grid:
     """What did each provider get, and how much of it was used?
 
@@ -138,8 +142,8 @@ def provider_grid(ledger: Ledger) -> Grid:
     paid: dict[str, float] = {}
     for provider in {spec.provider for spec in ledger.pools.values()}:
         rents = [
-            rental_usd(spec.usd_per_hour * spec.replicas, ledger.span_s)
-            for spec in ledger.pools.values()
+            _rent_usd(ledger, pool)
+            for pool, spec in ledger.pools.items()
             if spec.provider == provider
         ]
         paid[provider] = math.fsum((*rents, *by_token[provider]))
@@ -182,7 +186,7 @@ def pool_grid(ledger: Ledger) -> Grid:
     rows: list[tuple[str, ...]] = []
     for pool, spec in sorted(ledger.pools.items()):
         used_usd = math.fsum(used[pool])
-        rent_usd = rental_usd(spec.usd_per_hour * spec.replicas, ledger.span_s)
+        rent_usd = _rent_usd(ledger, pool)
         used_frac = used_usd / rent_usd if rent_usd else None
         rows.append(
             (

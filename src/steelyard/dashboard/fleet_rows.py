@@ -31,6 +31,7 @@ class PoolNow(msgspec.Struct, frozen=True, kw_only=True):
         failed: Attempts that failed.
         cached_frac: Share of the prompt tokens read from caches; None without prompts.
         used_usd: What its attempts cost since the start.
+        leaving: It was removed and takes no new steps; it ends those that it has.
     """
 
     spec: PoolSpec
@@ -46,10 +47,13 @@ class PoolNow(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     cached_frac: float | None
     used_usd: float
+    leaving: bool = False
 
     @property
     def health(self) -> str:
-        """In one word: `up`, `degraded`, `breaker open` or `down`."""
+        """In one word: `up`, `degraded`, `breaker open`, `down` or `leaving`."""
+        if self.leaving:
+            return "leaving"
         if self.replicas_up == 0:
             return "down"
         if not self.breaker_closed:
@@ -61,11 +65,11 @@ class FleetNow(msgspec.Struct, frozen=True, kw_only=True):
     """The whole fleet at this moment.
 
     Attributes:
-        pools: By hardware, provider and name.
+        pools: By hardware, provider and name; those that have left are not shown any more.
         running: Steps that run.
         waiting: Steps that wait.
-        rent_usd_per_hour: Rent of all replicas.
-        used_usd: What attempts cost since the start.
+        rent_usd_per_hour: Rent of all replicas; of pools that leave none.
+        used_usd: What attempts cost since the start, of pools that have left, too.
         cached_frac: Share of the prompt tokens read from caches; None without prompts.
     """
 
@@ -89,7 +93,10 @@ def fleet_now(state: FleetState, now_s: float, totals: Totals) -> FleetNow:
         A snapshot.
     """
     seen = state.glance(_NOBODY, now_s)
-    rows = [_pool(seen, index, totals) for index in range(len(seen.pools))]
+    staying = {spec.name for spec in state.pools}
+    every = [_pool(seen, index, totals, staying) for index in range(len(seen.pools))]
+    # The arrays keep the place of a pool that has left.
+    rows = [row for row in every if not row.leaving or row.running or row.waiting]
     rows.sort(key=lambda row: (row.spec.hardware, row.spec.provider, row.spec.name))
     tokens = [totals(spec.name) for spec in seen.pools]
     prompts = math.fsum(one["input_tokens"] for one in tokens)
@@ -98,13 +105,13 @@ def fleet_now(state: FleetState, now_s: float, totals: Totals) -> FleetNow:
         pools=tuple(rows),
         running=sum(row.running for row in rows),
         waiting=sum(row.waiting for row in rows),
-        rent_usd_per_hour=math.fsum(one.usd_per_hour * one.replicas for one in seen.pools),
-        used_usd=math.fsum(row.used_usd for row in rows),
+        rent_usd_per_hour=math.fsum(one.usd_per_hour * one.replicas for one in state.pools),
+        used_usd=math.fsum(row.used_usd for row in every),
         cached_frac=cached / prompts if prompts else None,
     )
 
 
-def _pool(seen: FleetView, index: int, totals: Totals) -> PoolNow:
+def _pool(seen: FleetView, index: int, totals: Totals, staying: set[str]) -> PoolNow:
     spec = seen.pools[index]
     part = slice(int(seen.offsets[index]), int(seen.offsets[index + 1]))
     up = int(np.count_nonzero(seen.up[part]))
@@ -126,6 +133,7 @@ def _pool(seen: FleetView, index: int, totals: Totals) -> PoolNow:
         failed=int(total["failed"]),
         cached_frac=total["cached_tokens"] / prompts if prompts else None,
         used_usd=total["cost_usd"],
+        leaving=spec.name not in staying,
     )
 
 

@@ -63,7 +63,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     """A table or a plot.
 
     Attributes:
-        where: Where its figures come from; cells say it where they are of several origins.
+        where: Where its figures come from. A table without an origin of its own mixes several; its
+            heads or cells say which, and that of `where` is not shown.
         grid: The table; None for a plot.
         svg: The plot; empty for a table.
         caption: What the plot shows, units included; empty for a table.
@@ -73,6 +74,12 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     grid: Grid | None = None
     svg: str = ""
     caption: str = ""
+
+    @property
+    def origin(self) -> Origin | None:
+        """How all of its figures came about; None where they did so in several ways."""
+        mixed = self.grid is not None and self.grid.origin is None
+        return None if mixed else self.where.origin
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):

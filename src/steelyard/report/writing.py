@@ -6,7 +6,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from steelyard.report.grid import Grid
-from steelyard.report.page import Block, Figure, Page, Section, Source
+from steelyard.report.page import Block, Figure, Page, Section
 
 # What Markdown would take for markup in a name that a user gave.
 _SPECIAL = str.maketrans({one: f"\\{one}" for one in "\\`*_[]|#~$"} | {"<": "&lt;", ">": "&gt;"})
@@ -72,14 +72,16 @@ def _section(section: Section) -> list[str]:
 
 def _block(block: Block) -> list[str]:
     if block.grid is not None and block.grid.rows:
-        return [*_table(block.grid), _source(block.where)]
+        return [*_table(block.grid), _source(block)]
     if block.svg:
         return [f"*Plot, in the HTML form: {_text(block.caption)}*"]
     return []
 
 
-def _source(where: Source) -> str:
-    return f"{where.origin} from {_text(where.source)}; again by {_code(where.command)}"
+def _source(block: Block) -> str:
+    where = block.where
+    told = f"{block.origin} from" if block.origin else "from"
+    return f"{told} {_text(where.source)}; again by {_code(where.command)}"
 
 
 def _code(words: str) -> str:

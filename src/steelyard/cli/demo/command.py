@@ -8,7 +8,14 @@ import msgspec
 from rich.console import Console
 
 from steelyard.cli.demo.live import MODEL, local_pools, run_agents
-from steelyard.cli.demo.loop import RATE_FACTOR, SEED, SimulatedPlan, plan_demo, simulate_demo
+from steelyard.cli.demo.loop import (
+    RATE_FACTOR,
+    SEED,
+    SIMULATED_POLICY,
+    SimulatedPlan,
+    plan_demo,
+    simulate_demo,
+)
 from steelyard.cli.demo.summary import demo_json, write_artefacts
 from steelyard.cli.progress import Stages
 from steelyard.config.catalog_table import Catalog, load_catalog
@@ -69,7 +76,7 @@ def run_demo(folder: Path, config: Path | None, *, as_json: bool) -> None:
         )
         inputs = _inputs(ledger, plan, simulated, catalog)
         stages.stage(f"writing {folder}/")
-        result = demo_json(ledger, plan, simulated)
+        result = demo_json(ledger, plan, simulated, catalog)
         write_artefacts(folder, workload, plan, result, inputs)
     if as_json:
         print(msgspec.json.encode(result).decode())
@@ -120,7 +127,7 @@ def _inputs(
             ledger=simulated.ledger,
             usd_per_1000_tasks=simulated.usd_per_1000_tasks,
             seed=SEED,
-            policy="cheapest_feasible",
+            policy=SIMULATED_POLICY,
         ),
         assumptions=_assumptions(plan, simulated),
         provenance=(

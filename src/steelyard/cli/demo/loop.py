@@ -18,6 +18,8 @@ RATE_FACTOR = 1000.0
 # Tasks of the planned rate that are simulated; the rest of the hour would look the same.
 SIMULATED_TASKS = 3000
 SEED = 1
+# The name of the policy below.
+SIMULATED_POLICY = "cheapest_feasible"
 
 # Told the share that is done, 0 to 1.
 Tick = Callable[[float], None]

@@ -5,9 +5,12 @@ from typing import Any
 
 import msgspec
 
-from steelyard.cli.demo.loop import SimulatedPlan
+from steelyard.cli.demo.loop import SIMULATED_POLICY, SimulatedPlan
+from steelyard.cli.fleet_file import replica_facts
+from steelyard.config.catalog_table import Catalog
 from steelyard.domain.workload import Workload
 from steelyard.ledger.ledger import Ledger
+from steelyard.ledger.run_figures import run_figures
 from steelyard.ledger.summary import summarize_steps
 from steelyard.planner.plan import FleetPlan
 from steelyard.report.html import demo_report
@@ -15,13 +18,16 @@ from steelyard.report.inputs import DemoInputs
 from steelyard.store.workload_file import write_workload
 
 
-def demo_json(ledger: Ledger, plan: FleetPlan, simulated: SimulatedPlan) -> dict[str, Any]:
+def demo_json(
+    ledger: Ledger, plan: FleetPlan, simulated: SimulatedPlan, catalog: Catalog
+) -> dict[str, Any]:
     """The whole demo in one object.
 
     Args:
         ledger: The books of the measured run.
         plan: The plan.
         simulated: The plan's simulation.
+        catalog: What replicas are made of.
 
     Returns:
         Keys tasks and steps (counts), by_step, goodput_per_s, slo_attainment, cost_usd, pools,
@@ -49,6 +55,9 @@ def demo_json(ledger: Ledger, plan: FleetPlan, simulated: SimulatedPlan) -> dict
         },
         "baselines": msgspec.to_builtins(plan.baselines),
         "simulation": {
+            # As `steelyard simulate --json` says it, so that `steelyard report` reads it.
+            "policy": SIMULATED_POLICY,
+            "runs": {SIMULATED_POLICY: _run(simulated.ledger, catalog)},
             "tasks": len(simulated.ledger.tasks),
             "events": simulated.events,
             "arrivals_s": simulated.arrivals_s,
@@ -60,6 +69,12 @@ def demo_json(ledger: Ledger, plan: FleetPlan, simulated: SimulatedPlan) -> dict
             "by_step": [msgspec.to_builtins(one) for one in summarize_steps(simulated.ledger)],
         },
     }
+
+
+def _run(ledger: Ledger, catalog: Catalog) -> dict[str, Any]:
+    facts = replica_facts(tuple(ledger.pools.values()), catalog)
+    told: dict[str, Any] = msgspec.to_builtins(run_figures(ledger, facts))
+    return told
 
 
 def _pool(ledger: Ledger, name: str) -> dict[str, Any]:
