@@ -70,7 +70,7 @@ def hold(world: World, attempt: int) -> None:
 def note_placed(world: World, attempt: int) -> None:
     """An attempt waits at its replica from now on."""
     one = world.attempts[attempt]
-    book = world.book[one["replica"]]
+    book = world.machines[one["replica"]]
     book["waiting"] += 1
     book["service_sum_s"] += one["service_s"]
     book["share_sum_s"] += one["share_s"]
@@ -81,7 +81,7 @@ def note_placed(world: World, attempt: int) -> None:
 def note_started(world: World, attempt: int) -> None:
     """An attempt waits no longer."""
     one = world.attempts[attempt]
-    book = world.book[one["replica"]]
+    book = world.machines[one["replica"]]
     book["waiting"] -= 1
     book["running"] += 1
     one["concurrency"] = book["running"]
@@ -95,7 +95,7 @@ def note_started(world: World, attempt: int) -> None:
 def note_finished(world: World, attempt: int, ok: bool) -> float:
     """An attempt has ended; returns what it cost, in USD."""
     one = world.attempts[attempt]
-    book = world.book[one["replica"]]
+    book = world.machines[one["replica"]]
     if math.isnan(one["started_s"]):
         book["waiting"] -= 1
         _count_load(world, one["replica"], 0, -1)

@@ -119,7 +119,7 @@ def _touch(world: World) -> None:
         code = world.near[at]["code"]
         if code & 3 == ALARM:
             machine = world.machines[code >> 2]
-            touched += world.book[code >> 2]["running"]
+            touched += world.machines[code >> 2]["running"]
             if machine["shared_n"] > 0:
                 one = world.attempts[world.shared[machine["places"]]["attempt"]]
                 touched += world.tasks[one["task"]]["open"]

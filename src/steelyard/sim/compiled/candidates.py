@@ -86,7 +86,7 @@ def _serves(world: World, pool: int, step: int) -> bool:
 
 def load_of(world: World, replica: int) -> int:
     """Steps that run and wait on a replica."""
-    book = world.book[replica]
+    book = world.machines[replica]
     return int(book["running"] + book["waiting"])
 
 
@@ -185,7 +185,7 @@ def _is_warmest(world: World, pool: int, replica: int, tokens: float) -> bool:
 
 def _use_s(world: World, step: int, replica: int, cached: float) -> float:
     """`queued_use_s` of a step on one replica."""
-    one, book = world.pools[world.machines[replica]["pool"]], world.book[replica]
+    one, book = world.pools[world.machines[replica]["pool"]], world.machines[replica]
     uncached = max(0.0, float(world.steps[step]["prompt"]) - cached)
     counts = (float(book["running"]), float(book["waiting"]))
     load = (counts[0], counts[1], book["service_sum_s"], book["share_sum_s"])

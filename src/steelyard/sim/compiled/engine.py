@@ -160,6 +160,7 @@ def _submit(world: World) -> None:
     task["template"] = arrival["template"]
     task["number"] = number
     task["key"] = arrival["key"]
+    task["slowness"] = arrival["slowness"]
     task["arrival_s"] = clock["now_s"]
     task["deadline_s"] = arrival["t_s"] + template["deadline_after_s"]
     task["budget_usd"] = template["budget_usd"]
@@ -219,11 +220,8 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     one["started_s"] = one["first_s"] = math.nan
     one["left"] = 0.0
     one["cached"] = 0
-    slowness = world.arrivals[slot["number"]]["slowness"]
-    if slowness != NONE:
-        slowness += step - world.templates[slot["template"]]["first"]
-    # The last entry is the factor of every step when there is no noise.
-    one["slowness"] = world.slowness[slowness]
+    local = step - world.templates[slot["template"]]["first"]
+    one["slowness"] = world.slowness[slot["slowness"] + local]
     window["placed"] += 1
     window["placed_in_time"] += slack_s >= 0.0
     world.flow[clock["window"] * len(world.pools) + pool]["placed"] += 1

@@ -1,7 +1,8 @@
 """The world of the compiled path: arrays of records, so that what is used together lies together.
 
-A replica's state fills two cache lines and a step's attempt one and a half; one array per quantity
-would cost a cache miss per quantity, which is what limits a simulation of a million replicas.
+A replica, a step's attempt and an open task fill two cache lines each, and begin with one; an array
+per quantity would cost a cache miss per quantity, which is what limits a simulation of a million
+replicas.
 """
 
 from typing import Any, NamedTuple
@@ -132,12 +133,20 @@ POOL = np.dtype(
         ("since_s", "f8"),
     ]
 )
-BOOK = np.dtype(
-    [("service_sum_s", "f8"), ("share_sum_s", "f8"), ("running", "i4"), ("waiting", "i4")]
-)
+# Two cache lines; what a decision reads of every candidate lies in the first.
 MACHINE = np.dtype(
     [
+        ("running", "i4"),
+        ("waiting", "i4"),
+        ("service_sum_s", "f8"),
+        ("share_sum_s", "f8"),
         ("alarm_s", "f8"),
+        ("pool", "i4"),
+        ("active", "i4"),
+        ("queue_head", "i4"),
+        ("queue_tail", "i4"),
+        ("places", "i8"),
+        ("memory_bytes", "f8"),
         ("attained", "f8"),
         ("rate", "f8"),
         ("at_s", "f8"),
@@ -145,17 +154,10 @@ MACHINE = np.dtype(
         ("prefilling", "i4"),
         ("shared_n", "i4"),
         ("delays_n", "i4"),
-        ("active", "i4"),
         ("prefill_head", "i4"),
         ("prefill_tail", "i4"),
-        ("queue_head", "i4"),
-        ("queue_tail", "i4"),
         ("sequence", "i4"),
-        ("pool", "i4"),
-        ("memory_bytes", "f8"),
-        ("places", "i8"),
         ("boundaries", "i8"),
-        ("padding", "i8"),
     ],
 )
 # A stream or tool in a replica's heap: `key` is a time, or work attained at its end.
@@ -182,6 +184,7 @@ ATTEMPT = np.dtype(
         ("first_s", "f8"),
         ("left", "f8"),
         ("slowness", "f8"),
+        ("padding", "f8"),
     ]
 )
 TASK = np.dtype(
@@ -204,9 +207,11 @@ TASK = np.dtype(
         ("spent_usd", "f8"),
         ("reserved_usd", "f8"),
         ("avoidable_s", "f8"),
+        ("slowness", "i8"),
+        ("padding", "i8"),
     ]
 )
-ENDED_STEP = np.dtype([("t_s", "f8"), ("step", "i8")])
+ENDED_STEP = np.dtype([("t_s", "f8"), ("step", "i4")])
 HELD = np.dtype([("replica", "i4"), ("step", "i2"), ("epoch", "i2")])
 TEMPLATE = np.dtype(
     [
@@ -306,7 +311,6 @@ class World(NamedTuple):
 
     clock: Records
     pools: Records
-    book: Records
     machines: Records
     shared: Records
     delays: Records

@@ -126,7 +126,7 @@ def _predict(world: World, pool: int, step: int) -> float:
     """Fill in wait and costs in one pool; returns seconds of service."""
     one, what = world.pools[pool], world.steps[step]
     estimate = world.estimates[what["estimate"]]
-    book = world.book[world.replica[pool]]
+    book = world.machines[world.replica[pool]]
     if what["kind"] == LLM:
         uncached = max(float(what["prompt"]) - world.cached[pool], 0.0)
         output = expected_output(world, step)

@@ -378,15 +378,14 @@ def arrival_table(
         conditions: The world.
 
     Returns:
-        Records of shape [arrivals], and factors; the last of these is the one without noise.
+        Records of shape [arrivals], and factors; without noise all tasks share the same few.
     """
     table = np.zeros(len(sample.arrival_s), layout.ARRIVAL)
     table["t_s"], table["template"], table["key"] = sample.arrival_s, sample.drawn, sample.keys
-    table["slowness"] = layout.NONE
     table["success_s"] = math.nan
     factor, sigma = conditions.service_factor, conditions.noise_sigma
     if sigma == 0.0:
-        return table, np.array([factor])
+        return table, np.full(_longest(sample), factor)
     counts = np.array([len(task.steps) for task in sample.tasks], dtype=np.int64)[sample.drawn]
     ends = np.cumsum(counts)
     table["slowness"] = ends - counts
@@ -394,7 +393,11 @@ def arrival_table(
     draws = random.standard_normal(int(ends[-1]) if len(ends) else 0)
     # math.exp, as in the reference path: NumPy's differs in the last digit.
     noisy = [factor * math.exp(sigma * float(one) - sigma * sigma / 2.0) for one in draws]
-    return table, np.array([*noisy, factor])
+    return table, np.array(noisy or [factor])
+
+
+def _longest(sample: Sample) -> int:
+    return max((len(task.steps) for task in sample.tasks), default=1)
 
 
 def outage_tables(

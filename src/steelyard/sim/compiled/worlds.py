@@ -24,6 +24,7 @@ _FIRST_TASKS = 1024
 # Entries per bucket for which buckets are sized: the heap of the moment stays in the first cache.
 _PER_BUCKET = 32
 _BUCKETS = 4096
+_LINE_BYTES = 64
 
 
 def make_world(
@@ -65,14 +66,13 @@ def make_world(
     empty = World(
         clock=clock,
         pools=table,
-        book=np.zeros(max(1, len(machines)), layout.BOOK),
         machines=machines,
-        shared=np.zeros(max(1, places), layout.MEMBER),
-        delays=np.zeros(max(1, places), layout.MEMBER),
+        shared=_zeros(max(1, places), layout.MEMBER),
+        delays=_zeros(max(1, places), layout.MEMBER),
         attempts=np.zeros(0, layout.ATTEMPT),
         tasks=np.zeros(0, layout.TASK),
         ended=np.zeros(0, layout.ENDED_STEP),
-        blockers=np.zeros(0, np.int64),
+        blockers=np.zeros(0, np.int16),
         held=np.zeros(0, layout.HELD),
         templates=tables.templates,
         steps=tables.steps,
@@ -122,8 +122,15 @@ def _with_log(world: World, *, logs: bool) -> World:
     return world
 
 
+def _zeros(count: int, kind: np.dtype[np.void]) -> layout.Records:
+    """Records of which the first begins with a cache line."""
+    room = np.zeros(count * kind.itemsize + _LINE_BYTES, np.uint8)
+    begin = -room.ctypes.data % _LINE_BYTES
+    return room[begin : begin + count * kind.itemsize].view(kind)
+
+
 def _machines(pools: layout.Records) -> layout.Records:
-    machines = np.zeros(max(1, int(pools["replicas"].sum())), layout.MACHINE)
+    machines = _zeros(max(1, int(pools["replicas"].sum())), layout.MACHINE)
     for field in ("prefilling", "prefill_head", "prefill_tail", "queue_head", "queue_tail"):
         machines[field] = layout.NONE
     machines["alarm_s"] = machines["prefill_end_s"] = math.inf
@@ -181,7 +188,7 @@ def _longer(records: layout.Records, needed: int) -> layout.Records:
 def _more_tasks(world: World, stride: int) -> World:
     old = len(world.tasks)
     new = max(_FIRST_TASKS, 2 * old)
-    tasks = np.zeros(new, layout.TASK)
+    tasks = _zeros(new, layout.TASK)
     tasks[:old] = world.tasks
     tasks["next"][old:] = np.arange(old + 1, new + 1)
     tasks["next"][new - 1] = world.clock["free_task"][0]
@@ -203,7 +210,7 @@ def _with_rows(old: npt.NDArray[np.generic], rows: int) -> npt.NDArray[np.generi
 
 def _more_attempts(world: World, more: int) -> World:
     old = len(world.attempts)
-    attempts = np.zeros(old + more, layout.ATTEMPT)
+    attempts = _zeros(old + more, layout.ATTEMPT)
     attempts[:old] = world.attempts
     attempts["next"][old:] = np.arange(old + 1, old + more + 1)
     attempts["next"][-1] = world.clock["free_attempt"][0]
