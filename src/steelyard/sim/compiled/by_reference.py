@@ -26,6 +26,9 @@ from numba.extending import (
 from numba.np.arrayobj import load_item, make_array, store_item
 
 
+_LINE_BYTES = 64
+
+
 class Reference(types.Type):
     """Type of a pointer to a named tuple."""
 
@@ -109,6 +112,28 @@ def _load(context: Any, builder: Any, kind: Any, value: Any, attr: str) -> Any: 
         if name == "nitems":
             column = builder.insert_value(column, part, [model.get_field_position("shape"), 0])
     return impl_ret_borrowed(context, builder, Column(array), column)
+
+
+@intrinsic
+def prefetch(typing_context: Any, column: Any, at: Any) -> Any:  # noqa: ANN401
+    """Ask the processor for the cache lines of a record."""
+    del typing_context
+
+    def ask(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ANN401
+        first = builder.bitcast(
+            _address(context, builder, signature, values), ir.IntType(8).as_pointer()
+        )
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [first.type, word, word, word])
+        asked = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        bytes_each = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        for begin in range(0, bytes_each, _LINE_BYTES):
+            line = cgutils.pointer_add(builder, first, ir.Constant(ir.IntType(64), begin))
+            # To read, for all levels of the cache, data.
+            builder.call(asked, [line, word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.none(column, at), ask
 
 
 @intrinsic

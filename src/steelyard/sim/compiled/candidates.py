@@ -12,6 +12,7 @@ from steelyard.placement.scoring import (
     queued_use_s,
     two_of,
 )
+from steelyard.sim.compiled.ahead import ask_for
 from steelyard.sim.compiled.layout import LLM, NONE, World
 from steelyard.sim.compiled.rankings import (
     CPU,
@@ -46,7 +47,10 @@ def find_candidates(world: World, task: int, step: int, number: int) -> None:
             world.replica[pool] = _least_loaded(world, pool)
             continue
         first, second = two_of(key, salt, one["replicas"])
-        world.replica[pool] = _less_loaded(world, one["first"] + first, one["first"] + second)
+        drawn = _less_loaded(world, one["first"] + first, one["first"] + second)
+        world.replica[pool] = drawn
+        # Wherever the step goes, it waits to start there first.
+        ask_for(world.delays, world.machines[drawn]["places"])
     if is_program:
         _stay_at_home(world, task, step)
     if policy == 0:

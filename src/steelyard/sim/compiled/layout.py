@@ -24,6 +24,8 @@ ALARM, GAP, ENDED, LOST = 0, 1, 2, 3
 STARTS, WAITS = 0, 1
 # Why a task fails; 0 while it does not.
 REFUSED_BUDGET, REFUSED_POOLS, ATTEMPTS_USED_UP = 1, 2, 3
+# Entries of the calendar in one piece.
+CHUNK = 16
 # Powers of two of a step's number that are told apart, and one entry for all.
 DEPTHS = 24
 ANY_DEPTH = DEPTHS - 1
@@ -91,9 +93,9 @@ CLOCK = np.dtype(
         ("refuses", "i8"),
         ("window_s", "f8"),
         ("window", "i8"),
-        ("touched", "i8"),
         ("least_s", "f8"),
         ("lost_again", "i8"),
+        ("looks_ahead", "i8"),
     ]
 )
 POOL = np.dtype(

@@ -17,6 +17,7 @@ from typing import Any
 
 from steelyard.errors import ConfigError
 from steelyard.perf.predict import pick
+from steelyard.sim.compiled.ahead import ask_for
 
 Function = Callable[..., Any]
 
@@ -56,7 +57,7 @@ def translated(kernel: types.FunctionType, *, compiled: bool = True) -> Function
             "install steelyard[fast], or run the same functions in Python with compiled=False"
         )
     numba = importlib.import_module("numba")
-    refer: Function = importlib.import_module("steelyard.sim.compiled.by_reference").refer
+    by_reference = importlib.import_module("steelyard.sim.compiled.by_reference")
     options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True}
     # What only kernels call needs no entry from Python; that is a fifth of the time to compile.
     inner_options = {**options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -65,9 +66,9 @@ def translated(kernel: types.FunctionType, *, compiled: bool = True) -> Function
         jitted: Function = numba.njit(**inner_options)(function)
         return jitted
 
-    inner = _copied(kernel, {}, compile_one)
+    inner = _copied(kernel, {ask_for: by_reference.prefetch}, compile_one)
     outer = types.FunctionType(
-        _call_by_reference.__code__, {"inner": inner, "refer": refer}, kernel.__name__
+        _call_by_reference.__code__, {"inner": inner, "refer": by_reference.refer}, kernel.__name__
     )
     outer.__module__ = kernel.__module__
     # Numba's cache looks at one file's date only; a name made of all sources tells every change.

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from steelyard.domain.pool import PoolSpec
 from steelyard.sim.compiled import layout
-from steelyard.sim.compiled.calendar import CHUNK, chunks_to_bring
-from steelyard.sim.compiled.layout import World
+from steelyard.sim.compiled.calendar import chunks_to_bring
+from steelyard.sim.compiled.layout import CHUNK, World
 from steelyard.sim.compiled.rankings import POLICIES
 from steelyard.sim.compiled.tables import (
     Sample,
@@ -25,6 +25,8 @@ _FIRST_TASKS = 1024
 _PER_BUCKET = 32
 _BUCKETS = 4096
 _LINE_BYTES = 64
+# Fewer fit into the caches with all that runs on them.
+_MANY_MACHINES = 1024
 
 
 def make_world(
@@ -60,6 +62,7 @@ def make_world(
     clock["stride"], clock["window_s"] = tables.stride, window_s
     clock["max_attempts"] = conditions.max_attempts
     clock["refuses"] = conditions.on_miss == "refuse"
+    clock["looks_ahead"] = len(machines) >= _MANY_MACHINES
     clock["width_s"] = _width_s(sample, tables.templates)
     clock["free_chunk"] = clock["free_attempt"] = clock["free_task"] = layout.NONE
     count = len(pools)

@@ -1,0 +1,122 @@
+"""Asking for memory before it is needed: what the alarms of the next moments will read.
+
+In a large fleet nearly every read of a replica, an attempt or a task is a cache miss of some hundred
+instructions' time, and each tells where the next one lies. Buckets of the calendar are known ahead,
+so each is gone through several times while it comes nearer: one time the processor is asked for its
+entries, the next for the replicas that these name, then for what runs there, and so on. Nothing here
+changes the world; entries that come later miss a round or two.
+"""
+
+from steelyard.placement.scoring import two_of
+from steelyard.sim.compiled.layout import ALARM, CHUNK, LLM, NONE, WAITS, Records, World
+from steelyard.sim.compiled.rankings import ONE, TWO
+
+# Rounds of a bucket, in buckets ahead of the one that is opened.
+CANDIDATES, TASKS, ATTEMPTS, HEAPS, REPLICAS, ENTRIES = range(6)
+
+
+def ask_for(column: Records, at: int) -> None:
+    """Ask for a record; where kernels are compiled, a hint to the processor, else nothing."""
+
+
+def ask_ahead(world: World) -> None:
+    """Let every bucket of the next ones advance by one round."""
+    clock, mask = world.clock[0], len(world.bucket_head) - 1
+    for ahead in range(ENTRIES + 1):
+        at = (clock["bucket"] + ahead) & mask
+        count, chunk = world.bucket_n[at], world.bucket_head[at]
+        filled = (count - 1) % CHUNK + 1
+        while count > 0:
+            first = chunk * CHUNK
+            _ask(world, first, first + filled, ahead)
+            count -= filled
+            filled = CHUNK
+            chunk = world.chunk_next[chunk]
+
+
+def _ask(world: World, first: int, end: int, ahead: int) -> None:
+    """One round for a part of a bucket."""
+    if ahead == ENTRIES:
+        for at in range(first, end, 2):
+            ask_for(world.entries, at)
+        return
+    for at in range(first, end):
+        code = world.entries[at]["code"]
+        if code & 3 != ALARM:
+            continue
+        replica = code >> 2
+        if ahead == REPLICAS:
+            ask_for(world.machines, replica)
+        elif world.machines[replica]["alarm_s"] == world.entries[at]["t_s"]:
+            if ahead == HEAPS:
+                _ask_for_heaps(world, replica)
+            else:
+                _ask_for_due(world, replica, ahead)
+
+
+def _ask_for_heaps(world: World, replica: int) -> None:
+    machine = world.machines[replica]
+    places = machine["places"]
+    if machine["prefilling"] != NONE:
+        ask_for(world.attempts, machine["prefilling"])
+    if machine["shared_n"] > 0:
+        ask_for(world.shared, places)
+        ask_for(world.shared, places + machine["shared_n"] - 1)
+    if machine["delays_n"] > 0:
+        ask_for(world.delays, places)
+        ask_for(world.delays, places + machine["delays_n"] - 1)
+
+
+def _ask_for_due(world: World, replica: int, ahead: int) -> None:
+    """Ask for the attempt that the alarm is about, for its task, for what the next step needs."""
+    machine = world.machines[replica]
+    alarm_s = machine["alarm_s"]
+    if machine["prefill_end_s"] == alarm_s:
+        return
+    is_delay = machine["delays_n"] > 0 and world.delays[machine["places"]]["key"] == alarm_s
+    if is_delay:
+        attempt = world.delays[machine["places"]]["attempt"]
+    elif machine["shared_n"] > 0:
+        attempt = world.shared[machine["places"]]["attempt"]
+    else:
+        return
+    if ahead == ATTEMPTS:
+        ask_for(world.attempts, attempt)
+        return
+    one = world.attempts[attempt]
+    is_llm = world.pools[machine["pool"]]["model"] != NONE
+    if (is_delay and one["phase"] != WAITS) or (is_delay == is_llm):
+        return
+    if ahead == TASKS:
+        ask_for(world.tasks, one["task"])
+        base = one["task"] * world.clock[0]["stride"]
+        ask_for(world.blockers, base)
+        ask_for(world.held, base)
+    else:
+        _ask_for_next(world, one["task"], one["step"])
+
+
+def _ask_for_next(world: World, task: int, step: int) -> None:
+    """Ask for the replicas that the first step after this one may go to."""
+    slot = world.tasks[task]
+    base = task * world.clock[0]["stride"]
+    ask_for(world.ended, base + slot["ended_n"])
+    what = world.steps[step]
+    if what["children"] == what["children_end"]:
+        return
+    following = world.templates[slot["template"]]["first"] + world.children[what["children"]]
+    after = world.steps[following]
+    model = NONE
+    if after["kind"] == LLM:
+        model = after["model"]
+        for at in range(base, base + slot["held_n"]):
+            ask_for(world.machines, world.held[at]["replica"])
+    if world.clock[0]["policy"] in (ONE, TWO):
+        return
+    salt = after["step_id"] * 64
+    for pool in range(len(world.pools)):
+        one = world.pools[pool]
+        if one["model"] == model and one["down"] == 0 and one["replicas"] > 0:
+            first, second = two_of(slot["key"], salt, one["replicas"])
+            ask_for(world.machines, one["first"] + first)
+            ask_for(world.machines, one["first"] + second)
