@@ -13,6 +13,8 @@ from steelyard.sim.compiled.rankings import ONE, TWO
 
 # Rounds of a bucket, in buckets ahead of the one that is opened.
 CANDIDATES, TASKS, ATTEMPTS, HEAPS, REPLICAS, ENTRIES = range(6)
+# Members of a heap in a cache line.
+_IN_A_LINE = 4
 
 
 def ask_for(column: Records, at: int) -> None:
@@ -61,10 +63,12 @@ def _ask_for_heaps(world: World, replica: int) -> None:
         ask_for(world.attempts, machine["prefilling"])
     if machine["shared_n"] > 0:
         ask_for(world.shared, places)
-        ask_for(world.shared, places + machine["shared_n"] - 1)
+        if machine["shared_n"] > _IN_A_LINE:
+            ask_for(world.shared, places + machine["shared_n"] - 1)
     if machine["delays_n"] > 0:
         ask_for(world.delays, places)
-        ask_for(world.delays, places + machine["delays_n"] - 1)
+        if machine["delays_n"] > _IN_A_LINE:
+            ask_for(world.delays, places + machine["delays_n"] - 1)
 
 
 def _ask_for_due(world: World, replica: int, ahead: int) -> None:

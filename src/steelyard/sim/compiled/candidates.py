@@ -51,6 +51,7 @@ def find_candidates(world: World, task: int, step: int, number: int) -> None:
         world.replica[pool] = drawn
         # Wherever the step goes, it waits to start there first.
         ask_for(world.delays, world.machines[drawn]["places"])
+        ask_for(world.shared, world.machines[drawn]["places"])
     if is_program:
         _stay_at_home(world, task, step)
     if policy == 0:

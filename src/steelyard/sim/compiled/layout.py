@@ -25,7 +25,7 @@ STARTS, WAITS = 0, 1
 # Why a task fails; 0 while it does not.
 REFUSED_BUDGET, REFUSED_POOLS, ATTEMPTS_USED_UP = 1, 2, 3
 # Entries of the calendar in one piece.
-CHUNK = 16
+CHUNK = 8
 # Powers of two of a step's number that are told apart, and one entry for all.
 DEPTHS = 24
 ANY_DEPTH = DEPTHS - 1

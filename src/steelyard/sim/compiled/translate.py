@@ -6,6 +6,7 @@ and cost share with kernels need no mark. Without Numba the same copies run in P
 give the same answer.
 """
 
+import dis
 import functools
 import hashlib
 import importlib
@@ -62,8 +63,11 @@ def translated(kernel: types.FunctionType, *, compiled: bool = True) -> Function
     # What only kernels call needs no entry from Python; that is a fifth of the time to compile.
     inner_options = {**options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
+    sites = _call_sites(kernel)
+
     def compile_one(function: types.FunctionType) -> Function:
-        jitted: Function = numba.njit(**inner_options)(function)
+        is_lone = sites.get(function.__code__, 0) == 1
+        jitted: Function = numba.njit(**inner_options, forceinline=is_lone)(function)
         return jitted
 
     inner = _copied(kernel, {ask_for: by_reference.prefetch}, compile_one)
@@ -112,6 +116,19 @@ def _called_by(function: types.FunctionType, seen: set[types.FunctionType]) -> N
         called = function.__globals__.get(name)
         if isinstance(called, types.FunctionType) and called.__module__.startswith("steelyard."):
             _called_by(called, seen)
+
+
+def _call_sites(kernel: types.FunctionType) -> dict[types.CodeType, int]:
+    """From how many places is each function called, by its code?"""
+    seen: set[types.FunctionType] = set()
+    _called_by(kernel, seen)
+    sites = dict.fromkeys((function.__code__ for function in seen), 0)
+    for function in seen:
+        for instruction in dis.get_instructions(function):
+            called = function.__globals__.get(instruction.argval)  if instruction.opname == "LOAD_GLOBAL" else None
+            if isinstance(called, types.FunctionType) and called.__code__ in sites:
+                sites[called.__code__] += 1
+    return sites
 
 
 def _digest(kernel: types.FunctionType) -> str:

@@ -22,8 +22,8 @@ from steelyard.sim.conditions import Conditions
 
 _FIRST_TASKS = 1024
 # Entries per bucket for which buckets are sized: the heap of the moment stays in the first cache.
-_PER_BUCKET = 32
-_BUCKETS = 4096
+_PER_BUCKET = 8
+_BUCKETS = 16384
 _LINE_BYTES = 64
 # Fewer fit into the caches with all that runs on them.
 _MANY_MACHINES = 1024
