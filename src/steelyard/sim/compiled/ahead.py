@@ -115,12 +115,34 @@ def _ask_for_next(world: World, task: int, step: int) -> None:
         model = after["model"]
         for at in range(base, base + slot["held_n"]):
             ask_for(world.machines, world.held[at]["replica"])
-    if world.clock[0]["policy"] in (ONE, TWO):
-        return
     salt = after["step_id"] * 64
+    if world.clock[0]["policy"] in (ONE, TWO):
+        _ask_for_drawn(world, slot["key"], salt, model)
+        return
     for pool in range(len(world.pools)):
         one = world.pools[pool]
         if one["model"] == model and one["down"] == 0 and one["replicas"] > 0:
             first, second = two_of(slot["key"], salt, one["replicas"])
             ask_for(world.machines, one["first"] + first)
             ask_for(world.machines, one["first"] + second)
+
+
+def _ask_for_drawn(world: World, key: int, salt: int, model: int) -> None:
+    """As `candidates` draws over the fleet, but for pools that the breaker keeps out."""
+    eligible = 0
+    for pool in range(len(world.pools)):
+        one = world.pools[pool]
+        if one["model"] == model and one["down"] == 0:
+            eligible += one["replicas"]
+    if eligible == 0:
+        return
+    first, second = two_of(key, salt, eligible)
+    for pool in range(len(world.pools)):
+        one = world.pools[pool]
+        if one["model"] == model and one["down"] == 0:
+            if 0 <= first < one["replicas"]:
+                ask_for(world.machines, one["first"] + first)
+            if 0 <= second < one["replicas"]:
+                ask_for(world.machines, one["first"] + second)
+            first -= one["replicas"]
+            second -= one["replicas"]

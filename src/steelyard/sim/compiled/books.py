@@ -102,13 +102,15 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
     else:
         book["running"] -= 1
         _count_load(world, one["replica"], -1, 0)
+    pool = world.pools[book["pool"]]
     if book["waiting"] + book["running"] == 0:
+        pool["idle_from"] = min(pool["idle_from"], one["replica"])
         book["service_sum_s"] = 0.0
         book["share_sum_s"] = 0.0
     else:
         book["service_sum_s"] -= one["service_s"]
         book["share_sum_s"] -= one["share_s"]
-    is_tool = world.pools[world.machines[one["replica"]]["pool"]]["model"] < 0
+    is_tool = pool["model"] < 0
     cost_usd = _tool_usd(world, attempt) if is_tool else _llm_usd(world, attempt)
     task = world.tasks[one["task"]]
     task["spent_usd"] += cost_usd
@@ -116,7 +118,6 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
     if not ok:
         _count_failure(world, attempt)
         return cost_usd
-    pool = world.pools[world.machines[one["replica"]]["pool"]]
     pool["failures"] = 0
     pool["open_until_s"] = -math.inf
     if is_tool:

@@ -105,11 +105,15 @@ def _less_loaded(world: World, one: int, other: int) -> int:
 def _least_loaded(world: World, pool: int) -> int:
     one = world.pools[pool]
     best = int(one["first"])
+    end = best + one["replicas"]
+    # Nothing beats the first idle one, and none before `idle_from` is idle.
+    for replica in range(max(best, one["idle_from"]), end):
+        if load_of(world, replica) == 0:
+            one["idle_from"] = replica
+            return int(replica)
+    one["idle_from"] = end
     best_load = load_of(world, best)
-    for replica in range(best + 1, one["first"] + one["replicas"]):
-        # Nothing beats the first idle one, so that a large pool is seldom read to its end.
-        if best_load == 0:
-            break
+    for replica in range(best + 1, end):
         load = load_of(world, replica)
         if load < best_load:
             best, best_load = replica, load

@@ -133,6 +133,7 @@ POOL = np.dtype(
         ("running", "i8"),
         ("waiting", "i8"),
         ("since_s", "f8"),
+        ("idle_from", "i8"),
     ]
 )
 # Two cache lines; what a decision reads of every candidate lies in the first.

@@ -22,7 +22,7 @@ from steelyard.sim.conditions import Conditions
 
 _FIRST_TASKS = 1024
 # Entries per bucket for which buckets are sized: the heap of the moment stays in the first cache.
-_PER_BUCKET = 8
+_PER_BUCKET = 16
 _BUCKETS = 16384
 _LINE_BYTES = 64
 # Fewer fit into the caches with all that runs on them.
