@@ -226,7 +226,7 @@ def _llm_usd(world: World, attempt: int) -> float:
         pool["itl_slope_s"],
         pool["cap"],
     )
-    return rental_usd(pool["rent"], llm_used_s(curve, prompt - cached, output))
+    return rental_usd(one["rent"], llm_used_s(curve, prompt - cached, output))
 
 
 def _tool_usd(world: World, attempt: int) -> float:
@@ -234,11 +234,11 @@ def _tool_usd(world: World, attempt: int) -> float:
     pool = world.pools[world.machines[one["replica"]]["pool"]]
     room = (pool["speed"], pool["cores"], pool["memory_bytes"])
     if math.isnan(one["started_s"]):
-        return rental_usd(pool["rent"], float(tool_used_s(room, 0.0, 0.0, 0.0)))
+        return rental_usd(one["rent"], float(tool_used_s(room, 0.0, 0.0, 0.0)))
     memory_bytes = world.steps[one["step"]]["memory_bytes"]
     wall_s = world.clock[0]["now_s"] - one["started_s"]
     cpu_s = _used_cpu_s(world, attempt) * pool["speed"]
-    return rental_usd(pool["rent"], float(tool_used_s(room, cpu_s, wall_s, memory_bytes)))
+    return rental_usd(one["rent"], float(tool_used_s(room, cpu_s, wall_s, memory_bytes)))
 
 
 def _used_cpu_s(world: World, attempt: int) -> float:

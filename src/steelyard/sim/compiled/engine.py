@@ -13,6 +13,7 @@ from steelyard.sim.compiled.books import (
     note_started,
 )
 from steelyard.sim.compiled.calendar import enter, enter_now, fits, look_ahead, pop_near, take_now
+from steelyard.sim.compiled.hours import begin_hour, next_hour_s
 from steelyard.sim.compiled.layout import (
     ALARM,
     ATTEMPTS_USED_UP,
@@ -62,7 +63,7 @@ def run(world: World, until_s: float, actions: int) -> int:
     while done < actions:
         if _is_full(world):
             return FULL
-        given_s = min(_next_outage_s(world), _next_arrival_s(world))
+        given_s = min(_next_outage_s(world), next_hour_s(world), _next_arrival_s(world))
         look_ahead(world, min(given_s, until_s))
         near_s = world.near[0]["t_s"] if clock["near_n"] > 0 else math.inf
         if clock["near_n"] == 0 and clock["pending"] + clock["far_n"] > 0 and not fits(world):
@@ -77,6 +78,8 @@ def run(world: World, until_s: float, actions: int) -> int:
             _set_time(world, given_s)
             if _next_outage_s(world) <= given_s:
                 _change_outage(world)
+            elif clock["next_hour_s"] <= given_s:
+                begin_hour(world)
             else:
                 _submit(world)
         else:
@@ -215,6 +218,7 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     one["service_s"] = world.finish_s[pool] - waits_s
     one["share_s"] = share_s(world, pool, step)
     one["least_s"] = clock["least_s"]
+    one["rent"] = world.pools[pool]["rent"]
     one["reserved_usd"] = world.cost_usd[pool]
     one["placed_s"] = clock["now_s"]
     one["started_s"] = one["first_s"] = math.nan

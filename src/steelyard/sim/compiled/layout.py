@@ -96,6 +96,9 @@ CLOCK = np.dtype(
         ("least_s", "f8"),
         ("lost_again", "i8"),
         ("looks_ahead", "i8"),
+        ("hour", "i8"),
+        ("next_hour_s", "f8"),
+        ("first_hour", "f8"),
     ]
 )
 POOL = np.dtype(
@@ -134,6 +137,10 @@ POOL = np.dtype(
         ("waiting", "i8"),
         ("since_s", "f8"),
         ("idle_from", "i8"),
+        ("rents_from", "i8"),
+        ("rents", "i8"),
+        ("bids_from", "i8"),
+        ("bids", "i8"),
     ]
 )
 # Two cache lines; what a decision reads of every candidate lies in the first.
@@ -187,7 +194,7 @@ ATTEMPT = np.dtype(
         ("first_s", "f8"),
         ("left", "f8"),
         ("slowness", "f8"),
-        ("padding", "f8"),
+        ("rent", "f8"),
     ]
 )
 TASK = np.dtype(
@@ -332,6 +339,7 @@ class World(NamedTuple):
     remaining: Records
     outages: Records
     hits: Ints
+    hourly_usd: Floats
     # The calendar.
     entries: Records
     chunk_next: Ints

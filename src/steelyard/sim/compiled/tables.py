@@ -24,6 +24,7 @@ _MAX_ESTIMATES = 10_000
 _SUPPORTED = frozenset(
     {
         "bids_usd_per_hour",
+        "first_hour",
         "outages",
         "renting",
         "service_factor",
@@ -33,6 +34,7 @@ _SUPPORTED = frozenset(
         "on_miss",
     }
 )
+_RENTING = frozenset({"start_s", "usd_per_hour_by_hour", "bid_usd_per_hour_by_hour"})
 _BLOCKERS, _PROMPT = (
     list(layout.STEP.fields or ()).index("blockers"),
     list(layout.STEP.fields or ()).index("prompt"),
@@ -157,7 +159,7 @@ def _check_renting(conditions: Conditions) -> None:
     usual = Renting()
     for pool, renting in sorted(conditions.renting.items()):
         for field in renting.__struct_fields__:
-            if field != "start_s" and getattr(renting, field) != getattr(usual, field):
+            if field not in _RENTING and getattr(renting, field) != getattr(usual, field):
                 raise ConfigError(
                     f"renting of {pool}: the compiled simulator does not know {field}; {_CURE}"
                 )
@@ -314,23 +316,18 @@ def _merges(task: WorkloadTask, table: npt.NDArray[np.int32]) -> bool:
     )
 
 
-def pool_table(
-    pools: tuple[PoolSpec, ...], models: dict[str, int], conditions: Conditions
-) -> layout.Records:
-    """Lay the pools out as an array.
+def pool_table(pools: tuple[PoolSpec, ...], models: dict[str, int]) -> layout.Records:
+    """Lay the pools out as an array; their prices are left to `hours.lay_out_prices`.
 
     Args:
         pools: The fleet.
         models: Numbers of the models that the workload asks for.
-        conditions: The world, for bid prices.
     """
     table = np.zeros(len(pools), layout.POOL)
     first = places = 0
     for at, spec in enumerate(pools):
         row = table[at]
         row["first"], row["replicas"], row["places_from"] = first, spec.replicas, places
-        row["rent"] = spec.usd_per_hour
-        row["bid"] = conditions.bids_usd_per_hour.get(spec.name, spec.usd_per_hour)
         row["off_gpu"] = spec.hardware != "gpu"
         row["off_cpu"] = spec.hardware not in {"arm", "x86"}
         row["correction"] = 1.0

@@ -125,7 +125,11 @@ def _call_sites(kernel: types.FunctionType) -> dict[types.CodeType, int]:
     sites = dict.fromkeys((function.__code__ for function in seen), 0)
     for function in seen:
         for instruction in dis.get_instructions(function):
-            called = function.__globals__.get(instruction.argval)  if instruction.opname == "LOAD_GLOBAL" else None
+            called = (
+                function.__globals__.get(instruction.argval)
+                if instruction.opname == "LOAD_GLOBAL"
+                else None
+            )
             if isinstance(called, types.FunctionType) and called.__code__ in sites:
                 sites[called.__code__] += 1
     return sites

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from steelyard.domain.pool import PoolSpec
 from steelyard.sim.compiled import layout
 from steelyard.sim.compiled.calendar import chunks_to_bring
+from steelyard.sim.compiled.hours import lay_out_prices, start_clock
 from steelyard.sim.compiled.layout import CHUNK, World
 from steelyard.sim.compiled.rankings import POLICIES
 from steelyard.sim.compiled.tables import (
@@ -51,7 +52,8 @@ def make_world(
         The world.
     """
     tables = task_tables(sample, conditions) if sample.tables is None else sample.tables
-    table = pool_table(pools, tables.models, conditions)
+    table = pool_table(pools, tables.models)
+    hourly_usd = lay_out_prices(table, pools, conditions)
     arrivals, slowness = arrival_table(sample, seed, conditions)
     outages, hits = outage_tables(pools, conditions)
     window_s, windows, logs = told
@@ -62,6 +64,7 @@ def make_world(
     clock["stride"], clock["window_s"] = tables.stride, window_s
     clock["max_attempts"] = conditions.max_attempts
     clock["refuses"] = conditions.on_miss == "refuse"
+    start_clock(clock[0], conditions)
     clock["looks_ahead"] = len(machines) >= _MANY_MACHINES
     clock["width_s"] = _width_s(sample, tables.templates)
     clock["free_chunk"] = clock["free_attempt"] = clock["free_task"] = layout.NONE
@@ -87,6 +90,7 @@ def make_world(
         remaining=np.zeros(max(1, tables.estimates) * layout.DEPTHS, layout.REMAINING),
         outages=outages,
         hits=hits,
+        hourly_usd=hourly_usd,
         entries=np.zeros(0, layout.DUE),
         chunk_next=np.zeros(0, np.int32),
         bucket_head=np.full(_BUCKETS, layout.NONE, np.int32),
