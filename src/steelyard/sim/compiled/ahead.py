@@ -1,10 +1,10 @@
 """Asking for memory before it is needed: what the alarms of the next moments will read.
 
-In a large fleet nearly every read of a replica, an attempt or a task is a cache miss of some hundred
-instructions' time, and each tells where the next one lies. Buckets of the calendar are known ahead,
-so each is gone through several times while it comes nearer: one time the processor is asked for its
-entries, the next for the replicas that these name, then for what runs there, and so on. Nothing here
-changes the world; entries that come later miss a round or two.
+In a large fleet nearly every read of a replica, an attempt or a task is a cache miss that takes as
+long as some hundred instructions, and each tells where the next one lies. Buckets of the calendar
+are known ahead, so each is gone through several times while it comes nearer: one time the processor
+is asked for its entries, the next for the replicas that these name, then for what runs there, and
+so on. Nothing here changes the world; entries that come later miss a round or two.
 """
 
 from steelyard.placement.scoring import two_of
@@ -19,6 +19,10 @@ _IN_A_LINE = 4
 
 def ask_for(column: Records, at: int) -> None:
     """Ask for a record; where kernels are compiled, a hint to the processor, else nothing."""
+
+
+def ask_for_start(column: Records, at: int) -> None:
+    """Ask for the first cache line of a record."""
 
 
 def ask_ahead(world: World) -> None:
@@ -123,8 +127,8 @@ def _ask_for_next(world: World, task: int, step: int) -> None:
         one = world.pools[pool]
         if one["model"] == model and one["down"] == 0 and one["replicas"] > 0:
             first, second = two_of(slot["key"], salt, one["replicas"])
-            ask_for(world.machines, one["first"] + first)
-            ask_for(world.machines, one["first"] + second)
+            ask_for_start(world.machines, one["first"] + first)
+            ask_for_start(world.machines, one["first"] + second)
 
 
 def _ask_for_drawn(world: World, key: int, salt: int, model: int) -> None:
@@ -141,8 +145,8 @@ def _ask_for_drawn(world: World, key: int, salt: int, model: int) -> None:
         one = world.pools[pool]
         if one["model"] == model and one["down"] == 0:
             if 0 <= first < one["replicas"]:
-                ask_for(world.machines, one["first"] + first)
+                ask_for_start(world.machines, one["first"] + first)
             if 0 <= second < one["replicas"]:
-                ask_for(world.machines, one["first"] + second)
+                ask_for_start(world.machines, one["first"] + second)
             first -= one["replicas"]
             second -= one["replicas"]

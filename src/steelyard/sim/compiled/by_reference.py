@@ -9,6 +9,7 @@ kernel, and the others read what they need from there.
 """
 
 import operator
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -24,7 +25,6 @@ from numba.extending import (
     register_model,
 )
 from numba.np.arrayobj import load_item, make_array, store_item
-
 
 _LINE_BYTES = 64
 
@@ -116,24 +116,37 @@ def _load(context: Any, builder: Any, kind: Any, value: Any, attr: str) -> Any: 
 
 @intrinsic
 def prefetch(typing_context: Any, column: Any, at: Any) -> Any:  # noqa: ANN401
-    """Ask the processor for the cache lines of a record."""
+    """Ask the processor for all cache lines of a record."""
     del typing_context
+    return types.none(column, at), partial(_ask, False)
 
-    def ask(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ANN401
-        first = builder.bitcast(
-            _address(context, builder, signature, values), ir.IntType(8).as_pointer()
-        )
-        word = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [first.type, word, word, word])
-        asked = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        bytes_each = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-        for begin in range(0, bytes_each, _LINE_BYTES):
-            line = cgutils.pointer_add(builder, first, ir.Constant(ir.IntType(64), begin))
-            # To read, for all levels of the cache, data.
-            builder.call(asked, [line, word(0), word(3), word(1)])
-        return context.get_dummy_value()
 
-    return types.none(column, at), ask
+@intrinsic
+def prefetch_start(typing_context: Any, column: Any, at: Any) -> Any:  # noqa: ANN401
+    """Ask the processor for the first cache line of a record."""
+    del typing_context
+    return types.none(column, at), partial(_ask, True)
+
+
+def _ask(
+    only_first: bool,
+    context: Any,  # noqa: ANN401
+    builder: Any,  # noqa: ANN401
+    signature: Any,  # noqa: ANN401
+    values: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    first = builder.bitcast(
+        _address(context, builder, signature, values), ir.IntType(8).as_pointer()
+    )
+    word = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [first.type, word, word, word])
+    asked = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    bytes_each = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+    for begin in range(0, 1 if only_first else bytes_each, _LINE_BYTES):
+        line = cgutils.pointer_add(builder, first, ir.Constant(ir.IntType(64), begin))
+        # To read, for all levels of the cache, data.
+        builder.call(asked, [line, word(0), word(3), word(1)])
+    return context.get_dummy_value()
 
 
 @intrinsic

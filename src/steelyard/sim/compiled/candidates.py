@@ -50,6 +50,7 @@ def find_candidates(world: World, task: int, step: int, number: int) -> None:
         drawn = _less_loaded(world, one["first"] + first, one["first"] + second)
         world.replica[pool] = drawn
         # Wherever the step goes, it waits to start there first.
+        ask_for(world.machines, drawn)
         ask_for(world.delays, world.machines[drawn]["places"])
         ask_for(world.shared, world.machines[drawn]["places"])
     if is_program:

@@ -18,7 +18,7 @@ from typing import Any
 
 from steelyard.errors import ConfigError
 from steelyard.perf.predict import pick
-from steelyard.sim.compiled.ahead import ask_for
+from steelyard.sim.compiled.ahead import ask_for, ask_for_start
 
 Function = Callable[..., Any]
 
@@ -63,6 +63,10 @@ def translated(kernel: types.FunctionType, *, compiled: bool = True) -> Function
     # What only kernels call needs no entry from Python; that is a fifth of the time to compile.
     inner_options = {**options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
+    hints: dict[Any, Function] = {
+        ask_for: by_reference.prefetch,
+        ask_for_start: by_reference.prefetch_start,
+    }
     sites = _call_sites(kernel)
 
     def compile_one(function: types.FunctionType) -> Function:
@@ -70,7 +74,7 @@ def translated(kernel: types.FunctionType, *, compiled: bool = True) -> Function
         jitted: Function = numba.njit(**inner_options, forceinline=is_lone)(function)
         return jitted
 
-    inner = _copied(kernel, {ask_for: by_reference.prefetch}, compile_one)
+    inner = _copied(kernel, hints, compile_one)
     outer = types.FunctionType(
         _call_by_reference.__code__, {"inner": inner, "refer": by_reference.refer}, kernel.__name__
     )
