@@ -27,7 +27,7 @@ _PER_BUCKET = 16
 _BUCKETS = 16384
 _LINE_BYTES = 64
 # Fewer fit into the caches with all that runs on them.
-_MANY_MACHINES = 1024
+_MANY_MACHINES = 5000
 
 
 def make_world(
