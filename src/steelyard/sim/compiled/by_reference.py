@@ -26,7 +26,7 @@ from numba.extending import (
 )
 from numba.np.arrayobj import load_item, make_array, store_item
 
-_LINE_BYTES = 64
+from steelyard.sim.compiled.layout import LINE_BYTES
 
 
 class Reference(types.Type):
@@ -142,7 +142,7 @@ def _ask(
     kind = ir.FunctionType(ir.VoidType(), [first.type, word, word, word])
     asked = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     bytes_each = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-    for begin in range(0, 1 if only_first else bytes_each, _LINE_BYTES):
+    for begin in range(0, 1 if only_first else bytes_each, LINE_BYTES):
         line = cgutils.pointer_add(builder, first, ir.Constant(ir.IntType(64), begin))
         # To read, for all levels of the cache, data.
         builder.call(asked, [line, word(0), word(3), word(1)])

@@ -66,6 +66,20 @@ CHANGES = (
     "replica_up",
 )
 
+# Bytes that the processor reads and keeps together.
+LINE_BYTES = 64
+
+
+def in_lines(fields: list[tuple[str, str]]) -> np.dtype[np.void]:
+    """A record that takes whole cache lines.
+
+    >>> in_lines([("a", "f8"), ("b", "i4")]).itemsize
+    64
+    """
+    spare = -np.dtype(fields).itemsize % LINE_BYTES
+    return np.dtype([*fields, ("padding", "u1", spare)] if spare else fields)
+
+
 CLOCK = np.dtype(
     [
         ("now_s", "f8"),
@@ -143,8 +157,8 @@ POOL = np.dtype(
         ("bids", "i8"),
     ]
 )
-# Two cache lines; what a decision reads of every candidate lies in the first.
-MACHINE = np.dtype(
+# What a decision reads of every candidate lies in the first line.
+MACHINE = in_lines(
     [
         ("running", "i4"),
         ("waiting", "i4"),
@@ -168,11 +182,11 @@ MACHINE = np.dtype(
         ("prefill_tail", "i4"),
         ("sequence", "i4"),
         ("boundaries", "i8"),
-    ],
+    ]
 )
 # A stream or tool in a replica's heap: `key` is a time, or work attained at its end.
 MEMBER = np.dtype([("key", "f8"), ("sequence", "i4"), ("attempt", "i4")])
-ATTEMPT = np.dtype(
+ATTEMPT = in_lines(
     [
         ("task", "i4"),
         ("step", "i4"),
@@ -197,7 +211,7 @@ ATTEMPT = np.dtype(
         ("rent", "f8"),
     ]
 )
-TASK = np.dtype(
+TASK = in_lines(
     [
         ("template", "i4"),
         ("number", "i4"),
@@ -218,7 +232,6 @@ TASK = np.dtype(
         ("reserved_usd", "f8"),
         ("avoidable_s", "f8"),
         ("slowness", "i8"),
-        ("padding", "i8"),
     ]
 )
 ENDED_STEP = np.dtype([("t_s", "f8"), ("step", "i4")])

@@ -25,7 +25,6 @@ _FIRST_TASKS = 1024
 # Entries per bucket for which buckets are sized: the heap of the moment stays in the first cache.
 _PER_BUCKET = 16
 _BUCKETS = 16384
-_LINE_BYTES = 64
 # Fewer fit into the caches with all that runs on them.
 _MANY_MACHINES = 5000
 
@@ -131,8 +130,8 @@ def _with_log(world: World, *, logs: bool) -> World:
 
 def _zeros(count: int, kind: np.dtype[np.void]) -> layout.Records:
     """Records of which the first begins with a cache line."""
-    room = np.zeros(count * kind.itemsize + _LINE_BYTES, np.uint8)
-    begin = -room.ctypes.data % _LINE_BYTES
+    room = np.zeros(count * kind.itemsize + layout.LINE_BYTES, np.uint8)
+    begin = -room.ctypes.data % layout.LINE_BYTES
     return room[begin : begin + count * kind.itemsize].view(kind)
 
 
