@@ -13,6 +13,7 @@ from steelyard.sim.compiled.rankings import ONE, TWO
 
 # Rounds of a bucket, in buckets ahead of the one that is opened.
 CANDIDATES, TASKS, ATTEMPTS, HEAPS, REPLICAS, ENTRIES = range(6)
+ARRIVALS_AHEAD = 8
 # Members of a heap in a cache line.
 _IN_A_LINE = 4
 
@@ -113,20 +114,34 @@ def _ask_for_next(world: World, task: int, step: int) -> None:
     if what["children"] == what["children_end"]:
         return
     following = world.templates[slot["template"]]["first"] + world.children[what["children"]]
-    after = world.steps[following]
-    model = NONE
-    if after["kind"] == LLM:
-        model = after["model"]
+    if world.steps[following]["kind"] == LLM:
         for at in range(base, base + slot["held_n"]):
-            ask_for(world.machines, world.held[at]["replica"])
-    salt = after["step_id"] * 64
+            ask_for_start(world.machines, world.held[at]["replica"])
+    _ask_for_candidates(world, slot["key"], following)
+
+
+def ask_for_arrival(world: World, number: int) -> None:
+    """Ask for the replicas that the first step of a task that is to arrive may go to."""
+    if number < len(world.arrivals) and world.clock[0]["looks_ahead"]:
+        arrival = world.arrivals[number]
+        first = world.templates[arrival["template"]]["first"]
+        _ask_for_candidates(world, arrival["key"], first)
+
+
+def _ask_for_candidates(world: World, key: int, step: int) -> None:
+    """As `candidates` draws replicas for the first attempt at a step."""
+    what = world.steps[step]
+    model = NONE
+    if what["kind"] == LLM:
+        model = what["model"]
+    salt = what["step_id"] * 64
     if world.clock[0]["policy"] in (ONE, TWO):
-        _ask_for_drawn(world, slot["key"], salt, model)
+        _ask_for_drawn(world, key, salt, model)
         return
     for pool in range(len(world.pools)):
         one = world.pools[pool]
         if one["model"] == model and one["down"] == 0 and one["replicas"] > 0:
-            first, second = two_of(slot["key"], salt, one["replicas"])
+            first, second = two_of(key, salt, one["replicas"])
             ask_for_start(world.machines, one["first"] + first)
             ask_for_start(world.machines, one["first"] + second)
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from steelyard.sim.compiled.ahead import ARRIVALS_AHEAD, ask_for_arrival
 from steelyard.sim.compiled.books import (
     count_latency,
     held_tokens,
@@ -154,6 +155,7 @@ def _submit(world: World) -> None:
     clock = world.clock[0]
     number = clock["next_arrival"]
     clock["next_arrival"] += 1
+    ask_for_arrival(world, number + ARRIVALS_AHEAD)
     arrival = world.arrivals[number]
     slot = clock["free_task"]
     task = world.tasks[slot]
