@@ -120,22 +120,49 @@ def llm_times_s(
     return ttft_s, ttft_s + output * gap_s * correction
 
 
-def wait_s(book: tuple[Number, Number, Number], service_s: Number, cap: Number) -> Number:
-    """How long would a step wait at a replica?
+def grace_s(deviation_s: Number, service_s: Number, error_frac: Number) -> Number:
+    """How long after its latest start is a step surely late?
+
+    A latest start is cautious: what remains of the task is taken for its mean plus a standard
+    deviation. It may as well be a deviation less than the mean; and the step itself may take longer
+    than was predicted.
 
     Args:
-        book: Steps that run there, steps that wait, and predicted seconds of service of them all.
+        deviation_s: Standard deviation of what remains of the task after the step.
+        service_s: Predicted seconds of service of the step itself.
+        error_frac: By how much service times of the pool may be off.
+
+    Returns:
+        Seconds, negative before the latest start.
+    """
+    return 2.0 * deviation_s - service_s * error_frac
+
+
+def wait_s(
+    book: tuple[Number, Number, Number, Number], service_s: Number, cap: Number, longest_s: Number
+) -> Number:
+    """How long would a step wait at a replica?
+
+    Steps that were expected to be late let those that can be in time pass, see
+    `steelyard.placement.queue`.
+
+    Args:
+        book: Steps that run there, steps that wait, those of them that were expected to be late,
+            and predicted seconds of service of all that run and wait.
         service_s: Predicted seconds of service of the step itself.
         cap: Steps that run at once.
+        longest_s: With a longer wait it is late itself, and waits for all of them.
 
     Returns:
         Seconds.
     """
-    running, waiting, service_sum_s = book
+    running, waiting, late, service_sum_s = book
     load = running + waiting
     usual_s: Any = service_sum_s / np.maximum(load, 1.0)
     mean_service_s: Any = pick(load > 0.0, usual_s, service_s)
-    waits_s: Number = _queue_wait_s(running, waiting, mean_service_s, cap)
+    in_time_s = _queue_wait_s(running, waiting - late, mean_service_s, cap)
+    behind_all_s = _queue_wait_s(running, waiting, mean_service_s, cap)
+    waits_s: Number = pick(in_time_s <= longest_s, in_time_s, behind_all_s)
     return waits_s
 
 
