@@ -179,7 +179,6 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         output_tokens: Expected length of the answer.
         remaining_s: Seconds from the end of this step to the end of its task.
         remaining_known: Whether that was ever seen.
-        remaining_deviation_s: Its standard deviation.
         committed_usd: Spent and reserved of the task's budget.
     """
 
@@ -201,7 +200,6 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     output_tokens: float
     remaining_s: float
     remaining_known: bool
-    remaining_deviation_s: float
     committed_usd: float
 
 
@@ -236,7 +234,6 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         expected.output_tokens,
         expected.remaining_s,
         expected.remaining_known,
-        expected.remaining_deviation_s,
         view.committed_usd,
     )
 

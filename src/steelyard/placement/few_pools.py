@@ -195,7 +195,7 @@ def _score(
         used_h = (row.floor_share_s + uncached * per_token_s + decode_s) / SECONDS_PER_HOUR
         cost_usd, bid_usd = used_h * rent_usd_per_hour, used_h * few.bid_usd_per_hour[pool]
     left_s, left_usd = limits
-    grace_s = 2.0 * few.remaining_deviation_s - service_s * few.error_frac[pool]
+    grace_s = few.remaining_s - service_s * few.error_frac[pool]
     wait_s = 0.0
     if running >= cap:
         wait_s = _wait_s(few, at, service_s, cap, left_s - service_s + grace_s)

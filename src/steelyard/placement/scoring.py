@@ -120,22 +120,22 @@ def llm_times_s(
     return ttft_s, ttft_s + output * gap_s * correction
 
 
-def grace_s(deviation_s: Number, service_s: Number, error_frac: Number) -> Number:
+def grace_s(remaining_s: float, service_s: Number, error_frac: Number) -> Number:
     """How long after its latest start is a step surely late?
 
-    A latest start is cautious: what remains of the task is taken for its mean plus a standard
-    deviation. It may as well be a deviation less than the mean; and the step itself may take longer
-    than was predicted.
+    A latest start leaves time for what usually remains of the task, but nobody knows that this step
+    is not the last one: it is given up only when it cannot itself be done by the deadline, should
+    it take as much longer than predicted as they do.
 
     Args:
-        deviation_s: Standard deviation of what remains of the task after the step.
+        remaining_s: Expected seconds from the end of the step to the end of its task.
         service_s: Predicted seconds of service of the step itself.
         error_frac: By how much service times of the pool may be off.
 
     Returns:
         Seconds, negative before the latest start.
     """
-    return 2.0 * deviation_s - service_s * error_frac
+    return remaining_s - service_s * error_frac
 
 
 def wait_s(
