@@ -20,26 +20,36 @@ class ReplicaBooks:
         starts: Replicas of pool p are `starts[p] .. starts[p + 1]`.
         running: Steps that run.
         waiting: Steps that wait.
+        late: Those of them that were expected to be late when they came.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         up: 1 where the replica is there, 0 where not.
         offsets: `starts` for NumPy.
-        running_window: `running` for NumPy; the same goes for the next four.
+        running_window: `running` for NumPy; the same goes for the next five.
         waiting_window: `waiting`.
+        late_window: `late`.
         service_sum_window_s: `service_sum_s`.
         prefill_share_window_s: `prefill_share_sum_s`.
         up_window: `up`.
     """
 
     __slots__ = (
-        *("offsets", "prefill_share_sum_s", "prefill_share_window_s", "running", "running_window"),
+        *(
+            "late",
+            "late_window",
+            "offsets",
+            "prefill_share_sum_s",
+            "prefill_share_window_s",
+            "running",
+            "running_window",
+        ),
         *("service_sum_s", "service_sum_window_s", "starts", "up", "up_window"),
         *("waiting", "waiting_window"),
     )
 
     def __init__(self) -> None:
         self.starts: list[int] = [0]
-        self._take((array("d"), array("d"), array("d"), array("d")), bytearray())
+        self._take((array("d"), array("d"), array("d"), array("d"), array("d")), bytearray())
 
     def lay_out(self, counts: list[int]) -> None:
         """Give every replica its place; those that stay keep their counts.
@@ -51,10 +61,11 @@ class ReplicaBooks:
         starts = [0]
         for count in counts:
             starts.append(starts[-1] + count)
-        old_ones = (self.running, self.waiting, self.service_sum_s, self.prefill_share_sum_s)
-        size = 8 * starts[-1]
-        fresh = (array("d", bytes(size)), array("d", bytes(size)), array("d", bytes(size)))
-        ones = (*fresh, array("d", bytes(size)))
+        counts_before = (self.running, self.waiting, self.late)
+        old_ones = (*counts_before, self.service_sum_s, self.prefill_share_sum_s)
+        nothing = bytes(8 * starts[-1])
+        fresh = (array("d", nothing), array("d", nothing), array("d", nothing))
+        ones = (*fresh, array("d", nothing), array("d", nothing))
         up = bytearray(b"\1" * starts[-1])
         for pool in range(len(old) - 1):
             stay = min(old[pool + 1] - old[pool], counts[pool])
@@ -68,12 +79,14 @@ class ReplicaBooks:
     def place(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt waits there."""
         self.waiting[at] += 1.0
+        self.late[at] += attempt.late
         self.service_sum_s[at] += attempt.service_s
         self.prefill_share_sum_s[at] += attempt.share_s
 
     def start(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt waits no longer; it is told among whom it starts."""
         waiting = self.waiting[at] = self.waiting[at] - 1.0
+        self.late[at] -= attempt.late
         running = self.running[at] = self.running[at] + 1.0
         attempt.concurrency = int(running)
         others = running + waiting - 1.0
@@ -82,8 +95,11 @@ class ReplicaBooks:
 
     def finish(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt neither waits nor runs any more."""
-        counts = self.waiting if attempt.started_s is None else self.running
-        counts[at] -= 1.0
+        if attempt.started_s is None:
+            self.waiting[at] -= 1.0
+            self.late[at] -= attempt.late
+        else:
+            self.running[at] -= 1.0
         # Rounding must not leave a trace of work on an idle replica.
         if self.waiting[at] + self.running[at] == 0.0:
             self.service_sum_s[at] = self.prefill_share_sum_s[at] = 0.0
@@ -93,14 +109,16 @@ class ReplicaBooks:
 
     def _take(
         self,
-        counts: "tuple[array[float], array[float], array[float], array[float]]",
+        counts: "tuple[array[float], array[float], array[float], array[float], array[float]]",
         up: bytearray,
     ) -> None:
-        self.running, self.waiting, self.service_sum_s, self.prefill_share_sum_s = counts
+        self.running, self.waiting, self.late = counts[:3]
+        self.service_sum_s, self.prefill_share_sum_s = counts[3:]
         self.up = up
         self.offsets: IntArray = np.array(self.starts, dtype=np.int64)
         self.running_window: FloatArray = window(self.running)
         self.waiting_window: FloatArray = window(self.waiting)
+        self.late_window: FloatArray = window(self.late)
         self.service_sum_window_s: FloatArray = window(self.service_sum_s)
         self.prefill_share_window_s: FloatArray = window(self.prefill_share_sum_s)
         self.up_window: BoolArray = _flags(up)

@@ -51,6 +51,8 @@ _ACCESS_LOGGER = logging.getLogger("steelyard.gateway.access")
 _OPEN_PATHS = frozenset(["/healthz", "/readyz"])
 _KNOWN_PATHS = _OPEN_PATHS | {"/metrics", "/openapi.json"}
 _CLIENT_LEFT = 499
+# How often silent tasks are looked for.
+_LOOK_S = 15.0
 
 
 # Why a request may not be served, as HTTP status and message; None when it may.
@@ -82,6 +84,7 @@ class Gateway:
         pages: MakePages | None = None,
     ) -> None:
         self._settings = settings
+        self._dispatcher = dispatcher
         self._keys = keys
         self._authenticator = Authenticator(settings, None if keys is None else keys.ring)
         self._data_plane = DataPlane(settings, dispatcher)
@@ -110,6 +113,13 @@ class Gateway:
             self._data_plane.change_settings(settings)
 
         return take
+
+    async def close_silent_tasks(self) -> None:
+        """Close tasks of which nothing was heard for `task_idle_s`, until this is cancelled."""
+        while True:
+            idle_s = self._settings.task_idle_s
+            await asyncio.sleep(min(_LOOK_S, idle_s / 4.0))
+            self._dispatcher.close_silent(self._dispatcher.now_s() - self._settings.task_idle_s)
 
     def admit(self, exchange: Exchange) -> None:
         """Refuse a request to the data plane by its head alone.

@@ -113,7 +113,7 @@ class Admission:
         may_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[_key(step)] = may_start
         now_s = self._recorder.now_s()
-        queue.push(step, now_s, decision.slack_at_start_s, decision.queue_key)
+        queue.push(step, decision, now_s)
         try:
             await may_start
         except asyncio.CancelledError:
@@ -143,7 +143,7 @@ class Admission:
         if queue is None:
             return
         while len(queue) > 0 and self._recorder.state.running_on(*replica) < cap:
-            step = queue.pop()
+            step = queue.pop(self._recorder.now_s())
             may_start = self._waiting.pop(_key(step))
             # A waiter that was cancelled in this very turn of the loop has left already.
             if not may_start.done():
