@@ -98,7 +98,10 @@ class StepEstimate(msgspec.Struct):
         told apart by powers of two.
         """
         for depth in (step_id.bit_length(), _ANY_DEPTH):
-            self.remaining_s.setdefault(depth, RunningSpread()).add(remaining_s)
+            spread = self.remaining_s.get(depth)
+            if spread is None:
+                spread = self.remaining_s[depth] = RunningSpread()
+            spread.add(remaining_s)
 
     def usual(self, step_id: int, max_output_tokens: float) -> tuple[float, float, bool]:
         """Output tokens, seconds that remain, and whether those are known; see `expectation`."""

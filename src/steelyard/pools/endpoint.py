@@ -231,11 +231,12 @@ class OpenAiEndpointPool:
             return None
         limits, host = self._limits, self._hosts[replica]
         limit_s = limits.first_token_s if asked.stream else limits.answer_s
-        asked = spoken_relay(asked, self._engine)
-        quick = QuickRelay(self, ended, replica, relayed_body(asked))
-        quick.path, quick.wait_s = _path(asked.request), limit_s
+        if self._engine:
+            asked = spoken_relay(asked, self._engine)
+        path = "/chat/completions" if asked.request.kind == "chat" else "/completions"
+        quick = QuickRelay(self, ended, (replica, path, limit_s), relayed_body(asked))
         quick.relay = relay = Relay(asked, target, self._errors[replica], quick)
-        connection = host.send_now(quick.path, quick.body, relay, limit_s)
+        connection = host.send_now(path, quick.body, relay, limit_s)
         if connection is None:
             return None
         quick.sent(connection)

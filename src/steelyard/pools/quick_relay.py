@@ -27,7 +27,7 @@ class QuickRelay:
     Args:
         sender: Who sends it.
         ended: Told how it ends.
-        replica: To which server.
+        to: Which server, which path, and how long its first byte may take.
         body: What is sent.
     """
 
@@ -36,12 +36,12 @@ class QuickRelay:
         *("body", "path", "relay", "replica", "wait_s"),
     )
 
-    def __init__(self, sender: Sender, ended: Ended, replica: int, body: bytes) -> None:
+    def __init__(
+        self, sender: Sender, ended: Ended, to: tuple[int, str, float], body: bytes
+    ) -> None:
         self.relay: Relay | None = None
-        self.replica = replica
+        self.replica, self.path, self.wait_s = to
         self.body = body
-        self.path = ""
-        self.wait_s = 0.0
         self._sender = sender
         self._ended = ended
         self._is_done = False
