@@ -229,6 +229,8 @@ class Exchange:
 
     def answered_by(self, quick: Cancellable, *, later: bool = False) -> None:
         """And is done with it; `later` while all that answers may be gone through."""
+        # Otherwise each holds the other, until the garbage collector comes for both.
+        self.task = None
         self._connection.holds(quick, on=False, later=later)
 
     def go_on(self, work: Coroutine[Any, Any, None]) -> None:

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from steelyard.errors import SteelyardError
 from steelyard.gateway.errors_http import RequestError, error_response
 from steelyard.gateway.exchange import Exchange, RequestHeaders, json_lines
-from steelyard.gateway.known_head import KnownHead, known_head
+from steelyard.gateway.known_head import KnownRequest, known_request
 from steelyard.gateway.settings import GatewayLimits
 
 DATA_PLANE = b"/v1/"
@@ -50,7 +50,7 @@ class GatewayProtocol(HttpToolsProtocol):
     _refused = False
     # No byte of the next request has come; the head of the last one; bytes that begin with a head.
     _is_between = True
-    _known: KnownHead | None = None
+    _known: KnownRequest | None = None
     _first_bytes = b""
 
     # ------------------------------------------------------- asyncio.Protocol
@@ -74,7 +74,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self._is_between:
             known = self._known
-            body = None if known is None else known.body_in(data)
+            body = None if known is None else known.head.body_in(data)
             if known is not None and body is not None and len(body) <= self.limits.body_bytes:
                 self._serve_known(known, body)
                 return
@@ -89,7 +89,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._break_off(400, "protocol upgrades are not served; send plain HTTP/1.1")
         self._watch_progress()
 
-    def _serve_known(self, known: KnownHead, body: bytes) -> None:
+    def _serve_known(self, known: KnownRequest, body: bytes) -> None:
         """A whole request is here, whose head was parsed before."""
         if self._timer is not None:
             self._stop_timer()
@@ -155,7 +155,7 @@ class GatewayProtocol(HttpToolsProtocol):
         keep_alive = version != "1.0" and parser.should_keep_alive()
         exchange = Exchange(self, line, RequestHeaders(self.headers), keep_alive=keep_alive)
         # Of two requests in one piece, only the first is at its beginning.
-        self._known = known_head(first, line, self.headers) if first and keep_alive else None
+        self._known = known_request(first, line, self.headers) if first and keep_alive else None
         exchange.started_s = self.loop.time()
         self._reading = exchange
         try:

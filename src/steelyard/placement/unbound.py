@@ -1,4 +1,4 @@
-"""`CheapestFeasible` for a step without deadline and budget, in a fleet of few pools: most requests.
+"""`CheapestFeasible` in a fleet of few pools, for a step without deadline and budget: most are.
 
 Nothing can be too late or too dear then, so that half of what `few_pools` weighs is known before.
 What is left is done in one pass, since the calls would cost more than the arithmetic: the same
@@ -81,7 +81,7 @@ def _score(few: FewView, pool: int, row: PoolRow, at: int, input_tokens: float) 
         uncached = input_tokens - cached if input_tokens > cached else 0.0
     concurrency = running + 1.0 if running < cap else cap
     load = running + waiting
-    share_s = few.prefill_share_sum_s[at] / (max(1.0, load))
+    share_s = few.prefill_share_sum_s[at] / max(load, 1.0)
     ttft_s = (floor_s + per_token_s * uncached) * correction
     # `shared_itl_s`, spelled out.
     gap_s = itl_base_s + itl_slope_s * concurrency + (concurrency - 1.0) * share_s

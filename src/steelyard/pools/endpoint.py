@@ -29,7 +29,8 @@ from steelyard.pools.backend import (
 from steelyard.pools.chunked_answer import ChunkedAnswer
 from steelyard.pools.dialects import Engine, spoken_relay, spoken_request
 from steelyard.pools.endpoint_errors import ErrorReader
-from steelyard.pools.http_client import HttpHost, HttpRequest, StaleConnectionError, header_lines
+from steelyard.pools.http_client import HttpHost, HttpRequest, header_lines
+from steelyard.pools.http_connection import StaleConnectionError
 from steelyard.pools.quick_relay import QuickRelay
 from steelyard.pools.relay import Relay, WholeBody
 from steelyard.pools.relays import relay_for

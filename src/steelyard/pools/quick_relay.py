@@ -5,7 +5,7 @@ from typing import Protocol
 
 from steelyard.errors import PoolError
 from steelyard.pools.backend import Ended
-from steelyard.pools.http_client import HttpConnection, StaleConnectionError
+from steelyard.pools.http_connection import HttpConnection, StaleConnectionError
 from steelyard.pools.relay import Relay
 
 
@@ -51,11 +51,12 @@ class QuickRelay:
     def sent(self, connection: HttpConnection) -> None:
         """It goes over this connection."""
         self._connection = connection
-        if self.relay is not None:
+        relay = self.relay
+        if relay is not None:
             if self._is_done:
-                connection.drop(self.relay)
-            elif self.relay.hands_on:
-                self.relay.flows(connection)
+                connection.drop(relay)
+            elif relay.hands_on:
+                relay.flows(connection)
 
     def cut(self) -> None:
         """Stop the work upstream at once; nobody is told."""
@@ -82,6 +83,8 @@ class QuickRelay:
             self.set_exception(error)
             return
         self._is_done = True
+        # It holds this one; without a cycle both go at once.
+        self.relay = None
         self._ended(answer, None)
 
     def set_exception(self, exception: PoolError, /) -> None:

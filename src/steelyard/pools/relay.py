@@ -21,7 +21,7 @@ from steelyard.pools.backend import (
     RelayTarget,
 )
 from steelyard.pools.endpoint_errors import ErrorReader, status_in
-from steelyard.pools.http_client import Headers
+from steelyard.pools.http_connection import Headers
 from steelyard.pools.relay_wire import RelayedChoice, read_object
 from steelyard.pools.sse import MAX_EVENT_BYTES
 from steelyard.pools.wire import counted_usage, parse_object, parse_usage
@@ -169,11 +169,8 @@ class Relay(WholeBody):
         super().__init__(errors, finished)
         self._asked = asked
         self._target = target
-
-    @property
-    def hands_on(self) -> bool:
-        """Whether the client takes the answer piece by piece."""
-        return self._asked.stream
+        # Whether the client takes the answer piece by piece.
+        self.hands_on = asked.stream
 
     def flows(self, flow: ReadFlow | None) -> None:
         """The client holds the upstream back by this."""

@@ -247,6 +247,6 @@ class WholeRequests:
         cut = backend.relay_now(asked, decision.replica, request, request.ended)
         if cut is None:
             return None
-        self.count(pool, 1)
+        self.under_way[pool] = self.under_way.get(pool, 0) + 1
         request.begin(spec, cap, recorder.state.begin(step, decision, now_s), cut)
         return request
