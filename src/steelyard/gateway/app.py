@@ -87,6 +87,7 @@ class Gateway:
         self._dispatcher = dispatcher
         self._keys = keys
         self._authenticator = Authenticator(settings, None if keys is None else keys.ring)
+        self._admission = object()
         self._data_plane = DataPlane(settings, dispatcher)
         self._control_plane = control_plane(dispatcher, metrics, store, settings.limits)
         self._metrics = metrics
@@ -110,6 +111,7 @@ class Gateway:
         def take() -> None:
             self._settings = settings
             self._authenticator = authenticator
+            self._admission = object()
             self._data_plane.change_settings(settings)
 
         return take
@@ -130,9 +132,15 @@ class Gateway:
         Raises:
             RequestError: Who asks may not, or nothing like this is served here.
         """
+        headers = exchange.headers
+        if headers.admitted_by is self._admission:
+            return
         key = self._authenticator.check(exchange)
         self._data_plane.admit(exchange)
-        if key is not None and self._keys is not None:
+        if key is None:
+            # By line, headers and settings alone, so that the same are admitted again.
+            headers.admitted_by = self._admission
+        elif self._keys is not None:
             exchange.key = self._keys.books.use(key)
             exchange.key.admit()
 
@@ -167,7 +175,7 @@ class Gateway:
     def quick_failed(self, quick: QuickRequest, error: BaseException) -> None:
         """One failed for good."""
         exchange = quick.exchange
-        exchange.answered_by(quick)
+        exchange.answered_by(quick, later=True)
         self._tell(exchange, error)
         self._ended(exchange)
 
@@ -197,8 +205,7 @@ class Gateway:
             _send_error(exchange, bug)
 
     def _ended(self, exchange: Exchange) -> None:
-        if exchange.timer is not None:
-            exchange.timer.cancel()
+        self._data_plane.ended(exchange)
         if exchange.key is not None:
             exchange.key.settle()
         status = _CLIENT_LEFT if exchange.left else exchange.status
