@@ -26,6 +26,7 @@ from steelyard.store.backend import Backend, EventRow, TaskToAdd
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
 from steelyard.store.keys import KeyStore
+from steelyard.store.loads import LoadStore
 from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
 
 A = TypeVar("A")
@@ -61,6 +62,7 @@ class EventStore:
         self.where = backend.where
         self._writer = GroupWriter(backend)
         self.keys = KeyStore(self._writer)
+        self.loads = LoadStore(self._writer)
 
     def append(self, event: Event, fence: int | None = None) -> None:
         """Take one more event; see `EventLog`.

@@ -9,6 +9,7 @@ from psycopg import conninfo
 
 from steelyard.errors import ConfigError, SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
+from steelyard.store.loads import POSTGRES_LOADS
 from steelyard.store.postgres_sql import (
     ADD_KEYS,
     ADD_TASK,
@@ -83,6 +84,10 @@ class PostgresBackend:
         """Run a statement and return its rows."""
         return self._run(sql.replace("?", "%s"), parameters)
 
+    def execute_unflushed(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement; one on an unlogged table alone flushes nothing."""
+        self.execute(sql, parameters)
+
     def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
         """Append rows whose leases still hold, in one statement."""
         changes = any(row.ended is not None or row.kind == SIGNAL for row in rows)
@@ -150,13 +155,15 @@ class PostgresBackend:
     def _make_tables(self) -> None:
         # Only where there are none: to make an index "if not exists" waits for all who write, and
         # they may wait for whoever makes the next one.
-        if not self._has_tables() or self._version() == VERSION_BEFORE_KEYS:
+        if not self._has("loads") or self._version() == VERSION_BEFORE_KEYS:
             self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
             try:
-                if not self._has_tables():
+                if not self._has("version"):
                     self._run(SCHEMA, ())
                 elif self._version() == VERSION_BEFORE_KEYS:
                     self._run(ADD_KEYS, ())
+                if self._version() == SCHEMA_VERSION:
+                    self._run(POSTGRES_LOADS, ())
             finally:
                 self.execute("SELECT pg_advisory_unlock(?)", (_MAKE_LOCK,))
         version = self._version()
@@ -167,8 +174,8 @@ class PostgresBackend:
                 "give another database"
             )
 
-    def _has_tables(self) -> bool:
-        return self.execute("SELECT to_regclass('steelyard.version')")[0][0] is not None
+    def _has(self, table: str) -> bool:
+        return self.execute("SELECT to_regclass(?)", (f"steelyard.{table}",))[0][0] is not None
 
     def _version(self) -> int:
         return int(self.execute("SELECT version FROM version")[0][0])
