@@ -106,12 +106,12 @@ class Replica(mock.Upstream):
         places = self._places
         told = {"most": places.most, "late": places.late, "served": places.served}
         places.most = places.late = places.served = 0
-        self._transport.write(mock._response(json.dumps(told).encode()))
+        self._transport.write(mock.response(json.dumps(told).encode()))
 
     def answer(self) -> None:
         if self._transport is not None:
             told = {**_ANSWER, "id": f"mock-{self.service_s:.6f}"}
-            self._transport.write(mock._response(json.dumps(told).encode()))
+            self._transport.write(mock.response(json.dumps(told).encode()))
 
 
 async def replicas(ports: list[int]) -> None:
@@ -190,7 +190,7 @@ def free_port() -> int:
 
 
 async def load(addresses: list[str], per_s: float, seconds: float) -> list[tuple[float, float]]:
-    """Send requests at drawn times; (latency, service time) of each, latency infinite at failure."""
+    """Send requests at drawn times; (latency, service time) of each, infinite at failure."""
     drawn = random.Random(1)  # noqa: S311
     body = json.dumps({"model": "mock", "messages": [{"role": "user", "content": "Hi"}]}).encode()
     connector = aiohttp.TCPConnector(limit=0)

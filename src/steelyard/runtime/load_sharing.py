@@ -28,7 +28,7 @@ from steelyard.store.loads import LoadStore
 _PERIOD_S = 0.1
 _QUIET_PERIOD_S = 0.25
 # Steps that have to wait ask for a larger share at once, but not more often than this.
-_SOONEST_S = 0.01
+_SOONEST_S = 0.02
 _LEASE_S = 1.0
 _LOOPBACK = ("localhost", "127.", "::1")
 

@@ -81,6 +81,16 @@ class EventStore:
         """
         return self._writer.durable()
 
+    @property
+    def away_s(self) -> float:
+        """For how many seconds has the database been away? 0 while it answers."""
+        return self._writer.away_s
+
+    @property
+    def broken(self) -> "Future[StoreError]":
+        """Done, with the reason, when nothing can be written any more; do not cancel it."""
+        return self._writer.broken
+
     def is_lost(self, task_id: str, fence: int) -> bool:
         """Was an event dropped because another worker holds the task?"""
         return self._writer.is_lost(task_id, fence)

@@ -26,6 +26,13 @@ from steelyard.store.postgres_sql import (
 # Holds whoever makes the tables, and whoever takes tasks of agents with limits.
 _MAKE_LOCK, _CLAIM_LOCK = 0x53594C44, 0x53594C45
 _CONNECT_TIMEOUT_S = 5
+# A machine that is gone without a word is noticed after some 10 s instead of hours.
+_NOTICES_LOSS: dict[str, str | int] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 class PostgresBackend:
@@ -52,7 +59,12 @@ class PostgresBackend:
     def __init__(self, url: str, writer: str, password: str = "") -> None:
         self._writer = writer
         self._where = _place(url)
-        self._conninfo = conninfo.make_conninfo(url, password=password or None)
+        # What the URL says of these counts.
+        usual = {**_NOTICES_LOSS, **conninfo.conninfo_to_dict(url)}
+        self._conninfo = conninfo.make_conninfo(
+            **{key: value for key, value in usual.items() if value is not None}
+            | ({"password": password} if password else {})
+        )
         try:
             self._connection = self._connect()
         except StoreBusyError as error:
@@ -182,6 +194,10 @@ class PostgresBackend:
 
     def _told(self, error: psycopg.Error) -> StoreError:
         said = " ".join(str(error).split())
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            # It failed over, and this connection is to the one that takes no writes any more.
+            self._connection.close()
+            return StoreBusyError(f"event log {self._where} takes no writes now: {said}")
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             return StoreBusyError(f"event log {self._where} is away: {said}")
         return StoreError(f"event log {self._where} cannot be used: {said}")
