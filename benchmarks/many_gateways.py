@@ -65,7 +65,7 @@ _ANSWER = json.loads(mock.ANSWER.partition(b"\r\n\r\n")[2])
 _SERVICE = re.compile(rb"mock-([0-9.]+)")
 
 
-# ------------------------------------------------------------------ replicas, in a process of theirs
+# ----------------------------------------------------------------- replicas, in a process of theirs
 
 
 class CountingPlaces(mock.Places):
@@ -77,6 +77,7 @@ class CountingPlaces(mock.Places):
         self.most = self.late = self.served = 0
 
     def take(self, connection: mock.Upstream) -> None:
+        """As of `mock.Places`."""
         self.served += 1
         self.late += not self._free
         # The mean of a log-normal is exp(mu + sigma^2 / 2).
@@ -100,6 +101,7 @@ class Replica(mock.Upstream):
     service_s = 0.0
 
     def on_message_complete(self) -> None:
+        """As of httptools."""
         if not self._url.endswith(b"/counts"):
             super().on_message_complete()
             return
@@ -109,6 +111,7 @@ class Replica(mock.Upstream):
         self._transport.write(mock.response(json.dumps(told).encode()))
 
     def answer(self) -> None:
+        """Tell for how long it was computed."""
         if self._transport is not None:
             told = {**_ANSWER, "id": f"mock-{self.service_s:.6f}"}
             self._transport.write(mock.response(json.dumps(told).encode()))

@@ -1,10 +1,10 @@
 """Processes on one store tell each other how busy they keep the endpoints that all of them use.
 
-Ten times a second, and at once when a step has to wait, a process hears what the others do, takes
-its share of every replica's cap (`steelyard.fleet.sharing`) and tells both. What it knows of
-others is so old at most, while the store answers; the load of one that died is forgotten after a
-second by the database's clock. One that is alone, or in company that idles, exchanges four times
-a second. Embedded engines and tools belong to their process: they are not shared.
+Ten times a second (twenty while steps wait, four while all idle), and soon after a step had to
+wait, a process hears what the others do, takes its share of every replica's cap
+(`steelyard.fleet.sharing`) and tells both. What it knows of others is so old at most, while the
+store answers; the load of one that died is forgotten after a second by the database's clock.
+Embedded engines and tools belong to their process: they are not shared.
 """
 
 import asyncio
@@ -25,8 +25,9 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.starting import RunningPool
 from steelyard.store.loads import LoadStore
 
-_PERIOD_S = 0.1
-_QUIET_PERIOD_S = 0.25
+_BUSY_S = 0.1
+_WAITING_S = 0.05
+_QUIET_S = 0.25
 # Steps that have to wait ask for a larger share at once, but not more often than this.
 _SOONEST_S = 0.02
 _LEASE_S = 1.0
@@ -45,12 +46,12 @@ class Heard(NamedTuple):
     Attributes:
         elsewhere: What all others together do, by replica.
         shares: How many steps this process may run, by replica; none where it is alone.
-        is_busy: Whether anybody has a step.
+        pause_s: After how long to look again: sooner where steps wait.
     """
 
     elsewhere: _Loads
     shares: dict[str, int]
-    is_busy: bool
+    pause_s: float
 
 
 def endpoint_places(pools: Mapping[str, RunningPool]) -> Places:
@@ -104,20 +105,24 @@ def heard(
     others = {name: _decoder.decode(body) for name, body in told}
     elsewhere: _Loads = {}
     claims: dict[str, int] = {}
-    is_busy = False
     for address, load in mine.items():
         there = {name: loads[address] for name, loads in others.items() if address in loads}
         claims[address] = own_share(caps[address], me, load, there)
-        is_busy = is_busy or load.demand > 0
         for other in there.values():
             elsewhere[address] = elsewhere.get(address, ReplicaLoad()).plus(other)
-    is_busy = is_busy or any(load.demand for load in elsewhere.values())
     tells = {
         address: msgspec.structs.replace(load, share=claims[address])
         for address, load in mine.items()
     }
     shares = {address: claims[address] for address in elsewhere}
-    return _encoder.encode(tells), Heard(elsewhere, shares, is_busy)
+    return _encoder.encode(tells), Heard(elsewhere, shares, _pause_s(mine, elsewhere))
+
+
+def _pause_s(mine: _Loads, elsewhere: _Loads) -> float:
+    loads = (*mine.values(), *elsewhere.values())
+    if not elsewhere or not any(load.demand for load in loads):
+        return _QUIET_S
+    return _WAITING_S if any(load.waiting for load in loads) else _BUSY_S
 
 
 class LoadSharing:
@@ -136,7 +141,8 @@ class LoadSharing:
         self._dispatcher = dispatcher
         self._places = places
         self._me = f"process-{uuid.uuid4().hex}"
-        self._has_others = self._in_company = False
+        self._has_others = False
+        self._pause_s = _QUIET_S
         self._wake = asyncio.Event()
         dispatcher.admission.on_wait = self._step_waits
 
@@ -146,9 +152,8 @@ class LoadSharing:
             while True:
                 await self.exchange()
                 await asyncio.sleep(_SOONEST_S)
-                period_s = _PERIOD_S if self._in_company else _QUIET_PERIOD_S
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(period_s - _SOONEST_S):
+                    async with asyncio.timeout(self._pause_s - _SOONEST_S):
                         await self._wake.wait()
                 self._wake.clear()
 
@@ -174,7 +179,7 @@ class LoadSharing:
             )
             self._dispatcher.admission.let_in_all()
         self._has_others = bool(found.shares)
-        self._in_company = self._has_others and found.is_busy
+        self._pause_s = found.pause_s
 
     async def close(self) -> None:
         """Tell the others that this process is gone."""

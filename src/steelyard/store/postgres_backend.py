@@ -27,11 +27,11 @@ from steelyard.store.postgres_sql import (
 _MAKE_LOCK, _CLAIM_LOCK = 0x53594C44, 0x53594C45
 _CONNECT_TIMEOUT_S = 5
 # A machine that is gone without a word is noticed after some 10 s instead of hours.
-_NOTICES_LOSS: dict[str, str | int] = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
+_NOTICES_LOSS = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
 }
 
 
@@ -60,11 +60,9 @@ class PostgresBackend:
         self._writer = writer
         self._where = _place(url)
         # What the URL says of these counts.
-        usual = {**_NOTICES_LOSS, **conninfo.conninfo_to_dict(url)}
-        self._conninfo = conninfo.make_conninfo(
-            **{key: value for key, value in usual.items() if value is not None}
-            | ({"password": password} if password else {})
-        )
+        told = {key: str(value) for key, value in conninfo.conninfo_to_dict(url).items() if value}
+        own = {"password": password} if password else {}
+        self._conninfo = conninfo.make_conninfo(**{**_NOTICES_LOSS, **told, **own})
         try:
             self._connection = self._connect()
         except StoreBusyError as error:
