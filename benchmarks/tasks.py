@@ -1,7 +1,8 @@
 """How fast is the durable runtime? Tasks of ten no-op steps, recovery, and resuming; with peers.
 
 Run as `python benchmarks/tasks.py [--rounds N] [--peers PYTHON] [--workers 1,2,4]`, with
-`--memory-tasks 100000` for the memory, `--waiting 10000` for what sleeping tasks cost, and `--concurrent 1000` for what running ones do.
+`--memory-tasks 100000` for the memory, `--waiting 10000` for what sleeping tasks cost, and
+`--concurrent 1000` for what running ones do.
 PostgreSQL is measured where Debian's package is present: a server of the benchmark's own, on a
 socket, with fsync. The peers are measured in turns with Steelyard, each in a process of its own,
 by an interpreter that has them:

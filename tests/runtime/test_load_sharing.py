@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 
-from tests.runtime.conftest import REQUEST, llm_spec, llm_step
+import msgspec
+from tests.runtime.conftest import MODEL, REQUEST, llm_spec, llm_step
 from tests.store.conftest import Open
 
 from steelyard.domain.events import PoolAdded
+from steelyard.domain.task import LlmCall
 from steelyard.fleet.sharing import ReplicaLoad
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.pools.backend import LlmChunk, LlmRequest
@@ -114,6 +116,36 @@ async def test_what_others_do_counts_in_the_view_until_they_are_gone(open_one: O
                 assert other.state.running_on("llm", 0) == 0
                 view = other.state.view(llm_step("probe"), other.now_s())
                 assert float(view.service_sum_s.sum()) == 0.0
+
+
+async def test_what_a_replica_caches_for_one_process_is_known_to_the_others(
+    open_one: Open,
+) -> None:
+    pool = SlowPool()
+    pool.go.set()
+    with open_one() as one, open_one() as two:
+        serves, other = (_dispatcher(store, pool, 4) for store in (one, two))
+        call = LlmCall(
+            model=MODEL,
+            input_tokens=50,
+            max_output_tokens=16,
+            prefix_hashes=(11, 2**62 + 1),
+            prefix_tokens=(20, 45),
+        )
+        step = msgspec.structs.replace(llm_step("a"), call=call)
+        async with (
+            asyncio.timeout(_PATIENCE_S),
+            shared_loads(one.loads, serves, lambda: _PLACES) as tells,
+            shared_loads(two.loads, other, lambda: _PLACES) as hears,
+        ):
+            serves.open_task("a", "a", None, None)
+            async for _ in serves.serve_llm(step, REQUEST):
+                pass
+            await _exchange(tells, hears)
+            longer = msgspec.structs.replace(
+                call, prefix_hashes=(*call.prefix_hashes, 7), prefix_tokens=(20, 45, 49)
+            )
+            assert other.state.cached_tokens_on("llm", 0, longer) == 45
 
 
 async def test_alone_a_process_may_use_all_of_its_cap_and_waits_for_nobody(open_one: Open) -> None:

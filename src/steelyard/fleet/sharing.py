@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from steelyard.fleet.prefix import RecentPrefix
+
 
 class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
     """What one process does on one replica, or several processes together.
@@ -20,6 +22,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         share: How many it may run at once: its claim.
+        prefixes: Prompts that it had computed there lately.
     """
 
     running: float = 0.0
@@ -27,6 +30,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
     service_sum_s: float = 0.0
     prefill_share_sum_s: float = 0.0
     share: int = 0
+    prefixes: tuple[RecentPrefix, ...] = ()
 
     @property
     def demand(self) -> int:
@@ -34,7 +38,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
         return round(self.running + self.waiting)
 
     def plus(self, other: "ReplicaLoad") -> "ReplicaLoad":
-        """Both together."""
+        """Both together, but for prefixes."""
         return ReplicaLoad(
             self.running + other.running,
             self.waiting + other.waiting,

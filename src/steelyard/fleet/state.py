@@ -26,7 +26,7 @@ from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.breakers import Breakers
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
-from steelyard.fleet.prefix import PrefixIndex
+from steelyard.fleet.prefix import PrefixIndex, RecentPrefix
 from steelyard.fleet.replica_books import ReplicaBooks
 from steelyard.fleet.roster import Roster
 from steelyard.fleet.sharing import ReplicaLoad
@@ -133,6 +133,15 @@ class FleetState:
     def own_load(self, pool: str, replica: int) -> ReplicaLoad:
         """What does this process alone do on a replica?"""
         return self._books.own(self.replica_index(pool, replica))
+
+    def recent_prefixes(self, pool: str, replica: int) -> tuple[RecentPrefix, ...]:
+        """Which prompts did this process have computed on a replica lately?"""
+        return self._prefixes.recent((self._roster.index[pool], replica))
+
+    def add_prefix(self, pool: str, replica: int, prefix: RecentPrefix) -> None:
+        """Another process had a prompt computed on a replica."""
+        place = (self._roster.index[pool], replica)
+        self._prefixes.add(place, (prefix.prefix_hash,), (prefix.tokens,))
 
     def share(
         self,
@@ -361,7 +370,7 @@ class FleetState:
         call, spec = attempt.step.call, self._roster.pools[attempt.pool]
         if isinstance(call, LlmCall) and attempt.replica < spec.replicas:
             place = (attempt.pool, attempt.replica)
-            self._prefixes.add(place, call.prefix_hashes, call.prefix_tokens)
+            self._prefixes.learn(place, call.prefix_hashes, call.prefix_tokens)
         return self._lessons.learn(event.usage, attempt, spec)
 
     def _close_task(self, event: TaskFinished) -> None:

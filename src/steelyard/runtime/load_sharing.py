@@ -2,9 +2,10 @@
 
 Ten times a second (twenty while steps wait, four while all idle), and soon after a step had to
 wait, a process hears what the others do, takes its share of every replica's cap
-(`steelyard.fleet.sharing`) and tells both. What it knows of others is so old at most, while the
-store answers; the load of one that died is forgotten after a second by the database's clock.
-Embedded engines and tools belong to their process: they are not shared.
+(`steelyard.fleet.sharing`) and tells both, and which prompts replicas hold in their caches now.
+What it knows of others is so old at most, while the store answers; the load of one that died is
+forgotten after a second by the database's clock. Embedded engines and tools belong to their
+process: they are not shared.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ import msgspec
 
 from steelyard.config.pool_settings import EndpointPoolSettings
 from steelyard.errors import StoreError
+from steelyard.fleet.prefix import RecentPrefix
 from steelyard.fleet.sharing import ReplicaLoad, own_share
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.starting import RunningPool
@@ -46,11 +48,15 @@ class Heard(NamedTuple):
     Attributes:
         elsewhere: What all others together do, by replica.
         shares: How many steps this process may run, by replica; none where it is alone.
+        prefixes: Prompts that others had computed and this process has not heard of, by replica.
+        seen: Number of the last prompt that each other process told.
         pause_s: After how long to look again: sooner where steps wait.
     """
 
     elsewhere: _Loads
     shares: dict[str, int]
+    prefixes: list[tuple[str, RecentPrefix]]
+    seen: dict[str, int]
     pause_s: float
 
 
@@ -89,7 +95,11 @@ def known_address(url: str) -> str:
 
 
 def heard(
-    me: str, mine: _Loads, caps: Mapping[str, int], told: list[tuple[str, bytes]]
+    me: str,
+    mine: _Loads,
+    caps: Mapping[str, int],
+    seen: Mapping[str, int],
+    told: list[tuple[str, bytes]],
 ) -> tuple[bytes, Heard]:
     """What does this process make of what the others told?
 
@@ -97,6 +107,7 @@ def heard(
         me: Its name.
         mine: What it does, by replica.
         caps: Steps that run at once, by replica.
+        seen: Number of the last prompt that each other process told before.
         told: Name and load of every other process.
 
     Returns:
@@ -115,7 +126,20 @@ def heard(
         for address, load in mine.items()
     }
     shares = {address: claims[address] for address in elsewhere}
-    return _encoder.encode(tells), Heard(elsewhere, shares, _pause_s(mine, elsewhere))
+    news = [
+        (name, address, one)
+        for name, loads in others.items()
+        for address, load in loads.items()
+        for one in load.prefixes
+        if address in mine and one.number > seen.get(name, 0)
+    ]
+    last = {name: seen.get(name, 0) for name in others}
+    for name, _, one in news:
+        last[name] = max(last[name], one.number)
+    prefixes = [(address, one) for _, address, one in news]
+    return _encoder.encode(tells), Heard(
+        elsewhere, shares, prefixes, last, _pause_s(mine, elsewhere)
+    )
 
 
 def _pause_s(mine: _Loads, elsewhere: _Loads) -> float:
@@ -143,6 +167,7 @@ class LoadSharing:
         self._me = f"process-{uuid.uuid4().hex}"
         self._has_others = False
         self._pause_s = _QUIET_S
+        self._seen: dict[str, int] = {}
         self._wake = asyncio.Event()
         dispatcher.admission.on_wait = self._step_waits
 
@@ -167,9 +192,14 @@ class LoadSharing:
         if not places:
             return
         state = self._dispatcher.state
-        mine = {address: state.own_load(*place) for address, place in places.items()}
+        mine = {
+            address: msgspec.structs.replace(
+                state.own_load(*place), prefixes=state.recent_prefixes(*place)
+            )
+            for address, place in places.items()
+        }
         caps = {address: self._cap(place[0]) for address, place in places.items()}
-        decide = partial(heard, self._me, mine, caps)
+        decide = partial(heard, self._me, mine, caps, self._seen)
         found = await asyncio.wrap_future(self._loads.exchange(self._me, decide, _LEASE_S))
         if self._has_others or found.shares:
             # A reload may have taken a pool away meanwhile; its place stays, and is not asked for.
@@ -179,6 +209,9 @@ class LoadSharing:
             )
             self._dispatcher.admission.let_in_all()
         self._has_others = bool(found.shares)
+        for address, prefix in found.prefixes:
+            state.add_prefix(*places[address], prefix)
+        self._seen = found.seen
         self._pause_s = found.pause_s
 
     async def close(self) -> None:
