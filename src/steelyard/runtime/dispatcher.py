@@ -33,6 +33,7 @@ from steelyard.pools.backend import (
     ToolOutcome,
     ToolRequest,
 )
+from steelyard.runtime.admission import Admission
 from steelyard.runtime.attempts import Attempts, lost_attempt
 from steelyard.runtime.embedding import from_journal
 from steelyard.runtime.journal import Journal
@@ -95,6 +96,11 @@ class Dispatcher:
     def state(self) -> FleetState:
         """The fold of everything recorded so far."""
         return self._recorder.state
+
+    @property
+    def admission(self) -> Admission:
+        """Lets steps start on replicas."""
+        return self._attempts.admission
 
     def now_s(self) -> float:
         """What time is it on the log's clock?"""
