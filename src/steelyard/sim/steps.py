@@ -92,9 +92,7 @@ def _prefixes(task: WorkloadTask) -> dict[int, tuple[tuple[int, ...], tuple[int,
     prefixes: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for step, previous, tokens_shared in zip(calls, sources, shared, strict=True):
         written = (
-            _begin(step)
-            if previous is None
-            else _shared(segments[previous.step_id], tokens_shared)
+            _begin(step) if previous is None else _shared(segments[previous.step_id], tokens_shared)
         )
         context_tokens = step.prompt_tokens + step.output_tokens
         if context_tokens > (written[-1][0] if written else 0):
