@@ -41,6 +41,8 @@ async def profile(pool: EmbeddedPoolSettings, figures: Path) -> LlmCurve:
     """
     command = [sys.executable, "-m", "steelyard", "measure", "local", "--model", pool.model]
     command += ["--replicas", str(pool.replicas), "--chat", "--out", str(figures)]
+    # Left to itself, `measure` takes what is fastest here: not always what the pool runs.
+    command += ["--engine", pool.engine, "--precision", pool.precision]
     command += ["--prompts", _PROMPTS, "--cached", "0.5", "--loads", _LOADS]
     command += ["--output-tokens", str(_OUTPUT_TOKENS), "--repetitions", str(_REPETITIONS)]
     process = await asyncio.create_subprocess_exec(
