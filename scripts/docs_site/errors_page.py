@@ -56,7 +56,7 @@ def _http() -> str:
 def _exit_codes() -> str:
     rows = [
         ("0", "It went well."),
-        ("1", "`run`: the task failed. `doctor`: a check failed. `reload`: nothing was changed."),
+        ("1", "`run`: the task failed. `doctor`: a check failed."),
         ("2", "One of the errors above, in one line on standard error, or a wrong option."),
         ("130", "Ctrl-C."),
         ("141", "Whoever read the output has gone."),

@@ -1,4 +1,4 @@
-"""Links that leave docs/: files of the repository become pages of the site, so that none is dead."""
+"""Links that leave docs/: files of the repository become pages of the site; no link is dead."""
 
 import os
 import re
