@@ -186,7 +186,9 @@ def draw_shares(state: FleetState) -> str:
                 plot.barh(at, part_s, left=start_s, color=hue, alpha=alpha, height=0.6)
                 start_s += part_s
             chosen = isinstance(decided, Decision) and decided.pool == name
-            told = f"{1000.0 * seen.bid_cost_usd[at]:.2g} USD{', chosen' if chosen else ''}"
+            told = (
+                f"{1000.0 * seen.bid_cost_usd[at]:.2g} USD per 1,000{', chosen' if chosen else ''}"
+            )
             plot.annotate(told, (start_s, at), xytext=(5, -3), textcoords="offset points")
         plot.axvline(share_s, color="#d55e00", linestyle="--")
         plot.annotate(
@@ -198,7 +200,7 @@ def draw_shares(state: FleetState) -> str:
         plot.set_yticks(range(len(_POOLS)), list(_POOLS))
         plot.set_ylim(-0.6, 2.9)
         plot.set_xlabel("seconds from now: wait (pale), prompt, answer (full); task due after 30 s")
-        plot.margins(x=0.25)
+        plot.margins(x=0.35)
     return drawn.svg
 
 

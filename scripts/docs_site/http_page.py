@@ -165,7 +165,7 @@ def _properties(schema: _Json, schemas: _Json) -> str:
         )
         for name, one in schema["properties"].items()
     ]
-    return table(("field", "type", "", "bounds"), rows)
+    return table(("field", "type", "needed", "bounds"), rows)
 
 
 def _resolved(schema: _Json, schemas: _Json) -> _Json:

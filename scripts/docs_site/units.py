@@ -3,7 +3,7 @@
 # Longest first: `_usd_per_hour` ends in `_per_hour` as well.
 _SUFFIXES = (
     ("_usd_per_million", "USD per million tokens"),
-    ("_usd_per_hour_by_hour", "USD per hour"),
+    ("usd_per_hour_by_hour", "USD per hour"),
     ("_usd_per_hour", "USD per hour"),
     ("usd_per_kwh", "USD per kWh"),
     ("usd_per_hour", "USD per hour"),
