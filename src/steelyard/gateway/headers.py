@@ -17,6 +17,17 @@ Request headers:
 - `Steelyard-Journal: FENCE ATTEMPT PATH FINGERPRINT`: sent by Steelyard's own workers beside the
   former: number of the task's lease (`-` for none), number of the attempt, place of the step in the
   program, hash of what it asks.
+
+Response headers:
+
+- `Steelyard-Task`: the task, also where the gateway made it up.
+- `Steelyard-Pool`, `Steelyard-Replica`: where the step ran; replicas are counted from 0.
+- `Steelyard-Predicted-S`: predicted seconds from placement to the end of the answer.
+- `Steelyard-Reason`: why it went there, in words.
+- `Steelyard-Cost-Usd`: what the answer cost, not rounded; a streamed answer tells it in its last
+  event instead.
+- `Retry-After`, `Retry-After-Ms`: with 429 and 503, when another try can help.
+- `x-should-retry`: `false` where none can, or where the gateway has tried already.
 """
 
 import datetime as dt
