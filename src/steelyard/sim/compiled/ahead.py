@@ -19,7 +19,7 @@ _IN_A_LINE = 4
 
 
 def ask_for(column: Records, at: int) -> None:
-    """Ask for a record; where kernels are compiled, a hint to the processor, else nothing."""
+    """Ask for a record, its first two cache lines: in a compiled kernel a hint, else nothing."""
 
 
 def ask_for_start(column: Records, at: int) -> None:

@@ -116,7 +116,7 @@ def _load(context: Any, builder: Any, kind: Any, value: Any, attr: str) -> Any: 
 
 @intrinsic
 def prefetch(typing_context: Any, column: Any, at: Any) -> Any:  # noqa: ANN401
-    """Ask the processor for all cache lines of a record."""
+    """Ask the processor for the first two cache lines of a record."""
     del typing_context
     return types.none(column, at), partial(_ask, False)
 
@@ -142,7 +142,8 @@ def _ask(
     kind = ir.FunctionType(ir.VoidType(), [first.type, word, word, word])
     asked = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     bytes_each = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-    for begin in range(0, 1 if only_first else bytes_each, LINE_BYTES):
+    asked_bytes = 1 if only_first else min(bytes_each, 2 * LINE_BYTES)
+    for begin in range(0, asked_bytes, LINE_BYTES):
         line = cgutils.pointer_add(builder, first, ir.Constant(ir.IntType(64), begin))
         # To read, for all levels of the cache, data.
         builder.call(asked, [line, word(0), word(3), word(1)])

@@ -1,6 +1,6 @@
 """The world of the compiled path: arrays of records, so that what is used together lies together.
 
-A replica, a step's attempt and an open task fill two cache lines each, and begin with one; an array
+A replica, a step's attempt and an open task fill whole cache lines, mostly two are used; an array
 per quantity would cost a cache miss per quantity, which is what limits a simulation of a million
 replicas.
 """
@@ -70,7 +70,7 @@ CHANGES = (
 LINE_BYTES = 64
 
 
-def in_lines(fields: list[tuple[str, str]]) -> np.dtype[np.void]:
+def in_lines(fields: list[tuple[str, str] | tuple[str, str, int]]) -> np.dtype[np.void]:
     """A record that takes whole cache lines.
 
     >>> in_lines([("a", "f8"), ("b", "i4")]).itemsize
@@ -141,7 +141,9 @@ POOL = np.dtype(
         ("places_from", "i8"),
         ("correction", "f8"),
         ("log_correction", "f8"),
+        ("log_square", "f8"),
         ("corrections", "i8"),
+        ("error_frac", "f8"),
         ("failures", "i8"),
         ("failed_s", "f8"),
         ("open_until_s", "f8"),
@@ -157,31 +159,35 @@ POOL = np.dtype(
         ("bids", "i8"),
     ]
 )
-# What a decision reads of every candidate lies in the first line.
+# What a decision reads of every candidate lies in the first line, and what only queues need in the
+# third, which is not asked for ahead.
 MACHINE = in_lines(
     [
         ("running", "i4"),
         ("waiting", "i4"),
         ("service_sum_s", "f8"),
         ("share_sum_s", "f8"),
-        ("alarm_s", "f8"),
+        ("late", "i4"),
         ("pool", "i4"),
+        ("alarm_s", "f8"),
         ("active", "i4"),
-        ("queue_head", "i4"),
-        ("queue_tail", "i4"),
-        ("places", "i8"),
-        ("memory_bytes", "f8"),
+        ("places", "i4"),
+        # One queue for each class of `steelyard.placement.queue`.
+        ("queue_head", "i4", 3),
+        ("since_late", "i4"),
         ("attained", "f8"),
         ("rate", "f8"),
         ("at_s", "f8"),
         ("prefill_end_s", "f8"),
+        ("memory_bytes", "f8"),
         ("prefilling", "i4"),
         ("shared_n", "i4"),
         ("delays_n", "i4"),
         ("prefill_head", "i4"),
         ("prefill_tail", "i4"),
         ("sequence", "i4"),
-        ("boundaries", "i8"),
+        ("queue_tail", "i4", 3),
+        ("boundaries", "i4"),
     ]
 )
 # A stream or tool in a replica's heap: `key` is a time, or work attained at its end.
@@ -197,7 +203,6 @@ ATTEMPT = in_lines(
         ("phase", "i2"),
         ("concurrency", "i4"),
         ("cached", "i4"),
-        ("key_s", "f8"),
         ("service_s", "f8"),
         ("share_s", "f8"),
         ("neighbours_share_s", "f8"),
@@ -209,6 +214,10 @@ ATTEMPT = in_lines(
         ("left", "f8"),
         ("slowness", "f8"),
         ("rent", "f8"),
+        # While it waits.
+        ("key_s", "f8"),
+        ("late_after_s", "f8"),
+        ("late", "i8"),
     ]
 )
 TASK = in_lines(
@@ -372,6 +381,7 @@ class World(NamedTuple):
     patient: Ints
     slack_s: Floats
     wait_s: Floats
+    grace_s: Floats
     finish_s: Floats
     cost_usd: Floats
     bid_usd: Floats
