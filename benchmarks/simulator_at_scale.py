@@ -94,7 +94,7 @@ def timed(
 
         # The first call comes when the arrays first grow; neither the time nor the events before
         # it are counted.
-        run = simulate_compiled(sample, pools, policy, seed, None, (Span(), mark))
+        run = simulate_compiled(sample, pools, policy, seed, None, (Span(actions=200_000), mark))
         if run.changes["task_succeeded"] + run.changes["task_failed"] != len(sample.arrival_s):
             sys.exit(f"not every task has ended: {run.changes}")
         began_s, before = marks[0]
