@@ -125,13 +125,24 @@ class TaskApi:
         return _json(await self._row(task_id), 201)
 
     async def _get(self, request: Request) -> Response:
-        """One task: its state, cost, result and recorded steps."""
-        row = await self._row(request.path_params["task_id"])
-        journal = Journal.of(await self._dispatcher.journal(row.task_id))
-        cost_usd = await asyncio.wrap_future(self._store.cost_usd(row.task_id))
+        """One task: its state, deadline, budget, cost, result and steps.
+
+        A task that only requests name is there, too; `task` then says what the log knows of it,
+        and has the state `open` until it ends.
+        """
+        task_id = request.path_params["task_id"]
+        rows, known = await self._rows(task_id), None
+        if task_id.isprintable():
+            known = await asyncio.wrap_future(self._store.listed(task_id))
+        if known is None and not rows:
+            raise _unknown(task_id)
+        journal = Journal.of(await self._dispatcher.journal(task_id))
+        cost_usd = await asyncio.wrap_future(self._store.cost_usd(task_id))
         return _json(
             {
-                "task": row,
+                "task": rows[0] if rows else known,
+                "deadline_s": known.deadline_s if known else None,
+                "budget_usd": known.budget_usd if known else None,
                 "cost_usd": cost_usd,
                 "finished": journal.finished,
                 "steps": journal.in_order(),
@@ -203,13 +214,21 @@ class TaskApi:
         return parse_request(parse_json(bytes(body), self._limits.json_depth), kind)
 
     async def _row(self, task_id: str) -> TaskRow:
-        rows: list[TaskRow] = []
-        # The command line takes other ids; what no store can hold is in none.
-        if task_id.isprintable():
-            rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
+        rows = await self._rows(task_id)
         if not rows:
-            raise TaskNotFoundError(f"task {task_id[:128]!r} does not exist; GET /api/tasks lists")
+            raise _unknown(task_id)
         return rows[0]
+
+    async def _rows(self, task_id: str) -> list[TaskRow]:
+        """The durable task of that id, if there is one."""
+        # The command line takes other ids; what no store can hold is in none.
+        if not task_id.isprintable():
+            return []
+        return await asyncio.wrap_future(self._store.tasks(task_id=task_id))
+
+
+def _unknown(task_id: str) -> TaskNotFoundError:
+    return TaskNotFoundError(f"task {task_id[:128]!r} does not exist; GET /api/tasks lists")
 
 
 def _new_id(agent: str) -> str:
