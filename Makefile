@@ -27,7 +27,7 @@ demo: $(STAMP)  ## Run real agents on a real model and close the loop: run, ledg
 test: $(STAMP)  ## Run the whole test suite, a file at a time in each of two processes.
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-frameworks: $(STAMP) $(FRAMEWORKS)/.installed  ## Test with the OpenAI SDK, LangChain, pydantic-ai, openai-agents, schemathesis.
+test-frameworks: $(STAMP) $(FRAMEWORKS)/.installed  ## Test with the OpenAI SDK, LangChain, pydantic-ai, openai-agents, schemathesis; run examples/frameworks.
 	$(FRAMEWORKS)/bin/python -m pytest -c compatibility/pytest.ini compatibility
 
 $(FRAMEWORKS)/.installed: requirements-frameworks.lock

@@ -57,9 +57,11 @@ def _load(name: str) -> ModuleType:
 def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the gateway, with /v1."""
     folder = tmp_path_factory.mktemp("gateway")
-    with _load("scripted_upstream").scripted_upstream() as upstream:
-        with _running(folder, CONFIGURATION.format(url=upstream)) as address:
-            yield address
+    with (
+        _load("scripted_upstream").scripted_upstream() as upstream,
+        _running(folder, CONFIGURATION.format(url=upstream)) as address,
+    ):
+        yield address
 
 
 class Keyed(NamedTuple):

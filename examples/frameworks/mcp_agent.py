@@ -49,23 +49,23 @@ async def main() -> None:
     client = AsyncOpenAI(base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1"))
     model = OpenAIResponsesModel("smollm2-135m", client)
     async with MCPServerStdio({"command": sys.executable, "args": [str(SERVER)]}) as server:
-        clerk = Agent(
-            name="clerk",
+        finder = Agent(
+            name="finder",
             model=model,
             model_settings=settings(tool_choice="required"),
             mcp_servers=[server],
             tool_use_behavior="stop_on_first_tool",
         )
-        found = await Runner.run(clerk, "How many weights are in stock?")
-    stock = found.final_output["text"]
-    print(f"in_stock: {stock}")
+        found = await Runner.run(finder, "What is the weather in Rome?")
+    said = found.new_items[-1].output["text"]
+    print(f"weather: {said}")
     writer = Agent(
         name="writer",
         instructions="Say it in one friendly sentence.",
         model=model,
         model_settings=settings(),
     )
-    print(f"answer: {(await Runner.run(writer, stock)).final_output}")
+    print(f"answer: {(await Runner.run(writer, said)).final_output}")
 
 
 print(f"task: {TASK}")

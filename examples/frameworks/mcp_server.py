@@ -4,14 +4,14 @@ from typing import Literal
 
 from mcp.server import MCPServer
 
-server = MCPServer("stock")
+server = MCPServer("weather")
 
 
 @server.tool()
-def in_stock(article: Literal["scale", "weight"]) -> str:
-    """Tell how many of an article are in stock."""
-    pieces = {"scale": 3, "weight": 120}[article]
-    return f"{pieces} pieces of {article} are in stock."
+def weather(city: Literal["Oslo", "Rome"]) -> str:
+    """Tell the weather of a city."""
+    skies = {"Oslo": "rain, 4 degrees", "Rome": "sun, 19 degrees"}
+    return f"The weather in {city}: {skies[city]}"
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ async def test_a_task_that_only_requests_name_is_shown_with_its_terms_and_steps(
     assert (task["state"], task["agent"], shown["budget_usd"]) == ("open", "coder", 0.5)
     assert shown["deadline_s"] - task["submitted_s"] == pytest.approx(60.0)
     assert [step["name"] for step in shown["steps"]] == ["plan", "write"]
+    assert shown["cost_usd"] > 0.0
 
 
 async def test_one_key_is_one_task_and_cancelling_ends_it(tmp_path: Path) -> None:

@@ -137,7 +137,10 @@ class TaskApi:
         if known is None and not rows:
             raise _unknown(task_id)
         journal = Journal.of(await self._dispatcher.journal(task_id))
-        cost_usd = await asyncio.wrap_future(self._store.cost_usd(task_id))
+        cost_usd = known.cost_usd if known else 0.0
+        if rows:
+            # With its children, which a task of requests has not.
+            cost_usd = await asyncio.wrap_future(self._store.cost_usd(task_id))
         return _json(
             {
                 "task": rows[0] if rows else known,
