@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,6 +144,17 @@ def test_a_step_behind_too_many_others_waits_for_those_that_can_be_in_time() -> 
     queue.push(step("uncertain"), placed(2.5, wait_s=2.6, grace_s=0.2), now_s=0.0)
     queue.push(step("hopeless"), placed(-1.0), now_s=0.0)
     assert names(queue, 0.0, 4) == ["uncertain", "in time", "behind", "hopeless"]
+
+
+def test_tasks_that_have_begun_go_first_as_long_as_somebody_is_late() -> None:
+    begun = msgspec.structs.replace(step("begun"), step_id=3)
+    queue = StepQueue()
+    queue.push(begun, placed(50.0, wait_s=60.0), now_s=0.0)
+    for number in range(3):
+        queue.push(step(f"new {number}"), placed(9.0), now_s=0.0)
+    assert queue.pop(0.0).task_id == "new 0"
+    queue.push(step("late"), placed(-1.0), now_s=0.0)
+    assert names(queue, 0.0, 4) == ["begun", "new 1", "new 2", "late"]
 
 
 def test_a_step_is_given_up_with_its_grace_and_not_before() -> None:

@@ -20,7 +20,7 @@ class ReplicaBooks:
         starts: Replicas of pool p are `starts[p] .. starts[p + 1]`.
         running: Steps that run.
         waiting: Steps that wait.
-        late: Those of them that were expected to be late when they came.
+        late: Those of them that let others pass, see `Decision.gives_way`.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         up: 1 where the replica is there, 0 where not.
