@@ -63,11 +63,14 @@ class StoreSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             `path`.
         password_env: Name of the environment variable that holds the password of `url`; None
             leaves it to libpq: `PGPASSWORD`, or its password file.
+        share_load: Whether processes on one store tell each other how busy they keep endpoints, and
+            keep to a replica's cap together.
     """
 
     path: Path = Path("steelyard.db")
     url: str = ""
     password_env: str | None = None
+    share_load: bool = True
 
 
 class PolicySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,13 +1,18 @@
 """How busy is every replica? Counts that plain Python and NumPy read from the same memory."""
 
+import math
 from array import array
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from steelyard.fleet.accounts import OpenAttempt
+from steelyard.fleet.sharing import ReplicaLoad
 from steelyard.fleet.view import IntArray
 from steelyard.perf.predict import BoolArray, FloatArray
+
+_NOTHING = ReplicaLoad()
 
 
 class ReplicaBooks:
@@ -16,11 +21,16 @@ class ReplicaBooks:
     One number of a NumPy array costs a hundred nanoseconds to read; a request reads dozens. So the
     numbers live in `array`s, and the NumPy arrays are windows on them.
 
+    Where several processes use one replica, the counts are those of all of them together, as far as
+    the others have told.
+
     Attributes:
         starts: Replicas of pool p are `starts[p] .. starts[p + 1]`.
+        elsewhere: What other processes do there, by place; part of the counts.
+        shares: How many steps this process may run there, by place, where others share a replica.
         running: Steps that run.
         waiting: Steps that wait.
-        late: Those of them that let others pass, see `Decision.gives_way`.
+        late: Those of this process's that let others pass, see `Decision.gives_way`.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         up: 1 where the replica is there, 0 where not.
@@ -35,6 +45,7 @@ class ReplicaBooks:
 
     __slots__ = (
         *(
+            "elsewhere",
             "late",
             "late_window",
             "offsets",
@@ -43,12 +54,14 @@ class ReplicaBooks:
             "running",
             "running_window",
         ),
-        *("service_sum_s", "service_sum_window_s", "starts", "up", "up_window"),
+        *("service_sum_s", "service_sum_window_s", "shares", "starts", "up", "up_window"),
         *("waiting", "waiting_window"),
     )
 
     def __init__(self) -> None:
         self.starts: list[int] = [0]
+        self.elsewhere: dict[int, ReplicaLoad] = {}
+        self.shares: dict[int, int] = {}
         self._take((array("d"), array("d"), array("d"), array("d"), array("d")), bytearray())
 
     def lay_out(self, counts: list[int]) -> None:
@@ -57,6 +70,8 @@ class ReplicaBooks:
         Args:
             counts: Replicas of each pool.
         """
+        # Told anew at the next exchange, by the places of then.
+        self.share({}, {})
         old = self.starts
         starts = [0]
         for count in counts:
@@ -101,11 +116,45 @@ class ReplicaBooks:
         else:
             self.running[at] -= 1.0
         # Rounding must not leave a trace of work on an idle replica.
-        if self.waiting[at] + self.running[at] == 0.0:
-            self.service_sum_s[at] = self.prefill_share_sum_s[at] = 0.0
+        others = self.elsewhere.get(at, _NOTHING)
+        if self.waiting[at] + self.running[at] == others.waiting + others.running:
+            self.service_sum_s[at] = others.service_sum_s
+            self.prefill_share_sum_s[at] = others.prefill_share_sum_s
         else:
             self.service_sum_s[at] -= attempt.service_s
             self.prefill_share_sum_s[at] -= attempt.share_s
+
+    def own(self, at: int) -> ReplicaLoad:
+        """What does this process alone do there?"""
+        others = self.elsewhere.get(at, _NOTHING)
+        return ReplicaLoad(
+            self.running[at] - others.running,
+            self.waiting[at] - others.waiting,
+            max(0.0, self.service_sum_s[at] - others.service_sum_s),
+            max(0.0, self.prefill_share_sum_s[at] - others.prefill_share_sum_s),
+        )
+
+    def has_room(self, at: int, cap: int) -> bool:
+        """May one more step of this process start there?"""
+        if not self.shares:
+            return self.running[at] < cap
+        own = self.running[at] - self.elsewhere.get(at, _NOTHING).running
+        return own < min(cap, self.shares.get(at, math.inf))
+
+    def share(self, elsewhere: Mapping[int, ReplicaLoad], shares: Mapping[int, int]) -> None:
+        """Count from now on what other processes do.
+
+        Args:
+            elsewhere: What all others together do, by place.
+            shares: How many steps this process may run, by place; none where nobody shares.
+        """
+        for at in {*self.elsewhere, *elsewhere}:
+            own, others = self.own(at), elsewhere.get(at, _NOTHING)
+            self.running[at] = own.running + others.running
+            self.waiting[at] = own.waiting + others.waiting
+            self.service_sum_s[at] = own.service_sum_s + others.service_sum_s
+            self.prefill_share_sum_s[at] = own.prefill_share_sum_s + others.prefill_share_sum_s
+        self.elsewhere, self.shares = dict(elsewhere), dict(shares)
 
     def _take(
         self,

@@ -33,6 +33,7 @@ from steelyard.pools.backend import (
     ToolOutcome,
     ToolRequest,
 )
+from steelyard.runtime.admission import Admission
 from steelyard.runtime.attempts import Attempts, lost_attempt
 from steelyard.runtime.embedding import from_journal
 from steelyard.runtime.journal import Journal
@@ -96,6 +97,11 @@ class Dispatcher:
         """The fold of everything recorded so far."""
         return self._recorder.state
 
+    @property
+    def admission(self) -> Admission:
+        """Lets steps start on replicas."""
+        return self._attempts.admission
+
     def now_s(self) -> float:
         """What time is it on the log's clock?"""
         return self._recorder.now_s()
@@ -110,7 +116,7 @@ class Dispatcher:
 
     def context_tokens(self, model: str) -> int:
         """How long may prompt and answer be in the roomiest pool that serves the model?"""
-        return self._served.context_tokens(self.state.pools).get(model, 0)
+        return self._served.context_tokens(self._recorder.state.pools).get(model, 0)
 
     def backends(self, model: str) -> list[LlmBackend]:
         """Which pools may be asked for a model, up or down?"""
