@@ -94,7 +94,7 @@ def goodput_frac(steps: int, factor: float, on_miss: OnMiss) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", default="1,3,6,20")
     given = parser.parse_args()
     today = dt.datetime.now(tz=dt.UTC)
