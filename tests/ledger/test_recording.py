@@ -1,8 +1,9 @@
 from pathlib import Path
 
+import msgspec
 from tests.ledger.books import Books, llm_call
 
-from steelyard.domain.events import Usage
+from steelyard.domain.events import StepPlaced, Usage
 from steelyard.domain.workload import Workload
 from steelyard.ledger.ledger import Ledger
 from steelyard.ledger.recording import workload_of
@@ -29,11 +30,35 @@ def test_tasks_come_in_order_of_arrival_from_second_zero() -> None:
     assert (late.deadline_after_s, late.budget_usd) == (10.0, 0.5)
 
 
-def test_only_ended_tasks_with_a_step_that_went_well_are_recorded() -> None:
+def test_a_task_that_only_requests_name_is_recorded_up_to_where_it_is() -> None:
     books = Books()
-    for name in ("open", "idle", "unlucky", "good"):
+    books.open("named", 1.0, deadline_s=61.0)
+    books.attempt("named", 0, times_s=(1.0, 1.0, 2.0))
+    books.attempt("named", 1, times_s=(2.0, 2.0, 3.0))
+    (task,) = _recorded(books).tasks
+    assert (len(task.steps), task.deadline_after_s) == (2, 60.0)
+
+
+def test_a_task_of_a_worker_and_one_that_is_under_way_are_not_recorded() -> None:
+    books = Books()
+    for name in ("durable", "busy"):
         books.open(name, 0.0)
-    books.attempt("open", 0, times_s=(0.0, 0.0, 1.0))
+        books.attempt(name, 0, times_s=(0.0, 0.0, 1.0))
+        books.attempt(name, 1, times_s=(1.0, 1.0, 2.0))
+    del books.events[-1]
+    leased = [
+        msgspec.structs.replace(event, step=msgspec.structs.replace(event.step, fence=1))
+        if isinstance(event, StepPlaced) and event.step.task_id == "durable"
+        else event
+        for event in books.events
+    ]
+    assert workload_of(Ledger.of(leased), "w", "a log").tasks == ()
+
+
+def test_only_tasks_with_a_step_that_went_well_are_recorded() -> None:
+    books = Books()
+    for name in ("idle", "unlucky", "good"):
+        books.open(name, 0.0)
     books.attempt("unlucky", 0, times_s=(0.0, 0.0, 1.0), outcome="failed")
     books.attempt("good", 0, times_s=(0.0, 0.0, 1.0), outcome="failed")
     books.attempt("good", 0, times_s=(1.0, 1.0, 2.0), attempt=1)

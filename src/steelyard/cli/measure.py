@@ -144,7 +144,7 @@ async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
 
 
 def _library(asked: str) -> EngineChoice:
-    choices = get_args(EngineChoice)
+    choices: tuple[EngineChoice, ...] = get_args(EngineChoice)
     found = next((one for one in choices if one == (asked or "auto")), None)
     if found is None:
         raise ConfigError(

@@ -4,7 +4,7 @@ import msgspec
 
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
-from steelyard.ledger.ledger import AttemptRecord, Ledger, TaskRecord
+from steelyard.ledger.ledger import AttemptRecord, Ledger, OpenTask, TaskRecord
 
 # Agent, model and hash of a prompt's beginning.
 _Prefix = tuple[str, str, int]
@@ -13,8 +13,9 @@ _Prefix = tuple[str, str, int]
 def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
     """Which tasks did the ledger see?
 
-    Only tasks that ended and ran at least one step well are part of it; only attempts that went
-    well count. CPU seconds are converted to the reference core.
+    Tasks that ended and ran at least one step well are part of it. So are those that only requests
+    name (`Steelyard-Task`, `traceparent`), up to where they are: nobody tells when these end. Only
+    attempts that went well count. CPU seconds are converted to the reference core.
 
     Args:
         ledger: The books.
@@ -33,8 +34,11 @@ def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
             for prefix in _prefixes(attempt.step):
                 if first_task.setdefault(prefix, attempt.step.task_id) != attempt.step.task_id:
                     common.add(prefix)
-    tasks = sorted(ledger.tasks, key=lambda task: (task.submitted_s, task.task_id))
-    tasks = [task for task in tasks if task.task_id in steps]
+    seen = [*ledger.tasks, *_named(ledger, steps)]
+    tasks = sorted(
+        (task for task in seen if task.task_id in steps),
+        key=lambda task: (task.submitted_s, task.task_id),
+    )
     start_s = tasks[0].submitted_s if tasks else 0.0
     return Workload(
         name=name,
@@ -43,9 +47,23 @@ def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
     )
 
 
+def _named(ledger: Ledger, steps: dict[str, list[AttemptRecord]]) -> list[OpenTask]:
+    """Open tasks that no worker runs, and of which no attempt is under way.
+
+    The steps of a task that a worker runs have the number of its lease: such a task will tell when
+    it has ended.
+    """
+    return [
+        task
+        for task in ledger.open_tasks()
+        if not task.under_way
+        and all(attempt.step.fence is None for attempt in steps.get(task.task_id, ()))
+    ]
+
+
 def _task(
     ledger: Ledger,
-    task: TaskRecord,
+    task: TaskRecord | OpenTask,
     attempts: list[AttemptRecord],
     start_s: float,
     common: set[_Prefix],
