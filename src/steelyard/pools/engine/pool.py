@@ -12,7 +12,7 @@ from steelyard.pools.backend import Embeddings, LlmChunk, LlmRequest, ReplicaWat
 from steelyard.pools.engine.adapter import EngineSettings
 from steelyard.pools.engine.frames import Load
 from steelyard.pools.engine.model import find_model
-from steelyard.pools.engine.replicas import Replicas, come_back_to, keep_off, own_core
+from steelyard.pools.engine.replicas import Replicas, own_core
 from steelyard.pools.engine.supervisor import Flight, SupervisorLimits
 
 
@@ -37,7 +37,6 @@ class EmbeddedEnginePool:
         self._settings = settings if settings is not None else EngineSettings()
         self._children = Replicas(replicas, limits if limits is not None else SupervisorLimits())
         self._context_tokens = 0
-        self._cores: set[int] = set()
 
     @property
     def replicas(self) -> int:
@@ -85,20 +84,16 @@ class EmbeddedEnginePool:
 
         def load(replica: int) -> Load:
             core = self._settings.core if self._settings.core is not None else own_core(replica)
-            self._cores.update(() if core is None else (core,))
             settings = msgspec.structs.replace(self._settings, core=core)
             return Load(model.path, model.context_tokens, settings)
 
         await self._children.start(load, watch)
-        keep_off(self._cores)
         # A library may have room for less than the model could read.
         self._context_tokens = self._children.context_tokens or self._context_tokens
 
     async def close(self) -> None:
         """Stop all children; requests in flight fail with PoolUnavailableError."""
         await self._children.close()
-        come_back_to(self._cores)
-        self._cores.clear()
 
     async def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
         """Answer a request, piece by piece; closing the iterator frees the place at once.

@@ -1,11 +1,9 @@
 """The replicas of one pool: N supervised child processes that serve the same."""
 
 import asyncio
-import contextlib
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from steelyard.errors import PoolUnavailableError
 from steelyard.pools.backend import ReplicaWatcher
@@ -86,35 +84,3 @@ def own_core(replica: int) -> int | None:
     cores = sorted(os.sched_getaffinity(0))
     # From the last core down: the gateway and its neighbours tend to sit on the first.
     return cores[-1 - replica % len(cores)]
-
-
-def keep_off(cores: set[int]) -> None:
-    """Let this process, and what it starts later, leave these cores to the engines.
-
-    A reader that a frame wakes runs on the core that wrote the frame, as far as the scheduler is
-    asked, and takes its time from a pinned engine (ADR 25). Nothing is done where no core would be
-    left, or the system cannot say.
-
-    Args:
-        cores: Cores on which engines stay.
-    """
-    if sys.platform == "linux" and (left := os.sched_getaffinity(0) - cores):
-        _stay_on(left)
-
-
-def come_back_to(cores: set[int]) -> None:
-    """Use these cores again: the engines on them are gone.
-
-    Args:
-        cores: Cores that `keep_off` was told.
-    """
-    if sys.platform == "linux":
-        _stay_on(os.sched_getaffinity(0) | cores)
-
-
-def _stay_on(cores: set[int]) -> None:
-    if sys.platform == "linux":
-        for thread in Path("/proc/self/task").iterdir():
-            # One may end while they are listed.
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), cores)
