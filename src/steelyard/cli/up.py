@@ -84,6 +84,7 @@ def gateway_settings(section: GatewaySection) -> GatewaySettings:
         api_keys=() if section.api_keys_file is None else read_keys(section.api_keys_file),
         require_key=section.require_key,
         access_log=section.request_log,
+        task_idle_s=section.task_idle_s,
         limits=GatewayLimits(body_bytes=section.max_body_bytes, shutdown_timeout_s=section.drain_s),
     )
 

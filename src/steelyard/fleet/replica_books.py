@@ -30,12 +30,14 @@ class ReplicaBooks:
         shares: How many steps this process may run there, by place, where others share a replica.
         running: Steps that run.
         waiting: Steps that wait.
+        late: Those of them that were expected to be late when they came.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         up: 1 where the replica is there, 0 where not.
         offsets: `starts` for NumPy.
-        running_window: `running` for NumPy; the same goes for the next four.
+        running_window: `running` for NumPy; the same goes for the next five.
         waiting_window: `waiting`.
+        late_window: `late`.
         service_sum_window_s: `service_sum_s`.
         prefill_share_window_s: `prefill_share_sum_s`.
         up_window: `up`.
@@ -44,6 +46,8 @@ class ReplicaBooks:
     __slots__ = (
         *(
             "elsewhere",
+            "late",
+            "late_window",
             "offsets",
             "prefill_share_sum_s",
             "prefill_share_window_s",
@@ -58,7 +62,7 @@ class ReplicaBooks:
         self.starts: list[int] = [0]
         self.elsewhere: dict[int, ReplicaLoad] = {}
         self.shares: dict[int, int] = {}
-        self._take((array("d"), array("d"), array("d"), array("d")), bytearray())
+        self._take((array("d"), array("d"), array("d"), array("d"), array("d")), bytearray())
 
     def lay_out(self, counts: list[int]) -> None:
         """Give every replica its place; those that stay keep their counts.
@@ -72,10 +76,11 @@ class ReplicaBooks:
         starts = [0]
         for count in counts:
             starts.append(starts[-1] + count)
-        old_ones = (self.running, self.waiting, self.service_sum_s, self.prefill_share_sum_s)
-        size = 8 * starts[-1]
-        fresh = (array("d", bytes(size)), array("d", bytes(size)), array("d", bytes(size)))
-        ones = (*fresh, array("d", bytes(size)))
+        counts_before = (self.running, self.waiting, self.late)
+        old_ones = (*counts_before, self.service_sum_s, self.prefill_share_sum_s)
+        nothing = bytes(8 * starts[-1])
+        fresh = (array("d", nothing), array("d", nothing), array("d", nothing))
+        ones = (*fresh, array("d", nothing), array("d", nothing))
         up = bytearray(b"\1" * starts[-1])
         for pool in range(len(old) - 1):
             stay = min(old[pool + 1] - old[pool], counts[pool])
@@ -89,12 +94,14 @@ class ReplicaBooks:
     def place(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt waits there."""
         self.waiting[at] += 1.0
+        self.late[at] += attempt.late
         self.service_sum_s[at] += attempt.service_s
         self.prefill_share_sum_s[at] += attempt.share_s
 
     def start(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt waits no longer; it is told among whom it starts."""
         waiting = self.waiting[at] = self.waiting[at] - 1.0
+        self.late[at] -= attempt.late
         running = self.running[at] = self.running[at] + 1.0
         attempt.concurrency = int(running)
         others = running + waiting - 1.0
@@ -103,8 +110,11 @@ class ReplicaBooks:
 
     def finish(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt neither waits nor runs any more."""
-        counts = self.waiting if attempt.started_s is None else self.running
-        counts[at] -= 1.0
+        if attempt.started_s is None:
+            self.waiting[at] -= 1.0
+            self.late[at] -= attempt.late
+        else:
+            self.running[at] -= 1.0
         # Rounding must not leave a trace of work on an idle replica.
         others = self.elsewhere.get(at, _NOTHING)
         if self.waiting[at] + self.running[at] == others.waiting + others.running:
@@ -120,6 +130,7 @@ class ReplicaBooks:
         return ReplicaLoad(
             self.running[at] - others.running,
             self.waiting[at] - others.waiting,
+            self.late[at] - others.late,
             max(0.0, self.service_sum_s[at] - others.service_sum_s),
             max(0.0, self.prefill_share_sum_s[at] - others.prefill_share_sum_s),
         )
@@ -142,20 +153,23 @@ class ReplicaBooks:
             own, others = self.own(at), elsewhere.get(at, _NOTHING)
             self.running[at] = own.running + others.running
             self.waiting[at] = own.waiting + others.waiting
+            self.late[at] = own.late + others.late
             self.service_sum_s[at] = own.service_sum_s + others.service_sum_s
             self.prefill_share_sum_s[at] = own.prefill_share_sum_s + others.prefill_share_sum_s
         self.elsewhere, self.shares = dict(elsewhere), dict(shares)
 
     def _take(
         self,
-        counts: "tuple[array[float], array[float], array[float], array[float]]",
+        counts: "tuple[array[float], array[float], array[float], array[float], array[float]]",
         up: bytearray,
     ) -> None:
-        self.running, self.waiting, self.service_sum_s, self.prefill_share_sum_s = counts
+        self.running, self.waiting, self.late = counts[:3]
+        self.service_sum_s, self.prefill_share_sum_s = counts[3:]
         self.up = up
         self.offsets: IntArray = np.array(self.starts, dtype=np.int64)
         self.running_window: FloatArray = window(self.running)
         self.waiting_window: FloatArray = window(self.waiting)
+        self.late_window: FloatArray = window(self.late)
         self.service_sum_window_s: FloatArray = window(self.service_sum_s)
         self.prefill_share_window_s: FloatArray = window(self.prefill_share_sum_s)
         self.up_window: BoolArray = _flags(up)

@@ -53,6 +53,8 @@ _KNOWN_PATHS = _OPEN_PATHS | {"/metrics", "/openapi.json"}
 _CLIENT_LEFT = 499
 # A store that is away for longer is told to clients; shorter absences only take longer.
 _AWAY_S = 2.0
+# How often silent tasks are looked for.
+_LOOK_S = 15.0
 
 
 # Why a request may not be served, as HTTP status and message; None when it may.
@@ -84,6 +86,7 @@ class Gateway:
         pages: MakePages | None = None,
     ) -> None:
         self._settings = settings
+        self._dispatcher = dispatcher
         self._keys = keys
         self._store = store
         self._authenticator = Authenticator(settings, None if keys is None else keys.ring)
@@ -113,6 +116,13 @@ class Gateway:
             self._data_plane.change_settings(settings)
 
         return take
+
+    async def close_silent_tasks(self) -> None:
+        """Close tasks of which nothing was heard for `task_idle_s`, until this is cancelled."""
+        while True:
+            idle_s = self._settings.task_idle_s
+            await asyncio.sleep(min(_LOOK_S, idle_s / 4.0))
+            self._dispatcher.close_silent(self._dispatcher.now_s() - self._settings.task_idle_s)
 
     def admit(self, exchange: Exchange) -> None:
         """Refuse a request to the data plane by its head alone.

@@ -10,7 +10,7 @@ Request headers:
   The first request of a task sets both for good: a client that sends `Steelyard-Deadline: 30` with
   every request of a run means 30 s for the run.
 - `Steelyard-On-Miss`: `run_late` or `refuse`, when no pool can meet the deadline.
-- `Steelyard-Priority`: -10 to 10. It is validated and nothing else so far: queues go by slack.
+- `Steelyard-Priority`: -10 to 10; among requests that wait, each point counts as 6 s less of slack.
 - `Idempotency-Key: TASK/STEP_ID` beside `Steelyard-Task: TASK`: the caller numbers its steps and
   wants the answer kept in the event log (Steelyard's own task runtime does). A step that has an
   answer there gets it again, without running. Other keys are ignored.
@@ -57,7 +57,7 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
         deadline_s: Absolute deadline, seconds since 1970.
         budget_usd: Budget of the whole task.
         on_miss: What to do when no pool can meet the deadline; None leaves it to the gateway.
-        priority: Validated, without effect so far.
+        priority: Each point counts as 6 s less of slack among those that wait.
         attempt: Number of the step's first attempt in this request.
         path: Place of the step in a durable task's program; empty elsewhere.
         fingerprint: Hash of what the step asks, where the caller sent it.

@@ -118,7 +118,7 @@ class Admission:
         self._waiting[_key(step)] = may_start
         self._caps[replica] = cap
         now_s = self._recorder.now_s()
-        queue.push(step, now_s, decision.slack_at_start_s, decision.queue_key)
+        queue.push(step, decision, now_s)
         self.on_wait()
         try:
             await may_start
@@ -156,7 +156,7 @@ class Admission:
         if queue is None:
             return
         while len(queue) > 0 and self._recorder.state.has_room(*replica, cap):
-            step = queue.pop()
+            step = queue.pop(self._recorder.now_s())
             may_start = self._waiting.pop(_key(step))
             # A waiter that was cancelled in this very turn of the loop has left already.
             if not may_start.done():

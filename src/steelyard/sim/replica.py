@@ -50,14 +50,17 @@ class SimReplica:
             attempt: The attempt.
         """
         self._waiting[attempt.step.key] = attempt
-        decision = attempt.decision
-        self._queue.push(attempt.step, now_s, decision.slack_at_start_s, decision.queue_key)
+        self._queue.push(attempt.step, attempt.decision, now_s)
 
-    def pop_ready(self) -> SimAttempt | None:
-        """Take the most urgent attempt out if there is room for it now."""
-        if not self._waiting or not self._has_room(self._queue.peek()):
+    def pop_ready(self, now_s: float) -> SimAttempt | None:
+        """Take the next attempt out if there is room for it now.
+
+        Args:
+            now_s: Simulated time.
+        """
+        if not self._waiting or not self._has_room(self._queue.peek(now_s)):
             return None
-        return self._waiting.pop(self._queue.pop().key)
+        return self._waiting.pop(self._queue.pop(now_s).key)
 
     def start(self, now_s: float, attempt: SimAttempt) -> None:
         """Take an attempt up.
@@ -110,7 +113,7 @@ class SimReplica:
         if self._tools is not None:
             lost.extend(self._tools.drain(now_s))
         while len(self._queue):
-            lost.append(self._waiting.pop(self._queue.pop().key))
+            lost.append(self._waiting.pop(self._queue.pop(now_s).key))
         self._running = 0
         if self._memory is not None:
             self._memory.clear()

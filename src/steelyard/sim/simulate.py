@@ -223,7 +223,7 @@ class _Run:
             for attempt in ended:
                 self._end_attempt(replica, attempt, now_s)
             busy = bool(ended)
-            while (attempt_or_none := replica.pop_ready()) is not None:
+            while (attempt_or_none := replica.pop_ready(now_s)) is not None:
                 self._start(replica, attempt_or_none, now_s)
                 busy = True
         next_s = replica.next_s()
