@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -47,8 +48,20 @@ def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
     if plan is not None:
         section = msgspec.structs.replace(section, plan=plan)
     _check_dashboard(section)
+    _show_request_log()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, settings, store, section))
+
+
+def _show_request_log() -> None:
+    """Lines about requests go to standard error as they are; `request_log` says whether there are.
+
+    A reload may turn them on, so this does not ask.
+    """
+    requests = logging.getLogger("steelyard.gateway.access")
+    requests.addHandler(logging.StreamHandler(sys.stderr))
+    requests.setLevel(logging.INFO)
+    requests.propagate = False
 
 
 def _check_dashboard(section: DashboardSection) -> None:

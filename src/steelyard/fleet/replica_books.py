@@ -30,7 +30,7 @@ class ReplicaBooks:
         shares: How many steps this process may run there, by place, where others share a replica.
         running: Steps that run.
         waiting: Steps that wait.
-        late: Those of them that were expected to be late when they came.
+        late: Those of this process's that were expected to be late when they came.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         up: 1 where the replica is there, 0 where not.

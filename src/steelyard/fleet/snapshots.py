@@ -120,7 +120,9 @@ class Snapshots:
         arrays = self._roster.arrays.get((call.model, step.pools))
         if arrays is None:
             arrays = self._roster.curves(call.model, step.pools)
-        held = self._prefixes.holders(call.prefix_hashes, call.prefix_tokens)
+        held = None
+        if call.prefix_hashes:
+            held = self._prefixes.holders(call.prefix_hashes, call.prefix_tokens)
         return FewView(
             now_s,
             arrays.rows if isinstance(arrays, LlmArrays) else (),

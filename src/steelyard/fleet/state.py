@@ -45,6 +45,10 @@ class FleetState:
     The state knows no clock: the time of every change is in the event, and `view` is told the
     time. Applying the same events gives the same state, so a replayed log shows every policy
     exactly what it saw live.
+
+    Attributes:
+        size: How many pools and replicas there are.
+        few: The same as `glance` for an LLM step and a fleet of few pools; see `Snapshots.few`.
     """
 
     def __init__(self) -> None:
@@ -64,6 +68,9 @@ class FleetState:
         self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
         # Requests that will be one event; their tasks have no account.
         self._whole: dict[tuple[str, int, int], OpenAttempt] = {}
+        # How many pools and replicas there are.
+        self.size = (0, 0)
+        self.few: Callable[[Step, LlmCall, float], FewView] = self._snapshots.few
         # By class: a chain of cases would be walked with every event of every request.
         self._takes: dict[type[Any], Callable[[Any], None]] = {
             PoolAdded: self._add_pool,
@@ -108,15 +115,6 @@ class FleetState:
     def glance(self, step: Step, now_s: float) -> FleetView:
         """The same without copies, until the next event. See `Snapshots.glance`."""
         return self._snapshots.glance(step, now_s)
-
-    def few(self, step: Step, call: LlmCall, now_s: float) -> FewView:
-        """The same of a fleet of few pools, for an LLM step. See `Snapshots.few`."""
-        return self._snapshots.few(step, call, now_s)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """How many pools and replicas are there?"""
-        return len(self._roster.pools), len(self._books.running)
 
     def replica_index(self, pool: str, replica: int) -> int:
         """Where does a replica stand in the arrays of shape [replicas]?"""
@@ -222,6 +220,7 @@ class FleetState:
             self._breakers.shrink(pool, counts[pool])
         self._draining = {one for one in self._draining if one[1] < counts[one[0]]}
         self._books.lay_out(counts)
+        self.size = (len(counts), sum(counts))
         if is_back:
             self._begin_anew(roster.index[spec.name])
 

@@ -116,7 +116,7 @@ class Dispatcher:
 
     def context_tokens(self, model: str) -> int:
         """How long may prompt and answer be in the roomiest pool that serves the model?"""
-        return self._served.context_tokens(self.state.pools).get(model, 0)
+        return self._served.context_tokens(self._recorder.state.pools).get(model, 0)
 
     def backends(self, model: str) -> list[LlmBackend]:
         """Which pools may be asked for a model, up or down?"""

@@ -39,6 +39,7 @@ class SimReplica:
             is_vendor=spec.token_price is not None,
             chunk_tokens=serving.prefill_chunk_tokens,
         )
+        self._serving = serving
         self._memory = None if serving.kv_tokens is None else KvCache(serving.kv_tokens)
         self._tools = None if spec.tool_curve is None else ToolPart(spec.tool_curve)
 
@@ -73,9 +74,11 @@ class SimReplica:
         attempt.started_s = now_s
         self._running += 1
         call = attempt.step.call
-        if self._memory is not None and isinstance(call, LlmCall):
-            held = self._memory.take(call, attempt.truth.output_tokens)
-            attempt.cached_tokens = min(attempt.cached_tokens, held)
+        if isinstance(call, LlmCall):
+            if self._memory is not None:
+                held = self._memory.take(call, attempt.truth.output_tokens)
+                attempt.cached_tokens = min(attempt.cached_tokens, held)
+            attempt.cached_tokens = self._serving.found_tokens(attempt.cached_tokens)
         if self._tools is not None and attempt.step.kind == "tool":
             self._tools.start(now_s, attempt)
         else:

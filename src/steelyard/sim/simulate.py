@@ -174,10 +174,12 @@ class _Run:
         return [factor * math.exp(sigma * float(draw) - sigma * sigma / 2.0) for draw in draws]
 
     def _begin_step(self, run: SimTask, at: int, now_s: float) -> None:
-        step = run.steps[at]
+        step, between_s = run.steps[at], self._conditions.between_steps_s
         if step is None:
             gap_s = run.task.steps[at].think_or_tool_s
             self.agenda.at(now_s + gap_s, partial(self._go_on, run, at))
+        elif between_s > 0.0:
+            self.agenda.at(now_s + between_s, partial(self._look, run, at, step))
         else:
             self._place(run, at, step, now_s)
 
