@@ -134,8 +134,28 @@ def test_the_prefix_that_an_earlier_step_had_is_shared() -> None:
     books.attempt("t", 5, times_s=(0.0, 0.0, 1.0), usage=Usage(input_tokens=60), call=short)
     books.close("t", 2.0)
     (task,) = _recorded(books).tasks
-    # Another model has another cache; a prompt shares no more than it has.
-    assert [step.shared_prefix_tokens for step in task.steps] == [0, 40, 80, 0, 0, 60]
+    # Another model has another cache; the last prompt is shorter than the gateway guessed.
+    assert [step.shared_prefix_tokens for step in task.steps] == [0, 40, 80, 0, 0, 48]
+
+
+def test_a_prompt_that_goes_on_past_an_earlier_one_shares_its_answer_too() -> None:
+    books = Books()
+    books.open("t", 0.0)
+    # The gateway guesses 100 tokens for each; the engine counts fewer.
+    for step_id, (hashes, tokens) in enumerate(
+        [((1, 2), (40, 100)), ((1, 2, 3, 4), (40, 60, 70, 100))]
+    ):
+        call = llm_call(prefix_hashes=hashes, prefix_tokens=tokens)
+        usage = Usage(input_tokens=70 + step_id * 20, output_tokens=9)
+        books.attempt("t", step_id, times_s=(0.0, 0.0, 1.0), usage=usage, call=call)
+    again = llm_call(prefix_hashes=(1, 2, 3, 4), prefix_tokens=(40, 60, 70, 100))
+    books.attempt(
+        "t", 2, times_s=(0.0, 0.0, 1.0), usage=Usage(input_tokens=90, output_tokens=5), call=again
+    )
+    books.close("t", 2.0)
+    (task,) = _recorded(books).tasks
+    # Asked again word by word, there is no answer in the prompt.
+    assert [step.shared_prefix_tokens for step in task.steps] == [0, 79, 90]
 
 
 def test_the_beginning_that_other_tasks_of_the_agent_had_is_common() -> None:

@@ -238,7 +238,7 @@ class Ledger:
                 task_id=event.task_id,
                 agent=submitted.agent,
                 submitted_s=submitted.t_s,
-                finished_s=event.t_s,
+                finished_s=event.finished_s,
                 deadline_s=submitted.deadline_s,
                 budget_usd=submitted.budget_usd,
                 status=event.status,
