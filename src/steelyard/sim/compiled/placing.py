@@ -128,7 +128,7 @@ def _predict(world: World, pool: int, step: int) -> float:
     """Fill in costs in one pool; returns seconds of service."""
     one, what = world.pools[pool], world.steps[step]
     estimate = world.estimates[what["estimate"]]
-    book = world.book[world.replica[pool]]
+    book = world.machines[world.replica[pool]]
     if what["kind"] == LLM:
         uncached = max(float(what["prompt"]) - world.cached[pool], 0.0)
         output = expected_output(world, step)
@@ -154,7 +154,7 @@ def _predict(world: World, pool: int, step: int) -> float:
 
 
 def _wait_s(world: World, pool: int, service_s: float, longest_s: float) -> float:
-    book = world.book[world.replica[pool]]
+    book = world.machines[world.replica[pool]]
     counts = (float(book["running"]), float(book["waiting"]), float(book["late"]))
     waits_s = wait_s(
         (*counts, book["service_sum_s"]), service_s, world.pools[pool]["cap"], longest_s
