@@ -93,6 +93,16 @@ def pool_spec(name: str, pool: PoolSettings, catalog: Catalog) -> PoolSpec:
 
 def _ray(name: str, pool: RayPoolSettings, catalog: Catalog) -> PoolSpec:
     one = replica_settings(pool)
+    known = {offering.name for offering in catalog.offerings}
+    if (
+        pool.offering is None
+        and one.offering is not None
+        and one.offering.count("/") == 3
+        and one.offering not in known
+    ):
+        # Spot prices are not in every catalogue; the machine's own price is the upper bound.
+        parts = one.offering.split("/")
+        one = msgspec.structs.replace(one, offering="/".join((parts[0], parts[-2])))
     if one.offering is None:
         one = msgspec.structs.replace(one, offering=_LOCAL_OFFERING[node_arch(pool)])
     spec = pool_spec(name, one, catalog)

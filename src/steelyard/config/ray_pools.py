@@ -43,6 +43,8 @@ def replica_settings(pool: RayPoolSettings) -> EmbeddedPoolSettings | ToolPoolSe
 def offering_name(pool: RayPoolSettings) -> str | None:
     """As which offering are the pool's nodes priced? What is set, or what the labels say.
 
+    None where neither says it: a common machine of their architecture then.
+
     >>> offering_name(RayPoolSettings(runs="tools", labels={"provider": "aws",
     ...     "region": "us-east-1", "instance_type": "m9g.large", "capacity_type": "spot"}))
     'aws/us-east-1/m9g.large/spot'
