@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Target = Literal["ray", "skypilot", "kubernetes"]
 _PROGRAMS: Mapping[str, str] = MappingProxyType({"skypilot": "sky", "kubernetes": "kubectl"})
+# The result alone goes to standard output.
+_STDERR = 2
 _STATE_FILE = "in-force.json"
 
 
@@ -206,7 +208,7 @@ def _do(asked: ApplyRequest, told: Applied, nodes: tuple[PlannedNode, ...]) -> N
         )
     for command in told.commands:
         print("$ " + " ".join(command), file=sys.stderr)
-        ended = subprocess.run(command, check=False, stdout=sys.stderr)  # noqa: S603 - no shell
+        ended = subprocess.run(command, check=False, stdout=_STDERR)  # noqa: S603 - no shell
         if ended.returncode != 0:
             raise ConfigError(
                 f"`{' '.join(command)}` ended with {ended.returncode}; the state in force is "
