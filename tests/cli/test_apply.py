@@ -85,7 +85,7 @@ def test_a_changed_plan_changes_what_differs_alone(folder: Path, run: Run, progr
 def test_skypilot_lets_go_before_it_launches_anew(folder: Path, run: Run, programs: Path) -> None:
     apply(run, "--to", "skypilot", "--yes")
     programs.unlink()
-    one_more(folder, sorted(machines(folder))[0], 1)
+    one_more(folder, min(machines(folder)), 1)
     apply(run, "--to", "skypilot", "--yes")
     down, launch = programs.read_text(encoding="utf-8").splitlines()
     assert down.startswith("sky down --yes ")

@@ -91,10 +91,11 @@ def target_named(name: str) -> Target:
     Raises:
         ConfigError: None is.
     """
-    for target in get_args(Target):
-        if target == name:
-            return target
-    raise ConfigError(f"--to {name} cannot be applied; allowed are {', '.join(get_args(Target))}")
+    try:
+        return msgspec.convert(name, Target)
+    except msgspec.ValidationError:
+        allowed = ", ".join(get_args(Target))
+        raise ConfigError(f"--to {name} cannot be applied; allowed are {allowed}") from None
 
 
 def run_apply(plan_path: Path, asked: ApplyRequest, settings: PlanSettings) -> None:

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 from rich.console import Console
@@ -66,9 +67,13 @@ def run_replan(asked: ReplanRequest, settings: PlanSettings) -> None:
     """
     catalog = planning_catalog(settings)
     stop = threading.Event()
+
+    def ended(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
     if not asked.once:
         for sign in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(sign, lambda *_: stop.set())
+            signal.signal(sign, ended)
     _look(asked, settings, catalog)
     while not asked.once and not stop.wait(asked.every_s):
         try:

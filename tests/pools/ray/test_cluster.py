@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pools.ray.conftest import ARM_SPOT, X86
+from tests.pools.ray.conftest import ARM_SPOT, X86, Nodes
 
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.settings import load_settings
@@ -63,9 +63,9 @@ async def fleet(folder: Path, text: str) -> AsyncGenerator[tuple[Dispatcher, lis
             yield dispatcher, events
 
 
-async def run_tool(dispatcher: Dispatcher, number: int, name: str, **arguments: Any) -> Any:
+async def run_tool(dispatcher: Dispatcher, task: int, name: str, **arguments: Any) -> Any:
     tool = f"cluster_tools:{name}"
-    step = Step(task_id=f"t{number}", step_id=0, agent="a", name=name, call=ToolCall(tool=tool))
+    step = Step(task_id=f"t{task}", step_id=0, agent="a", name=name, call=ToolCall(tool=tool))
     request = ToolRequest(tool=tool, arguments=arguments, timeout_s=150.0)
     _, outcome, _ = await dispatcher.serve_tool(step, request)
     return outcome.result
@@ -78,27 +78,27 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def test_labels_that_no_node_has_are_refused_in_one_line(
-    cluster: Any, tmp_path: Path
+    nodes: Nodes, tmp_path: Path
 ) -> None:
-    cluster.add_node(num_cpus=1, labels=X86)
+    nodes.add(1, X86)
     with pytest.raises(ConfigError, match=r"pools\.t: no node has provider=azure; there are"):
-        async with fleet(tmp_path, tools_toml(cluster.address, {"provider": "azure"}, 1, 1)):
+        async with fleet(tmp_path, tools_toml(nodes.address, {"provider": "azure"}, 1, 1)):
             pass
     with pytest.raises(ConfigError, match="room for 1 of 2 replicas"):
-        async with fleet(tmp_path, tools_toml(cluster.address, {"provider": "gcp"}, 2, 2)):
+        async with fleet(tmp_path, tools_toml(nodes.address, {"provider": "gcp"}, 2, 2)):
             pass
 
 
 async def test_steps_on_a_lost_node_run_elsewhere_and_none_is_lost_or_doubled(
-    cluster: Any, tmp_path: Path
+    nodes: Nodes, tmp_path: Path
 ) -> None:
-    lost = cluster.add_node(num_cpus=2, labels=ARM_SPOT)
+    lost = nodes.add(2, ARM_SPOT)
     gate = tmp_path / "gate"
-    async with fleet(tmp_path, tools_toml(cluster.address, {"arch": "in(arm64,x86_64)"}, 2, 2)) as (
+    async with fleet(tmp_path, tools_toml(nodes.address, {"arch": "in(arm64,x86_64)"}, 2, 2)) as (
         dispatcher,
         events,
     ):
-        await asyncio.to_thread(cluster.add_node, num_cpus=2, labels=X86)
+        nodes.add(2, X86)
         waits = [
             asyncio.create_task(
                 run_tool(
@@ -113,7 +113,7 @@ async def test_steps_on_a_lost_node_run_elsewhere_and_none_is_lost_or_doubled(
             for number in range(4)
         ]
         await until(lambda: all((tmp_path / f"runs{n}").exists() for n in range(4)))
-        cluster.remove_node(lost, allow_graceful=False)
+        nodes.lose(lost)
         await until(lambda: _ups(events) >= 2)
         gate.touch()
         assert await asyncio.gather(*waits) == [f"runs{n}" for n in range(4)]
@@ -130,16 +130,16 @@ def _ups(events: list[Any]) -> int:
     return sum(isinstance(one, ReplicaChanged) and one.up for one in events)
 
 
-async def test_a_notice_moves_new_work_and_lets_what_runs_end(cluster: Any, tmp_path: Path) -> None:
-    leaving = cluster.add_node(num_cpus=1, labels=ARM_SPOT)
+async def test_a_notice_moves_new_work_and_lets_what_runs_end(nodes: Nodes, tmp_path: Path) -> None:
+    leaving = nodes.add(1, ARM_SPOT)
     gate = tmp_path / "gate"
-    text = tools_toml(cluster.address, {"arch": "in(arm64,x86_64)"}, 1, 1)
+    text = tools_toml(nodes.address, {"arch": "in(arm64,x86_64)"}, 1, 1)
     async with fleet(tmp_path, text) as (dispatcher, events):
-        await asyncio.to_thread(cluster.add_node, num_cpus=1, labels=X86)
+        nodes.add(1, X86)
         arguments = {"folder": str(tmp_path), "mark": "old", "gate": str(gate)}
         old = asyncio.create_task(run_tool(dispatcher, 0, "note_and_wait", **arguments))
         await until((tmp_path / "old").exists)
-        _notice(cluster.address, leaving.node_id)
+        _notice(nodes.address, leaving)
         await until(lambda: any(isinstance(e, ReplicaChanged) and e.draining for e in events))
         await until(lambda: dispatcher.state.replicas_up("t") == 1)
         # The replica is another actor by now, and the old one still works.
@@ -164,10 +164,10 @@ def _notice(address: str, node_id: str) -> None:
     )
 
 
-async def test_a_queue_brings_another_replica(cluster: Any, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=2, labels=X86)
+async def test_a_queue_brings_another_replica(nodes: Nodes, tmp_path: Path) -> None:
+    nodes.add(2, X86)
     gate = tmp_path / "gate"
-    text = tools_toml(cluster.address, {"provider": "gcp"}, 1, 2)
+    text = tools_toml(nodes.address, {"provider": "gcp"}, 1, 2)
     async with fleet(tmp_path, text) as (dispatcher, _):
         assert dispatcher.state.replicas_up("t") == 1
         waits = [
@@ -189,11 +189,11 @@ async def test_a_queue_brings_another_replica(cluster: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.engine
-async def test_an_engine_on_a_node_answers(cluster: Any, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=1, labels=X86)
+async def test_an_engine_on_a_node_answers(nodes: Nodes, tmp_path: Path) -> None:
+    nodes.add(1, X86)
     text = (
         '[pools.e]\nkind = "ray"\nruns = "engine"\nengine = "openvino"\nprecision = "native"\n'
-        f'ray_address = "{cluster.address}"\nlabels = {{ provider = "gcp" }}\n'
+        f'ray_address = "{nodes.address}"\nlabels = {{ provider = "gcp" }}\n'
     )
     async with fleet(tmp_path, text) as (dispatcher, _):
         model = dispatcher.models()[0]

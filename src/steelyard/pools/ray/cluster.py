@@ -19,6 +19,8 @@ from steelyard.pools.ray.frames import Open
 from steelyard.pools.ray.host import ReplicaHost, Told
 from steelyard.pools.ray.labels import NodeFacts
 
+# Ray's functions have no types that say enough.
+_RAY: Any = ray
 _OWN_LABELS = "ray.io/"
 # Requests at once in one actor; the pool's own limits are far below.
 _MAX_CONCURRENCY = 10_000
@@ -67,7 +69,7 @@ class RayActor:
 
     def kill(self) -> None:
         """End its process."""
-        ray.kill(self._handle, no_restart=True)
+        _RAY.kill(self._handle, no_restart=True)
 
 
 async def _result(reference: Any) -> Any:  # noqa: ANN401 - what the actor returns
@@ -91,13 +93,17 @@ class RayCluster:
 
     def __init__(self, address: str) -> None:
         try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False)
+            _RAY.init(address=address, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             first = str(error).strip().splitlines()[:1]
             raise PoolUnavailableError(
                 f"no Ray cluster answers at {address} ({first[0] if first else error}); make this "
                 "machine a node of it with `ray start`, or change ray_address"
             ) from error
+
+    def close(self) -> None:
+        """Leave the cluster; what this process started there ends."""
+        _RAY.shutdown()
 
     async def nodes(self) -> Sequence[NodeFacts]:
         """Which nodes are there now?"""
@@ -109,15 +115,18 @@ class RayCluster:
         options: dict[str, Any] = {"label_selector": first} if first else {}
         if others:
             options["fallback_strategy"] = [{"label_selector": one} for one in others]
-        made: Any = ray.remote(RayReplica)
-        handle = made.options(
-            num_cpus=opened.cores,
-            # The dispatcher places what was lost anew, and this driver starts another actor.
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=_MAX_CONCURRENCY,
-            **options,
-        ).remote(msgspec.msgpack.encode(opened.job))
+        handle = (
+            _RAY.remote(RayReplica)
+            .options(
+                num_cpus=opened.cores,
+                # The dispatcher places what was lost anew, and this driver starts another actor.
+                max_restarts=0,
+                max_task_retries=0,
+                max_concurrency=_MAX_CONCURRENCY,
+                **options,
+            )
+            .remote(msgspec.msgpack.encode(opened.job))
+        )
         return RayActor(handle)
 
 
@@ -125,7 +134,7 @@ def _nodes() -> list[NodeFacts]:
     now_s = time.time()
     leaves_ms: dict[str, int] = state.get_draining_nodes()
     found: list[NodeFacts] = []
-    for node in ray.nodes():
+    for node in _RAY.nodes():
         if node["Alive"]:
             node_id = str(node["NodeID"])
             until_ms = leaves_ms.get(node_id)

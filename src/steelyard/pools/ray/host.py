@@ -122,14 +122,15 @@ class ReplicaHost:
                 async for answer in answers:
                     self._tell(asked.request_id, msgspec.msgpack.encode(answer), _is_last(answer))
         except PoolError as error:
-            told = msgspec.msgpack.encode(failed(asked.request_id, error))
-            self._tell(asked.request_id, told, last=True)
+            self._fail(asked, error)
         except Exception as error:  # noqa: BLE001 - the executor's attempt boundary
-            told = PoolError(f"the replica raised {type(error).__name__}: {error}")
-            body = msgspec.msgpack.encode(failed(asked.request_id, told))
-            self._tell(asked.request_id, body, last=True)
+            self._fail(asked, PoolError(f"the replica raised {type(error).__name__}: {error}"))
         finally:
             self._work.pop(asked.request_id, None)
+
+    def _fail(self, asked: Ask, error: PoolError) -> None:
+        body = msgspec.msgpack.encode(failed(asked.request_id, error))
+        self._tell(asked.request_id, body, last=True)
 
     async def _answers(self, asked: Ask) -> AsyncGenerator[Answer, None]:
         if isinstance(asked, AskTool):

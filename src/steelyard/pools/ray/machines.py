@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import ray
-from ray.autoscaler.sdk import request_resources
+from ray.autoscaler import sdk
 
 from steelyard.pools.ray.cluster import RayCluster
 from steelyard.pools.ray.labels import NodeFacts
 
+# Its functions have no types that say enough.
+_SDK: Any = sdk
 # Labels that together name an offering.
-OFFERING_LABELS = ("provider", "region", "instance_type", "capacity_type")
+OFFERING_LABELS: tuple[str, ...] = ("provider", "region", "instance_type", "capacity_type")
 
 
 def offering_of(node: NodeFacts) -> str:
@@ -60,8 +61,8 @@ class RayFleet:
             labels = dict(zip(OFFERING_LABELS, name.split("/"), strict=True))
             bundles.extend({"CPU": cores[name]} for _ in range(count))
             selectors.extend(labels for _ in range(count))
-        request_resources(bundles=bundles, bundle_label_selectors=selectors)
+        _SDK.request_resources(bundles=bundles, bundle_label_selectors=selectors)
 
     def close(self) -> None:
         """Leave the cluster."""
-        ray.shutdown()
+        self._cluster.close()
