@@ -92,13 +92,15 @@ async def test_labels_that_no_node_has_are_refused_in_one_line(
 async def test_steps_on_a_lost_node_run_elsewhere_and_none_is_lost_or_doubled(
     nodes: Nodes, tmp_path: Path
 ) -> None:
-    lost = nodes.add(2, ARM_SPOT)
+    # One replica on each of two nodes, and room for one more on a third.
+    lost = nodes.add(1, ARM_SPOT)
+    nodes.add(1, X86)
     gate = tmp_path / "gate"
     async with fleet(tmp_path, tools_toml(nodes.address, {"arch": "in(arm64,x86_64)"}, 2, 2)) as (
         dispatcher,
         events,
     ):
-        nodes.add(2, X86)
+        nodes.add(1, X86)
         waits = [
             asyncio.create_task(
                 run_tool(
@@ -114,7 +116,7 @@ async def test_steps_on_a_lost_node_run_elsewhere_and_none_is_lost_or_doubled(
         ]
         await until(lambda: all((tmp_path / f"runs{n}").exists() for n in range(4)))
         nodes.lose(lost)
-        await until(lambda: _ups(events) >= 2)
+        await until(lambda: _ups(events) >= 1)
         gate.touch()
         assert await asyncio.gather(*waits) == [f"runs{n}" for n in range(4)]
         squares = [run_tool(dispatcher, 10 + n, "square", number=n) for n in range(20)]
@@ -122,8 +124,8 @@ async def test_steps_on_a_lost_node_run_elsewhere_and_none_is_lost_or_doubled(
         ended = [one for one in events if isinstance(one, AttemptFinished)]
         fine = [one.task_id for one in ended if one.outcome == "ok"]
         assert sorted(fine) == sorted({f"t{n}" for n in (*range(4), *range(10, 30))})
-        failed = {one.error_code for one in ended if one.outcome == "failed"}
-        assert failed == {"pool_unavailable"}
+        failed = [one.error_code for one in ended if one.outcome == "failed"]
+        assert failed == ["pool_unavailable", "pool_unavailable"]
 
 
 def _ups(events: list[Any]) -> int:

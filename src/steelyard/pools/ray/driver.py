@@ -6,6 +6,7 @@ cluster's head for a minute; the gateway then starts another one.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import BinaryIO
 
 import msgspec
@@ -27,6 +28,7 @@ from steelyard.pools.ray.frames import (
 from steelyard.pools.ray.members import Members
 
 _BEAT_S = 2.0
+Connect = Callable[[str], Cluster]
 
 
 class Driver:
@@ -35,11 +37,15 @@ class Driver:
     Args:
         reader: What the gateway says.
         writer: Where answers go.
+        connect: Connects to the cluster of an address; it may block.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.WriteTransport) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.WriteTransport, connect: Connect
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._connect = connect
 
     async def run(self) -> None:
         """Serve until the gateway closes the pipe."""
@@ -61,7 +67,7 @@ class Driver:
 
     async def _open(self, opened: Open) -> Members:
         # Connecting takes seconds: the beat goes on meanwhile.
-        cluster = await asyncio.to_thread(_connect, opened.address)
+        cluster = await asyncio.to_thread(self._connect, opened.address)
         members = Members(opened, cluster, self._tell, self._forward)
         await members.check_room()
         try:
@@ -105,19 +111,19 @@ def _connect(address: str) -> Cluster:
     return RayCluster(address)
 
 
-async def _main(pipe_in: BinaryIO, pipe_out: BinaryIO) -> None:
+async def _main(pipe_in: BinaryIO, pipe_out: BinaryIO, connect: Connect) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe_in)
     writer, _ = await loop.connect_write_pipe(asyncio.Protocol, pipe_out)
     with contextlib.suppress(ConnectionError):
-        await Driver(reader, writer).run()
+        await Driver(reader, writer, connect).run()
 
 
-def main() -> None:
-    """Serve one pool."""
+def main(connect: Connect = _connect) -> None:
+    """Serve one pool on the cluster that `connect` connects to."""
     live_with_parent()
-    asyncio.run(_main(*take_pipes()))
+    asyncio.run(_main(*take_pipes(), connect))
 
 
 if __name__ == "__main__":

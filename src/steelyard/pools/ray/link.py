@@ -29,7 +29,7 @@ from steelyard.pools.ray.frames import (
     Scale,
 )
 
-_DRIVER_MODULE = "steelyard.pools.ray.driver"
+DRIVER: tuple[str, ...] = (sys.executable, "-m", "steelyard.pools.ray.driver")
 # The driver beats every two seconds; connecting to a cluster takes long without the loop.
 _STALL_S = 60.0
 _BACKOFF_S, _MAX_BACKOFF_S = 1.0, 30.0
@@ -56,7 +56,7 @@ class DriverLink:
         self,
         opened: Open,
         moved: Callable[[Moved], None],
-        command: Sequence[str] = (sys.executable, "-m", _DRIVER_MODULE),
+        command: Sequence[str] = DRIVER,
     ) -> None:
         self._opened = opened
         self._moved = moved

@@ -1,7 +1,7 @@
 """A Ray cluster's nodes as a pool: of engines, or of tool workers."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from steelyard.errors import (
@@ -34,7 +34,7 @@ from steelyard.pools.ray.frames import (
     ToolsJob,
     error_of,
 )
-from steelyard.pools.ray.link import DriverLink, Flight
+from steelyard.pools.ray.link import DRIVER, DriverLink, Flight
 
 
 class _RayPool:
@@ -44,13 +44,20 @@ class _RayPool:
         opened: What the pool is, with the least number of replicas.
         max_replicas: The most.
         watch: Told of replicas.
+        driver: Starts the driver.
     """
 
-    def __init__(self, opened: Open, max_replicas: int, watch: ElasticWatch) -> None:
+    def __init__(
+        self,
+        opened: Open,
+        max_replicas: int,
+        watch: ElasticWatch,
+        driver: Sequence[str] = DRIVER,
+    ) -> None:
         self._opened = opened
         self._max_replicas = max_replicas
         self._watch = watch
-        self._link = DriverLink(opened, self._moved)
+        self._link = DriverLink(opened, self._moved, driver)
         self._moves: asyncio.Queue[Moved] = asyncio.Queue()
         self._telling: asyncio.Task[None] | None = None
         self._context_tokens = 0
@@ -144,6 +151,7 @@ class RayEnginePool(_RayPool):
         opened: What the pool is, with the least number of replicas.
         max_replicas: The most.
         watch: Told of replicas.
+        driver: Starts the driver.
     """
 
     @property
@@ -225,6 +233,7 @@ class RayToolPool(_RayPool):
         opened: What the pool is, with the least number of replicas.
         max_replicas: The most.
         watch: Told of replicas.
+        driver: Starts the driver.
     """
 
     @property
