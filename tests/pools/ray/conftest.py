@@ -43,7 +43,7 @@ def cluster() -> Iterator[Any]:
     """A cluster with no node but its head."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Ray's workers are nicer than all others by default, and starve on a machine that is busy.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray wants it so
     from ray.cluster_utils import Cluster  # noqa: PLC0415 - an extra, and slow
 
     head = {"num_cpus": 0, "include_dashboard": False, "labels": {"role": "head"}}

@@ -211,3 +211,24 @@ async def test_an_engine_on_a_node_answers(nodes: Nodes, tmp_path: Path) -> None
         items = [item async for item in dispatcher.serve_llm(step, request)]
         assert isinstance(items[0], Decision)
         assert "".join(one.text for one in items if isinstance(one, LlmChunk))
+
+
+async def test_a_cluster_tells_its_machines_and_takes_a_request_for_more(nodes: Nodes) -> None:
+    spot = {"provider": "aws", "region": "us-east-1", "capacity_type": "spot"}
+    nodes.add(1, {**spot, "instance_type": "m9g.large"})
+    nodes.add(1, {**spot, "instance_type": "m9g.large"})
+    program = (
+        "import asyncio, sys\n"
+        "from steelyard.pools.ray.machines import RayFleet\n"
+        "fleet = RayFleet(sys.argv[1])\n"
+        "print(asyncio.run(fleet.machines()))\n"
+        "fleet.request({'aws/us-east-1/m9g.large/spot': 3}, {'aws/us-east-1/m9g.large/spot': 1})\n"
+        "fleet.close()\n"
+    )
+    # In a process of its own, as the command line is.
+    told = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, nodes.address, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await told.communicate()
+    assert told.returncode == 0
+    assert out.decode().strip() == "{'aws/us-east-1/m9g.large/spot': 2}"

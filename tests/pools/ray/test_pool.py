@@ -124,8 +124,8 @@ async def test_runs_tools_and_tells_failures_as_any_pool_of_tools(pool: RayToolP
         await call(pool, "sample_tools:nothing")
     with pytest.raises(PoolRejectedError, match="cannot be sent"):
         await call(pool, "sample_tools:add", a=object(), b=1)
+    slow = ToolRequest(tool="sample_tools:sleep", arguments={"wall_s": 30}, timeout_s=0.2)
     with pytest.raises(PoolTimeoutError):
-        slow = ToolRequest(tool="sample_tools:sleep", arguments={"wall_s": 30}, timeout_s=0.2)
         await pool.run(slow)
 
 
@@ -144,7 +144,7 @@ async def test_scales_up_to_its_bounds_and_down_after_the_last_step(
     pool.scale(99)
     await until(lambda: watch.up == {0, 1, 2})
     gate = tmp_path / "gate"
-    marks = {"folder": str(tmp_path), "mark": "m", "gate": str(gate)}
+    marks: dict[str, Any] = {"folder": str(tmp_path), "mark": "m", "gate": str(gate)}
     last = asyncio.create_task(call(pool, "cluster_tools:note_and_wait", 2, **marks))
     await until((tmp_path / "m").exists)
     pool.scale(0)
@@ -157,7 +157,7 @@ async def test_scales_up_to_its_bounds_and_down_after_the_last_step(
 async def test_a_lost_node_fails_what_ran_there_and_its_replica_comes_back_elsewhere(
     pool: RayToolPool, watch: Watch, nodes: Nodes, tmp_path: Path
 ) -> None:
-    marks = {"folder": str(tmp_path), "mark": "m", "gate": str(tmp_path / "never")}
+    marks: dict[str, Any] = {"folder": str(tmp_path), "mark": "m", "gate": str(tmp_path / "never")}
     running = asyncio.create_task(call(pool, "cluster_tools:note_and_wait", **marks))
     await until((tmp_path / "m").exists)
     nodes.are(b=node(X86, 2.0))
@@ -171,7 +171,7 @@ async def test_a_notice_moves_the_replica_and_lets_what_runs_end(
     pool: RayToolPool, watch: Watch, nodes: Nodes, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    marks = {"folder": str(tmp_path), "mark": "m", "gate": str(gate)}
+    marks: dict[str, Any] = {"folder": str(tmp_path), "mark": "m", "gate": str(gate)}
     old = asyncio.create_task(call(pool, "cluster_tools:note_and_wait", **marks))
     await until((tmp_path / "m").exists)
     nodes.are(a=node(ARM, leaves_in_s=60.0), b=node(X86, 2.0))

@@ -25,6 +25,8 @@ _LOOK_S = 0.5
 _SILENT_S = 30.0
 _END_S = 5.0
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 15.0
+# Ray sees within some ten seconds that a node is gone.
+_FIRST_BACKOFFS_S = (2.0, 5.0, 10.0)
 
 
 class Member:
@@ -91,7 +93,7 @@ class Members:
             PoolUnavailableError: One cannot be started.
         """
         self._wanted = self._opened.replicas
-        started = await asyncio.gather(*(self._start(index) for index in range(self._wanted)))
+        started = await asyncio.gather(*(self._first(index) for index in range(self._wanted)))
         for member in started:
             self._take_in(member)
         return min((one.context_tokens for one in started), default=0)
@@ -208,6 +210,15 @@ class Members:
         nodes = await self._cluster.nodes()
         staying = [one for one in self._current.values() if not one.leaving]
         return room(nodes, self._opened.selectors, self._opened.cores) > len(staying)
+
+    async def _first(self, index: int) -> Member:
+        """Start an actor; again where it was put on a node whose end Ray had not seen yet."""
+        for backoff_s in _FIRST_BACKOFFS_S:
+            try:
+                return await self._start(index)
+            except ActorLostError:
+                await asyncio.sleep(backoff_s)
+        return await self._start(index)
 
     async def _start(self, index: int) -> Member:
         opened = self._opened
