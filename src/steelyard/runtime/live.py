@@ -1,7 +1,7 @@
 """From settings to a running fleet: pools started, recorded, watched, and closed at the end."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from steelyard.config.catalog_table import Catalog
@@ -13,6 +13,7 @@ from steelyard.runtime.autoscaling import Autoscaler
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fleet_changes import LiveFleet, wanted_limits
+from steelyard.runtime.load_sharing import endpoint_places, shared_loads
 from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.starting import PoolStarter, Progress, RunningPool
@@ -80,7 +81,8 @@ async def changing_fleet(
             one.watch.attach(dispatcher)
         scaling = asyncio.create_task(Autoscaler(dispatcher, pools, progress).run())
         try:
-            yield fleet
+            async with _sharing(settings, log, dispatcher, pools):
+                yield fleet
         finally:
             scaling.cancel()
             await asyncio.gather(scaling, return_exceptions=True)
@@ -88,6 +90,20 @@ async def changing_fleet(
     finally:
         for one in reversed(pools.values()):
             await one.close()
+
+
+@asynccontextmanager
+async def _sharing(
+    settings: Settings,
+    log: EventLog,
+    dispatcher: Dispatcher,
+    pools: Mapping[str, RunningPool],
+) -> AsyncGenerator[None, None]:
+    if settings.store.share_load and isinstance(log, EventStore):
+        async with shared_loads(log.loads, dispatcher, lambda: endpoint_places(pools)):
+            yield
+    else:
+        yield
 
 
 def _pool_limits(settings: Settings, log: EventLog) -> PoolLimits:
