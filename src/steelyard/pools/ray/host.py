@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
-import steelyard
 from steelyard.config.environment import cache_folder, processor_description, tool_environment
 from steelyard.errors import PoolError, PoolRejectedError, SteelyardError
 from steelyard.pools.backend import LlmBackend, LlmChunk, ToolBackend
@@ -77,13 +77,13 @@ class ReplicaHost:
             if isinstance(self._job, ToolsJob):
                 self._tools = await _tools(self._job)
                 await self._tools.start()
-                return steelyard.__version__, 0, ""
+                return installed_version(), 0, ""
             backend = await _engine(self._job, ordinal)
             await backend.start(self._changed)
             self._llm = backend
-            return steelyard.__version__, getattr(backend, "context_tokens", 0), ""
+            return installed_version(), getattr(backend, "context_tokens", 0), ""
         except SteelyardError as error:
-            return steelyard.__version__, 0, " ".join(str(error).split())
+            return installed_version(), 0, " ".join(str(error).split())
 
     async def ask(self, body: bytes) -> None:
         """Begin to answer a request, an `Ask` as it came."""
@@ -153,6 +153,11 @@ class ReplicaHost:
     def _tell(self, request_id: int, body: bytes, last: bool) -> None:
         self._told.append((request_id, last, body))
         self._has_told.set()
+
+
+def installed_version() -> str:
+    """Which Steelyard is installed here? Nodes and gateway must have the same."""
+    return metadata.version("steelyard")
 
 
 def _is_last(answer: Answer) -> bool:

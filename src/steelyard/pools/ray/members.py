@@ -13,11 +13,10 @@ from typing import Any
 
 import msgspec
 
-import steelyard
 from steelyard.errors import PoolUnavailableError
 from steelyard.pools.ray.actors import Actor, ActorLostError, Cluster
 from steelyard.pools.ray.frames import Ask, Drop, FromDriver, Health, Moved, Open, failed
-from steelyard.pools.ray.host import OF_NO_REQUEST
+from steelyard.pools.ray.host import OF_NO_REQUEST, installed_version
 from steelyard.pools.ray.labels import room, why_no_room
 
 _LOOK_S = 0.5
@@ -237,8 +236,8 @@ class Members:
         except BaseException:
             member.actor.kill()
             raise
-        if version != steelyard.__version__:
-            why_not = f"its node has Steelyard {version}, this machine {steelyard.__version__}"
+        if version != installed_version():
+            why_not = f"its node has Steelyard {version}, this machine {installed_version()}"
         if why_not:
             member.actor.kill()
             raise PoolUnavailableError(f"replica {index} cannot start: {why_not}")
