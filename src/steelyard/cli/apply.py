@@ -92,10 +92,11 @@ def target_named(name: str) -> Target:
         ConfigError: None is.
     """
     try:
-        return msgspec.convert(name, Target)
+        target: Target = msgspec.convert(name, Target)
     except msgspec.ValidationError:
         allowed = ", ".join(get_args(Target))
         raise ConfigError(f"--to {name} cannot be applied; allowed are {allowed}") from None
+    return target
 
 
 def run_apply(plan_path: Path, asked: ApplyRequest, settings: PlanSettings) -> None:
