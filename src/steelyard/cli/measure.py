@@ -145,12 +145,12 @@ async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
 
 def _library(asked: str) -> EngineChoice:
     choices: tuple[EngineChoice, ...] = get_args(EngineChoice)
-    found = next((one for one in choices if one == (asked or "auto")), None)
-    if found is None:
+    wanted = asked or "auto"
+    if wanted not in choices:
         raise ConfigError(
             f"--engine {asked!r} is no library of the embedded engine; {nearest(asked, [*choices])}"
         )
-    return found
+    return choices[choices.index(wanted)]
 
 
 def _model(asked: MeasureRequest, served: tuple[str, ...]) -> str:

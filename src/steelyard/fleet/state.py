@@ -259,7 +259,7 @@ class FleetState:
             placed_s=event.t_s,
             least_s=decision.predicted_least_s,
             share_s=_share_s(self._roster.pools[self._roster.index[decision.pool]], step, decision),
-            late=decision.expected_late,
+            late=decision.gives_way(step),
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
         self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)

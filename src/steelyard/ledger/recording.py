@@ -34,7 +34,7 @@ def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
             for prefix in _prefixes(attempt.step):
                 if first_task.setdefault(prefix, attempt.step.task_id) != attempt.step.task_id:
                     common.add(prefix)
-    seen = [*ledger.tasks, *_named(ledger, steps)]
+    seen: list[TaskRecord | OpenTask] = [*ledger.tasks, *_named(ledger, steps)]
     tasks = sorted(
         (task for task in seen if task.task_id in steps),
         key=lambda task: (task.submitted_s, task.task_id),

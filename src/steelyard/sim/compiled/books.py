@@ -71,7 +71,7 @@ def hold(world: World, attempt: int) -> None:
 def note_placed(world: World, attempt: int) -> None:
     """An attempt waits at its replica from now on."""
     one = world.attempts[attempt]
-    book = world.book[one["replica"]]
+    book = world.machines[one["replica"]]
     book["waiting"] += 1
     book["late"] += one["late"]
     book["service_sum_s"] += one["service_s"]
@@ -83,7 +83,7 @@ def note_placed(world: World, attempt: int) -> None:
 def note_started(world: World, attempt: int) -> None:
     """An attempt waits no longer."""
     one = world.attempts[attempt]
-    book = world.book[one["replica"]]
+    book = world.machines[one["replica"]]
     book["waiting"] -= 1
     book["late"] -= one["late"]
     book["running"] += 1
@@ -98,7 +98,7 @@ def note_started(world: World, attempt: int) -> None:
 def note_finished(world: World, attempt: int, ok: bool) -> float:
     """An attempt has ended; returns what it cost, in USD."""
     one = world.attempts[attempt]
-    book = world.book[one["replica"]]
+    book = world.machines[one["replica"]]
     if math.isnan(one["started_s"]):
         book["waiting"] -= 1
         book["late"] -= one["late"]
@@ -106,13 +106,15 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
     else:
         book["running"] -= 1
         _count_load(world, one["replica"], -1, 0)
+    pool = world.pools[book["pool"]]
     if book["waiting"] + book["running"] == 0:
+        pool["idle_from"] = min(pool["idle_from"], one["replica"])
         book["service_sum_s"] = 0.0
         book["share_sum_s"] = 0.0
     else:
         book["service_sum_s"] -= one["service_s"]
         book["share_sum_s"] -= one["share_s"]
-    is_tool = world.pools[world.machines[one["replica"]]["pool"]]["model"] < 0
+    is_tool = pool["model"] < 0
     cost_usd = _tool_usd(world, attempt) if is_tool else _llm_usd(world, attempt)
     task = world.tasks[one["task"]]
     task["spent_usd"] += cost_usd
@@ -120,13 +122,20 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
     if not ok:
         _count_failure(world, attempt)
         return cost_usd
-    pool = world.pools[world.machines[one["replica"]]["pool"]]
     pool["failures"] = 0
     pool["open_until_s"] = -math.inf
     if is_tool:
         _learn_tool(world, attempt)
     else:
         _learn_llm(world, attempt)
+    _note_ended_step(world, attempt, is_tool)
+    return cost_usd
+
+
+def _note_ended_step(world: World, attempt: int, is_tool: bool) -> None:
+    """A step has ended well: note it in the account of its task."""
+    one = world.attempts[attempt]
+    task = world.tasks[one["task"]]
     ended = world.ended[one["task"] * world.clock[0]["stride"] + task["ended_n"]]
     task["attained_s"] += world.clock[0]["now_s"] - one["started_s"]
     if not is_tool:
@@ -138,7 +147,6 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
     ended["t_s"] = world.clock[0]["now_s"] - task["avoidable_s"]
     ended["step"] = one["step"]
     task["ended_n"] += 1
-    return cost_usd
 
 
 def learn_remaining(world: World, task: int) -> None:
@@ -154,14 +162,15 @@ def learn_remaining(world: World, task: int) -> None:
         _add_remaining(world, row + ANY_DEPTH, left_s)
 
 
-def remaining_s(world: World, step: int) -> tuple[float, bool]:
-    """How long does a task usually go on after this step, and is that known?"""
+def remaining_s(world: World, step: int) -> tuple[float, bool, float]:
+    """How long does a task usually go on after this step, is that known, and how far is it off?"""
     one = world.steps[step]
     row = world.remaining[one["estimate"] * DEPTHS + one["depth"]]
     if row["count"] == 0:
         row = world.remaining[one["estimate"] * DEPTHS + ANY_DEPTH]
     variance = row["square"] - row["mean"] * row["mean"]
-    return row["mean"] + math.sqrt(max(0.0, variance)), row["count"] > 0
+    deviation_s = math.sqrt(max(0.0, variance))
+    return row["mean"] + deviation_s, row["count"] > 0, deviation_s
 
 
 def count_latency(world: World, what: int, seconds: float) -> None:
@@ -229,7 +238,7 @@ def _llm_usd(world: World, attempt: int) -> float:
         pool["itl_slope_s"],
         pool["cap"],
     )
-    return rental_usd(pool["rent"], llm_used_s(curve, prompt - cached, output))
+    return rental_usd(one["rent"], llm_used_s(curve, prompt - cached, output))
 
 
 def _tool_usd(world: World, attempt: int) -> float:
@@ -237,11 +246,11 @@ def _tool_usd(world: World, attempt: int) -> float:
     pool = world.pools[world.machines[one["replica"]]["pool"]]
     room = (pool["speed"], pool["cores"], pool["memory_bytes"])
     if math.isnan(one["started_s"]):
-        return rental_usd(pool["rent"], float(tool_used_s(room, 0.0, 0.0, 0.0)))
+        return rental_usd(one["rent"], float(tool_used_s(room, 0.0, 0.0, 0.0)))
     memory_bytes = world.steps[one["step"]]["memory_bytes"]
     wall_s = world.clock[0]["now_s"] - one["started_s"]
     cpu_s = _used_cpu_s(world, attempt) * pool["speed"]
-    return rental_usd(pool["rent"], float(tool_used_s(room, cpu_s, wall_s, memory_bytes)))
+    return rental_usd(one["rent"], float(tool_used_s(room, cpu_s, wall_s, memory_bytes)))
 
 
 def _used_cpu_s(world: World, attempt: int) -> float:
