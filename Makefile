@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-frameworks check fuzz soak format bench docs site lock clean
+.PHONY: install demo test test-frameworks test-ray check fuzz soak format bench docs site lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -26,6 +26,9 @@ demo: $(STAMP)  ## Run real agents on a real model and close the loop: run, ledg
 
 test: $(STAMP)  ## Run the whole test suite, a file at a time in each of two processes.
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-ray: $(STAMP)  ## Test pools on a Ray cluster of virtual nodes on this machine.
+	$(BIN)/python -m pytest -m ray tests/pools/ray
 
 test-frameworks: $(STAMP) $(FRAMEWORKS)/.installed  ## Test with the OpenAI SDK, LangChain, pydantic-ai, openai-agents, schemathesis.
 	$(FRAMEWORKS)/bin/python -m pytest -c compatibility/pytest.ini compatibility

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import steelyard
-from steelyard.cli import catalog
+from steelyard.cli import catalog, fleet_app
 from steelyard.cli.keys_app import keys_app
 from steelyard.cli.tasks_app import tasks_app
 from steelyard.cli.workload_app import workload_app
@@ -60,6 +60,8 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app.command()(fleet_app.apply)
+app.command()(fleet_app.replan)
 app.add_typer(catalog.app)
 app.add_typer(keys_app, name="keys")
 app.add_typer(tasks_app, name="tasks")

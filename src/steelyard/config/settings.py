@@ -24,6 +24,7 @@ from steelyard.config.pool_settings import (
     anchored_pool,
     check_pool,
 )
+from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.config.unknown_keys import is_table, nearest, refuse_unknown
 from steelyard.errors import ConfigError
 
@@ -232,7 +233,7 @@ def _check_hidden(path: Path, settings: Settings) -> None:
         "gateway.api_keys_file": settings.gateway.api_keys_file,
     }
     for name, pool in settings.pools.items():
-        if isinstance(pool, ToolPoolSettings):
+        if isinstance(pool, ToolPoolSettings | RayPoolSettings):
             key_of_folders, folders = "python_paths", pool.python_paths
         elif isinstance(pool, McpPoolSettings):
             key_of_folders, folders = "readable", pool.readable

@@ -22,6 +22,7 @@ from steelyard.pools.backend import (
     ToolOutcome,
     ToolRequest,
 )
+from steelyard.pools.elastic import PlacedToolBackend
 from steelyard.runtime.admission import Admission
 from steelyard.runtime.attempt import Attempt, AttemptGate
 from steelyard.runtime.embedding import to_journal
@@ -158,7 +159,11 @@ class Attempts:
     ) -> tuple[Decision, ToolOutcome, Settlement]:
         """One attempt at a tool step; see `Dispatcher.serve_tool`."""
         async with self._attempt(step) as (decision, meter):
-            outcome = await self._tool_pools[decision.pool].run(request)
+            backend = self._tool_pools[decision.pool]
+            if isinstance(backend, PlacedToolBackend):
+                outcome = await backend.run_on(request, decision.replica)
+            else:
+                outcome = await backend.run(request)
             meter.tool_done(outcome)
             meter.result = outcome.result
         return decision, outcome, await self._settle(meter)

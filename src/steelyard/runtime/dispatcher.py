@@ -129,7 +129,14 @@ class Dispatcher:
         return {spec.name: self.state.replicas_up(spec.name) for spec in self.state.pools}
 
     def replica_changed(
-        self, pool: str, replica: int, *, up: bool, reason: str, draining: bool = False
+        self,
+        pool: str,
+        replica: int,
+        *,
+        up: bool,
+        reason: str,
+        draining: bool = False,
+        rented: bool = True,
     ) -> None:
         """Record that a replica went down, came back or is to go; pools' watchers call this.
 
@@ -139,6 +146,7 @@ class Dispatcher:
             up: Whether it takes new steps.
             reason: Why, for people.
             draining: Whether one that takes none goes on with those it has.
+            rented: Whether it is paid for from now on.
         """
         self._recorder.record(
             ReplicaChanged(
@@ -148,6 +156,7 @@ class Dispatcher:
                 up=up,
                 reason=reason,
                 draining=draining,
+                rented=rented,
             )
         )
         if up:
