@@ -14,6 +14,7 @@ import uvloop
 from steelyard.cli.gateway_note import NoteFile, this_process
 from steelyard.cli.reload import Reloader
 from steelyard.cli.store_choice import opened_store, store_address
+from steelyard.cli.upgrade import how_old
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
 from steelyard.config.plan_settings import load_plan_settings
@@ -27,6 +28,7 @@ from steelyard.placement.baselines import policy_named
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fleet_changes import LiveFleet
 from steelyard.runtime.live import changing_fleet
+from steelyard.store.backend import SCHEMA_VERSION
 from steelyard.store.event_store import EventStore
 from steelyard.store.reader import StoreAddress
 
@@ -98,6 +100,8 @@ async def _serve(config: Path, settings: Settings, where: str, shown: DashboardS
     with listen(front) as listener, opened_store(settings.store, where) as log:
         async with changing_fleet(settings, load_catalog(), policy, log, _say) as fleet:
             address = store_address(settings.store, where)
+            if old := how_old(log, SCHEMA_VERSION):
+                _say(old)
             pages = _dashboard(shown, address, fleet.dispatcher, log)
             async with (
                 serve(
