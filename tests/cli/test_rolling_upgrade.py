@@ -37,11 +37,13 @@ READ = (
 AGENT = """
 import steelyard
 
+async def ask(ctx, what):
+    said = [{"role": "user", "content": what}]
+    return (await ctx.llm(said, model="m", step=what, max_output_tokens=9)).text
+
 @steelyard.task()
 async def two(ctx):
-    first = await ctx.llm([{"role": "user", "content": "one"}], model="m", step="one", max_output_tokens=9)
-    second = await ctx.llm([{"role": "user", "content": "two"}], model="m", step="two", max_output_tokens=9)
-    return first.text + second.text
+    return await ask(ctx, "one") + await ask(ctx, "two")
 """
 
 

@@ -115,7 +115,16 @@ async def _serve(config: Path, settings: Settings, where: str, shown: DashboardS
                 _say(f"serving {models} at {server.base_url} (log {log.where})")
                 _say(f"dashboard at {server.url}")
                 await stop.wait()
+                await _leave(server, settings.gateway.unready_s)
                 _say(f"stopping: open requests get {front.limits.shutdown_timeout_s} s to finish")
+
+
+async def _leave(server: GatewayServer, unready_s: int) -> None:
+    """Serve on for a while as one that load balancers are to leave."""
+    server.leave()
+    if unready_s > 0:
+        _say(f"not ready any more: requests of the next {unready_s} s are served still")
+        await asyncio.sleep(unready_s)
 
 
 @asynccontextmanager
