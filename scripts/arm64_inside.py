@@ -76,7 +76,9 @@ def tested() -> None:
     """
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider"]
     done = subprocess.run(  # noqa: S603
-        [*command, "--override-ini=timeout=0", *TESTS], cwd=REPOSITORY, check=False
+        [*command, "--override-ini=timeout=0", "--hypothesis-profile=emulated", *TESTS],
+        cwd=REPOSITORY,
+        check=False,
     )
     if done.returncode:
         raise SystemExit("the core's tests failed")

@@ -321,8 +321,10 @@ def control_plane(
         stopping = leaving.is_set()
         ready = bool(serving) and not missing and not stopping
         told = {
-            **{"ready": ready, "stopping": stopping},
-            **{"replicas_up": up, "pools_down": missing},
+            "ready": ready,
+            "stopping": stopping,
+            "replicas_up": up,
+            "pools_down": missing,
         }
         return JSONResponse(told, status_code=200 if ready else 503)
 
