@@ -16,7 +16,8 @@ Json = dict[str, Any]
 
 
 def _read(name: str) -> Json:
-    return yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+    read: Json = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+    return read
 
 
 BASE = _read("kustomization.yaml")
@@ -49,7 +50,8 @@ def test_the_configuration_is_one_that_the_gateway_takes() -> None:
 
 
 def _pod() -> Json:
-    return _read("deployment.yaml")["spec"]["template"]["spec"]
+    pod: Json = _read("deployment.yaml")["spec"]["template"]["spec"]
+    return pod
 
 
 def test_the_gateway_gets_the_time_that_it_takes_to_leave() -> None:
