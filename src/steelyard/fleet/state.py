@@ -1,6 +1,6 @@
 """FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from steelyard.domain.decision import Decision
@@ -26,9 +26,10 @@ from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.breakers import Breakers
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
-from steelyard.fleet.prefix import PrefixIndex
+from steelyard.fleet.prefix import PrefixIndex, RecentPrefix
 from steelyard.fleet.replica_books import ReplicaBooks
 from steelyard.fleet.roster import Roster
+from steelyard.fleet.sharing import ReplicaLoad
 from steelyard.fleet.snapshots import Snapshots
 from steelyard.fleet.task_books import TaskBooks, note_failure
 from steelyard.fleet.view import FewView, FleetView
@@ -44,6 +45,10 @@ class FleetState:
     The state knows no clock: the time of every change is in the event, and `view` is told the
     time. Applying the same events gives the same state, so a replayed log shows every policy
     exactly what it saw live.
+
+    Attributes:
+        size: How many pools and replicas there are.
+        few: The same as `glance` for an LLM step and a fleet of few pools; see `Snapshots.few`.
     """
 
     def __init__(self) -> None:
@@ -63,6 +68,9 @@ class FleetState:
         self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
         # Requests that will be one event; their tasks have no account.
         self._whole: dict[tuple[str, int, int], OpenAttempt] = {}
+        # How many pools and replicas there are.
+        self.size = (0, 0)
+        self.few: Callable[[Step, LlmCall, float], FewView] = self._snapshots.few
         # By class: a chain of cases would be walked with every event of every request.
         self._takes: dict[type[Any], Callable[[Any], None]] = {
             PoolAdded: self._add_pool,
@@ -108,15 +116,6 @@ class FleetState:
         """The same without copies, until the next event. See `Snapshots.glance`."""
         return self._snapshots.glance(step, now_s)
 
-    def few(self, step: Step, call: LlmCall, now_s: float) -> FewView:
-        """The same of a fleet of few pools, for an LLM step. See `Snapshots.few`."""
-        return self._snapshots.few(step, call, now_s)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """How many pools and replicas are there?"""
-        return len(self._roster.pools), len(self._books.running)
-
     def replica_index(self, pool: str, replica: int) -> int:
         """Where does a replica stand in the arrays of shape [replicas]?"""
         return self._books.starts[self._roster.index[pool]] + replica
@@ -124,6 +123,39 @@ class FleetState:
     def running_on(self, pool: str, replica: int) -> int:
         """How many steps run on a replica now?"""
         return int(self._books.running[self.replica_index(pool, replica)])
+
+    def has_room(self, pool: str, replica: int, cap: int) -> bool:
+        """May one more step start on a replica that runs `cap` at once, and maybe not only ours?"""
+        return self._books.has_room(self.replica_index(pool, replica), cap)
+
+    def own_load(self, pool: str, replica: int) -> ReplicaLoad:
+        """What does this process alone do on a replica?"""
+        return self._books.own(self.replica_index(pool, replica))
+
+    def recent_prefixes(self, pool: str, replica: int) -> tuple[RecentPrefix, ...]:
+        """Which prompts did this process have computed on a replica lately?"""
+        return self._prefixes.recent((self._roster.index[pool], replica))
+
+    def add_prefix(self, pool: str, replica: int, prefix: RecentPrefix) -> None:
+        """Another process had a prompt computed on a replica."""
+        place = (self._roster.index[pool], replica)
+        self._prefixes.add(place, (prefix.prefix_hash,), (prefix.tokens,))
+
+    def share(
+        self,
+        elsewhere: Mapping[tuple[str, int], ReplicaLoad],
+        shares: Mapping[tuple[str, int], int],
+    ) -> None:
+        """Count what other processes do; it is in no event, and a replay does not see it.
+
+        Args:
+            elsewhere: What all others together do, by pool and replica.
+            shares: How many steps this process may run, by pool and replica.
+        """
+        self._books.share(
+            {self.replica_index(*place): load for place, load in elsewhere.items()},
+            {self.replica_index(*place): share for place, share in shares.items()},
+        )
 
     def waiting_on(self, pool: str, replica: int) -> int:
         """How many steps wait for a replica now?"""
@@ -188,6 +220,7 @@ class FleetState:
             self._breakers.shrink(pool, counts[pool])
         self._draining = {one for one in self._draining if one[1] < counts[one[0]]}
         self._books.lay_out(counts)
+        self.size = (len(counts), sum(counts))
         if is_back:
             self._begin_anew(roster.index[spec.name])
 
@@ -226,6 +259,7 @@ class FleetState:
             placed_s=event.t_s,
             least_s=decision.predicted_least_s,
             share_s=_share_s(self._roster.pools[self._roster.index[decision.pool]], step, decision),
+            late=decision.expected_late,
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
         self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)
@@ -336,7 +370,7 @@ class FleetState:
         call, spec = attempt.step.call, self._roster.pools[attempt.pool]
         if isinstance(call, LlmCall) and attempt.replica < spec.replicas:
             place = (attempt.pool, attempt.replica)
-            self._prefixes.add(place, call.prefix_hashes, call.prefix_tokens)
+            self._prefixes.learn(place, call.prefix_hashes, call.prefix_tokens)
         return self._lessons.learn(event.usage, attempt, spec)
 
     def _close_task(self, event: TaskFinished) -> None:

@@ -1,5 +1,7 @@
 """The answer of one generation on its way to the client: streamed or whole, relayed or rendered."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from steelyard.domain.decision import Decision
@@ -35,21 +37,23 @@ class Answer:
         exchange: Where it goes.
         generation: What was asked.
         step: The step that the request became.
-        created_s: Whole seconds since 1970.
+        now_s: Seconds since 1970.
     """
 
+    # Of the class until they are set.
+    _decision: Decision | None = None
+    _settlement: Settlement | None = None
+    _relayed: RelayedAnswer | None = None
+    _made: Renderer | None = None
+
     def __init__(
-        self, exchange: Exchange, generation: Generation, step: Step, created_s: int
+        self, exchange: Exchange, generation: Generation, step: Step, now_s: Callable[[], float]
     ) -> None:
         self._exchange = exchange
         self._generation = generation
         self._step = step
-        self._created_s = created_s
-        self._decision: Decision | None = None
-        self._settlement: Settlement | None = None
-        self._relayed: RelayedAnswer | None = None
+        self._now_s = now_s
         self._parts: list[AnswerParts] = []
-        self._made: Renderer | None = None
 
     @property
     def step(self) -> Step:
@@ -138,7 +142,7 @@ class Answer:
             kind = generation.request.kind
             head = AnswerHead(
                 id=f"{_ID_PREFIXES[kind]}-{step.task_id}-{step.step_id}",
-                created=self._created_s,
+                created=int(self._now_s()),
                 model=generation.request.model,
             )
             with_usage = generation.stream and generation.include_usage

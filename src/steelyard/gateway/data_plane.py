@@ -24,9 +24,16 @@ from steelyard.gateway.headers import (
     says_anything,
     task_headers,
 )
-from steelyard.gateway.hints import hints_of, with_affinity, with_session
+from steelyard.gateway.hints import (
+    hints_of,
+    names_anyone,
+    names_session,
+    with_affinity,
+    with_session,
+)
 from steelyard.gateway.keys_identity import keyed_headers
 from steelyard.gateway.model_checks import check_length, check_model
+from steelyard.gateway.overdue import Overdue
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.protocol import too_large
 from steelyard.gateway.quick import QuickEnds, QuickRequest
@@ -54,6 +61,7 @@ class DataPlane:
         self._settings = settings
         self._limits = settings.limits
         self._dispatcher = dispatcher
+        self._overdue = Overdue()
         self._created = int(dispatcher.now_s())
         self._parsers: dict[str, Callable[[dict[str, Any]], Generation]] = {
             "/v1/chat/completions": parse_chat,
@@ -127,7 +135,11 @@ class DataPlane:
 
     def _start_timer(self, exchange: Exchange) -> None:
         limit_s = self._limits.request_timeout_s
-        exchange.timer = asyncio.get_running_loop().call_later(limit_s, exchange.time_out)
+        self._overdue.begin(exchange, limit_s, asyncio.get_running_loop())
+
+    def ended(self, exchange: Exchange) -> None:
+        """A request is over, in whatever way."""
+        self._overdue.end(exchange)
 
     def begin_quick(self, exchange: Exchange, ends: QuickEnds) -> bool:
         """Answer a request in callbacks alone, where it is that simple.
@@ -143,17 +155,19 @@ class DataPlane:
             SteelyardError: Something is wrong with the request.
         """
         parse = self._parsers.get(exchange.path)
-        if parse is None or exchange.refusal is not None or says_anything(exchange):
+        if parse is None or exchange.refusal is not None:
             return False
-        if exchange.key is not None:
-            # Its budget is reserved in the store, for which a task must wait.
+        # A key's budget is reserved in the store, for which a task must wait.
+        if exchange.key is not None or not _is_plain(exchange):
             return False
         exchange.parsed = generation = self._checked(exchange, parse)
         request, dispatcher = generation.request, self._dispatcher
-        hints = hints_of(exchange, request.raw_body)
-        if hints.task is not None:
-            return False
-        prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
+        prefixes = generation.prefixes
+        if names_anyone(request.raw_body):
+            hints = hints_of(exchange, request.raw_body)
+            if hints.task is not None:
+                return False
+            prefixes = with_affinity(prefixes, request.model, hints, request.raw_body)
         limit = request.max_output_tokens
         if limit is not None:
             limit *= request.n
@@ -166,7 +180,7 @@ class DataPlane:
             call=call,
             on_miss=self._settings.on_miss,
         )
-        answer = Answer(exchange, generation, step, int(dispatcher.now_s()))
+        answer = Answer(exchange, generation, step, dispatcher.now_s)
         asked = RelayRequest(request=request, body=exchange.body, stream=generation.stream)
         quick = QuickRequest(exchange, asked, answer, ends)
         whole = quick.whole = dispatcher.relay_whole(step, call, asked, quick)
@@ -206,10 +220,12 @@ class DataPlane:
     ) -> Generation:
         generation = parse(parse_json(exchange.body, self._limits.json_depth))
         request = generation.request
-        check_model(self._dispatcher, request.model)
-        param = "messages" if request.kind == "chat" else "prompt"
         tokens = generation.prefixes.input_tokens
-        check_length(self._dispatcher, request.model, tokens, param)
+        if tokens >= self._dispatcher.context_tokens(request.model):
+            # Too long perhaps, or for a model that nobody serves.
+            check_model(self._dispatcher, request.model)
+            param = "messages" if request.kind == "chat" else "prompt"
+            check_length(self._dispatcher, request.model, tokens, param)
         return generation
 
     async def _generate(self, exchange: Exchange, generation: Generation) -> None:
@@ -233,7 +249,7 @@ class DataPlane:
             exchange.step_key = step.key
             if task.remaining_s is not None:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
-            answer = Answer(exchange, generation, step, int(self._dispatcher.now_s()))
+            answer = Answer(exchange, generation, step, self._dispatcher.now_s)
             if task.journal:
                 await self._journalled(step, request, answer)
             else:
@@ -305,6 +321,14 @@ class DataPlane:
 
     def _document(self, exchange: Exchange) -> dict[str, Any]:
         return parse_json(exchange.body, self._limits.json_depth)
+
+
+def _is_plain(exchange: Exchange) -> bool:
+    """Do the headers say nothing of tasks or sessions?"""
+    headers = exchange.headers
+    if headers.is_plain is None:
+        headers.is_plain = not says_anything(exchange) and not names_session(exchange)
+    return headers.is_plain
 
 
 def _check_method(exchange: Exchange, *methods: str) -> None:

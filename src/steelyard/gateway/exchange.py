@@ -1,6 +1,5 @@
 """One HTTP request and its response, as the data plane and the control plane see them."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -40,15 +39,21 @@ class HttpRequest(Protocol):
 
 
 class RequestHeaders:
-    """Headers of a request, found by name.
+    """Headers of a request, found by name; shared by requests of one connection with one head.
 
     Args:
         pairs: Names in lower case, and values.
+
+    Attributes:
+        admitted_by: Settings by which a request with this head was admitted, and by nothing else.
+        is_plain: Whether they say nothing of tasks or sessions; None until somebody looked.
     """
 
-    __slots__ = ("_ambiguous", "_values")
+    __slots__ = ("_ambiguous", "_values", "admitted_by", "is_plain")
 
     def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        self.admitted_by: object = None
+        self.is_plain: bool | None = None
         self._values: dict[bytes, bytes] = dict(pairs)
         self._ambiguous: frozenset[bytes] = frozenset()
         if len(self._values) == len(pairs):
@@ -122,7 +127,7 @@ class Connection(Protocol):
         """Let a task answer a request."""
         ...
 
-    def holds(self, quick: Any, *, on: bool) -> None:  # noqa: ANN401 - uvicorn expects tasks
+    def holds(self, quick: Any, *, on: bool, later: bool = False) -> None:  # noqa: ANN401 - uvicorn expects tasks
         """A request is answered without a task, from now on or no longer."""
         ...
 
@@ -151,22 +156,22 @@ class Exchange:
         started_s: When its head was whole, on the loop's clock.
     """
 
-    __slots__ = (
-        *("_chunked", "_connection", "_parts", "body", "disconnected", "finished", "flow"),
-        *(
-            "headers",
-            "keep_alive",
-            "key",
-            "left",
-            "method",
-            "parsed",
-            "path",
-            "pool",
-            "refusal",
-            "size_bytes",
-        ),
-        *("started_s", "status", "step_key", "task", "timed_out", "timer"),
-    )
+    # Of the class until they are set: most of them never are.
+    body = b""
+    size_bytes = 0
+    status = 0
+    finished = False
+    left = False
+    timed_out = False
+    disconnected = False
+    refusal: RequestError | None = None
+    task: Cancellable | None = None
+    parsed: Generation | None = None
+    flow: ReadFlow | None = None
+    key: KeyUse | None = None
+    step_key: tuple[str, int] | None = None
+    pool = ""
+    started_s = 0.0
 
     def __init__(
         self,
@@ -179,22 +184,6 @@ class Exchange:
         self.method, self.path, version = request_line
         self.headers = headers
         self.keep_alive = keep_alive
-        self.body = b""
-        self.size_bytes = 0
-        self.status = 0
-        self.finished = False
-        self.left = False
-        self.timed_out = False
-        self.disconnected = False
-        self.refusal: RequestError | None = None
-        self.task: Cancellable | None = None
-        self.parsed: Generation | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.flow: ReadFlow | None = None
-        self.key: KeyUse | None = None
-        self.step_key: tuple[str, int] | None = None
-        self.pool = ""
-        self.started_s = 0.0
         self._connection = connection
         self._chunked = version != "1.0"
         self._parts: list[bytes] = []
@@ -238,9 +227,11 @@ class Exchange:
         self.task = quick
         self._connection.holds(quick, on=True)
 
-    def answered_by(self, quick: Cancellable) -> None:
-        """And is done with it."""
-        self._connection.holds(quick, on=False)
+    def answered_by(self, quick: Cancellable, *, later: bool = False) -> None:
+        """And is done with it; `later` while all that answers may be gone through."""
+        # Otherwise each holds the other, until the garbage collector comes for both.
+        self.task = None
+        self._connection.holds(quick, on=False, later=later)
 
     def go_on(self, work: Coroutine[Any, Any, None]) -> None:
         """A task answers it from now on."""

@@ -10,13 +10,24 @@ Request headers:
   The first request of a task sets both for good: a client that sends `Steelyard-Deadline: 30` with
   every request of a run means 30 s for the run.
 - `Steelyard-On-Miss`: `run_late` or `refuse`, when no pool can meet the deadline.
-- `Steelyard-Priority`: -10 to 10. It is validated and nothing else so far: queues go by slack.
+- `Steelyard-Priority`: -10 to 10; among requests that wait, each point counts as 6 s less of slack.
 - `Idempotency-Key: TASK/STEP_ID` beside `Steelyard-Task: TASK`: the caller numbers its steps and
   wants the answer kept in the event log (Steelyard's own task runtime does). A step that has an
   answer there gets it again, without running. Other keys are ignored.
 - `Steelyard-Journal: FENCE ATTEMPT PATH FINGERPRINT`: sent by Steelyard's own workers beside the
   former: number of the task's lease (`-` for none), number of the attempt, place of the step in the
   program, hash of what it asks.
+
+Response headers:
+
+- `Steelyard-Task`: the task, also where the gateway made it up.
+- `Steelyard-Pool`, `Steelyard-Replica`: where the step ran; replicas are counted from 0.
+- `Steelyard-Predicted-S`: predicted seconds from placement to the end of the answer.
+- `Steelyard-Reason`: why it went there, in words.
+- `Steelyard-Cost-Usd`: what the answer cost, not rounded; a streamed answer tells it in its last
+  event instead.
+- `Retry-After`, `Retry-After-Ms`: with 429 and 503, when another try can help.
+- `x-should-retry`: `false` where none can, or where the gateway has tried already.
 """
 
 import datetime as dt
@@ -57,7 +68,7 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
         deadline_s: Absolute deadline, seconds since 1970.
         budget_usd: Budget of the whole task.
         on_miss: What to do when no pool can meet the deadline; None leaves it to the gateway.
-        priority: Validated, without effect so far.
+        priority: Each point counts as 6 s less of slack among those that wait.
         attempt: Number of the step's first attempt in this request.
         path: Place of the step in a durable task's program; empty elsewhere.
         fingerprint: Hash of what the step asks, where the caller sent it.
@@ -145,14 +156,11 @@ def decision_lines(task_id: str, decision: Decision) -> bytes:
     Returns:
         Header lines, each with its end, safe to send.
     """
-    return b"".join(
-        (
-            *(b"steelyard-task: ", header_value(task_id)),
-            *(b"\r\nsteelyard-pool: ", _kept_value(decision.pool)),
-            f"\r\nsteelyard-replica: {decision.replica}\r\nsteelyard-predicted-s: "
-            f"{decision.predicted_finish_s:.3f}\r\nsteelyard-reason: ".encode(),
-            *(_kept_value(decision.reason), b"\r\n"),
-        )
+    return b"steelyard-task: %b%b%.3f%b" % (
+        task_id.encode() if task_id.isalnum() and task_id.isascii() else header_value(task_id),
+        _place_lines(decision.pool, decision.replica),
+        decision.predicted_finish_s,
+        _reason_line(decision.reason),
     )
 
 
@@ -171,9 +179,15 @@ def header_value(text: str) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _kept_value(text: str) -> bytes:
-    """As `header_value`, for texts that come again and again: names of pools, reasons."""
-    return header_value(text)
+def _place_lines(pool: str, replica: int) -> bytes:
+    """What stands between a task's id and its predicted end; the same again and again."""
+    lines = b"\r\nsteelyard-pool: %b\r\nsteelyard-replica: %d\r\nsteelyard-predicted-s: "
+    return lines % (header_value(pool), replica)
+
+
+@lru_cache(maxsize=1024)
+def _reason_line(reason: str) -> bytes:
+    return b"\r\nsteelyard-reason: %b\r\n" % header_value(reason)
 
 
 def _matching(exchange: Exchange, name: str, pattern: re.Pattern[str], allowed: str) -> str | None:

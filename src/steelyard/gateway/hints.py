@@ -53,6 +53,7 @@ _KEY_FIELDS = (
 )
 _ROOTS = frozenset(path[0] for path in _TASK_FIELDS)
 _KEYS = ("prompt_cache_key", "safety_identifier", "user")
+_ANY_FIELD = _ROOTS | frozenset(_KEYS)
 _MAX_CHARS = 512
 
 
@@ -71,6 +72,16 @@ class Hints(msgspec.Struct, frozen=True, kw_only=True):
 _NOTHING = Hints()
 
 
+def names_session(exchange: Exchange) -> bool:
+    """Does a header of a request name a session in others' words?"""
+    return exchange.headers.has_any(_ANY_HEADER)
+
+
+def names_anyone(document: _Json) -> bool:
+    """Does a field of a request name a session, or a key of affinity?"""
+    return not _ANY_FIELD.isdisjoint(document)
+
+
 def hints_of(exchange: Exchange, document: _Json) -> Hints:
     """Which session does a request name?
 
@@ -82,7 +93,7 @@ def hints_of(exchange: Exchange, document: _Json) -> Hints:
         The names as they were sent. One that cannot be a name is ignored: hints are for others, and
         never a reason to refuse.
     """
-    if exchange.headers.has_any(_ANY_HEADER):
+    if names_session(exchange):
         task = _header(exchange, _TASK_HEADERS)
         if task is not None:
             return Hints(task=task, key=_header(exchange, _KEY_HEADERS) or task)

@@ -111,7 +111,7 @@ def _cumulative(model: str, head: bytes, parts: Iterable[tuple[bytes, int]]) -> 
     hashes: list[int] = []
     tokens: list[int] = []
     for part, tokens_so_far in parts:
-        _add(digest, part)
+        digest.update(len(part).to_bytes(8, "big") + part)
         hashes.append(int.from_bytes(digest.digest(), "big") & _MASK_63_BITS)
         tokens.append(tokens_so_far)
     input_tokens = tokens[-1] if tokens else 0
@@ -132,8 +132,7 @@ def _add(digest: hashlib.blake2b, part: bytes) -> None:
     digest.update(len(part).to_bytes(8, "big") + part)
 
 
-def _canonical(value: object) -> bytes:
-    return msgspec.json.encode(value, order="sorted")
+_canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 def _tokens(size_bytes: int) -> int:
@@ -145,7 +144,8 @@ def _message_tokens(message: dict[str, Any]) -> int:
     calls = message.get("tool_calls")
     tokens = _tokens(len(_canonical(calls))) if calls else 0
     if isinstance(content, str):
-        return tokens + _tokens(len(content.encode()))
+        # Most texts are ASCII, whose length is known without a copy.
+        return tokens + _tokens(len(content) if content.isascii() else len(content.encode()))
     for part in content or ():
         text = part.get("text")
         tokens += _tokens(len(text.encode())) if isinstance(text, str) else _TOKENS_PER_MEDIA

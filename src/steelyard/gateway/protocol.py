@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from steelyard.errors import SteelyardError
 from steelyard.gateway.errors_http import RequestError, error_response
 from steelyard.gateway.exchange import Exchange, RequestHeaders, json_lines
+from steelyard.gateway.known_head import KnownRequest, known_request
 from steelyard.gateway.settings import GatewayLimits
 
 DATA_PLANE = b"/v1/"
@@ -47,6 +48,10 @@ class GatewayProtocol(HttpToolsProtocol):
     _reading: Exchange | None = None
     _running: Exchange | None = None
     _refused = False
+    # No byte of the next request has come; the head of the last one; bytes that begin with a head.
+    _is_between = True
+    _known: KnownRequest | None = None
+    _first_bytes = b""
 
     # ------------------------------------------------------- asyncio.Protocol
 
@@ -67,6 +72,13 @@ class GatewayProtocol(HttpToolsProtocol):
         """Take bytes; refuse a head that grows without end."""
         if self._refused:
             return
+        if self._is_between:
+            known = self._known
+            body = None if known is None else known.head.body_in(data)
+            if known is not None and body is not None and len(body) <= self.limits.body_bytes:
+                self._serve_known(known, body)
+                return
+            self._first_bytes = data
         if self._in_head:
             self._head_bytes += len(data)
         try:
@@ -76,6 +88,20 @@ class GatewayProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self._break_off(400, "protocol upgrades are not served; send plain HTTP/1.1")
         self._watch_progress()
+
+    def _serve_known(self, known: KnownRequest, body: bytes) -> None:
+        """A whole request is here, whose head was parsed before."""
+        if self._timer is not None:
+            self._stop_timer()
+        exchange = Exchange(self, known.line, known.headers, keep_alive=True)
+        exchange.started_s = self.loop.time()
+        exchange.body = body
+        try:
+            self._check_room()
+            type(self).admit(exchange)
+        except RequestError as error:
+            exchange.refusal = error
+        self._take_turn(exchange)
 
     def _watch_progress(self) -> None:
         """Start the clock of what has not come whole, and bound the head."""
@@ -105,6 +131,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        self._is_between = False
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -113,6 +140,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """The head is whole: is this for the data plane?"""
         self._in_head = False
         self._stop_timer()
+        first, self._first_bytes = self._first_bytes, b""
         if not self.url.startswith(DATA_PLANE):
             url, headers, expects = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
@@ -123,12 +151,11 @@ class GatewayProtocol(HttpToolsProtocol):
         parser = self.parser
         version = parser.get_http_version()
         path = self.url.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
-        exchange = Exchange(
-            self,
-            (parser.get_method().decode("latin-1"), path, version),
-            RequestHeaders(self.headers),
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
-        )
+        line = (parser.get_method().decode("latin-1"), path, version)
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        exchange = Exchange(self, line, RequestHeaders(self.headers), keep_alive=keep_alive)
+        # Of two requests in one piece, only the first is at its beginning.
+        self._known = known_request(first, line, self.headers) if first and keep_alive else None
         exchange.started_s = self.loop.time()
         self._reading = exchange
         try:
@@ -162,6 +189,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole; the next bytes are the head of the next one."""
         self._in_head = True
+        self._is_between = True
         self._head_bytes = 0
         self._stop_timer()
         exchange, self._reading = self._reading, None
@@ -170,8 +198,11 @@ class GatewayProtocol(HttpToolsProtocol):
                 super().on_message_complete()
             return
         exchange.body_is_whole()
+        self._take_turn(exchange)
+
+    def _take_turn(self, exchange: Exchange) -> None:
+        """Answer a whole request now, or when the ones before it are answered."""
         if self._is_busy():
-            # Pipelined: its turn comes when the one before is answered.
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             return
@@ -258,12 +289,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def holds(self, quick: Any, *, on: bool) -> None:  # noqa: ANN401 - uvicorn expects tasks
+    def holds(self, quick: Any, *, on: bool, later: bool = False) -> None:  # noqa: ANN401
         """A request is answered without a task, from now on or no longer; a stop ends it, too."""
         if on:
             self.tasks.add(quick)
+        elif not later:
+            self.tasks.discard(quick)
         else:
-            # Later, as tasks do: a stop that cancels all of them is going through this set.
+            # As tasks do: a stop that cancels all of them is going through this set.
             self.loop.call_soon(self.tasks.discard, quick)
 
     def _is_busy(self) -> bool:

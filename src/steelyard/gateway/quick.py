@@ -97,6 +97,8 @@ class QuickRequest:
         except Exception as error:  # noqa: BLE001 - a gateway request's boundary
             self._ends.quick_failed(self, error)
             return
+        # It holds this one; see `Exchange.answered_by`.
+        self.whole = None
         self._ends.quick_done(self)
 
     def broke(self, error: BaseException, *, recorded: bool) -> None:

@@ -140,10 +140,10 @@ class ChatRequest(_GenerationRequest, frozen=True, kw_only=True):
             RequestError: The message names the field.
         """
         super().check()
-        for name, value in (("functions", self.functions), ("function_call", self.function_call)):
-            if value is not None:
-                msg = f"{name} was replaced by tools and tool_choice; use those"
-                raise RequestError(msg, param=name)
+        if self.functions is not None or self.function_call is not None:
+            name = "functions" if self.functions is not None else "function_call"
+            msg = f"{name} was replaced by tools and tool_choice; use those"
+            raise RequestError(msg, param=name)
         if self.top_logprobs and not self.logprobs:
             msg = f"top_logprobs = {self.top_logprobs} needs logprobs = true"
             raise RequestError(msg, param="top_logprobs")
@@ -155,8 +155,10 @@ class ChatRequest(_GenerationRequest, frozen=True, kw_only=True):
 
     def _check_tool_choice(self) -> None:
         choice = self.tool_choice
+        if choice is None:
+            return
         names = [tool.function.name for tool in self.tools or ()]
-        if choice is None or choice == "none" or (choice == "auto" and names):
+        if choice == "none" or (choice == "auto" and names):
             return
         if isinstance(choice, str):
             if choice not in {"auto", "required"}:
@@ -249,7 +251,7 @@ def parse_json(body: bytes, max_depth: int) -> dict[str, Any]:
     # The cheap bound first: most requests have fewer brackets than levels allowed.
     if body.count(b"[") + body.count(b"{") > max_depth:
         _check_depth(cast("Any", document), max_depth)
-    return cast("dict[str, Any]", document)
+    return document
 
 
 def parse_request(document: dict[str, Any], kind: type[_T]) -> _T:

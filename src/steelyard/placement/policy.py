@@ -3,13 +3,14 @@
 from typing import Protocol
 
 from steelyard.domain.decision import Decision, Refusal
-from steelyard.domain.task import Step
+from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.view import FewView, FleetView, LlmArrays, few_view
 from steelyard.perf.predict import BoolArray
 from steelyard.placement import few_pools
 from steelyard.placement.candidates import warm_or_cold
 from steelyard.placement.predictions import decide, predict, refuse
 from steelyard.placement.scoring import TIE_FRAC, cheapest_in_time, least_late
+from steelyard.placement.unbound import decide_unbound
 
 
 class Policy(Protocol):
@@ -57,6 +58,11 @@ class CheapestFeasible:
 
     def by_few(self, step: Step, few: FewView) -> Decision | Refusal:
         """The same for an LLM step in a small fleet, without a NumPy array being made."""
+        call = step.call
+        if step.deadline_s is None and step.budget_usd is None and isinstance(call, LlmCall):
+            decision = decide_unbound(step, call, few, TIE_FRAC, self.name)
+            if decision is not None:
+                return decision
         scores = few_pools.score(step, few)
         chosen = few_pools.choose(scores, step, TIE_FRAC)
         if chosen is None:

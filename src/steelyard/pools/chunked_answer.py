@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from steelyard.errors import PoolError, PoolUnavailableError
 from steelyard.pools.backend import JsonObject, LlmChunk, LlmRequest, LlmUsage, ReadFlow
 from steelyard.pools.endpoint_errors import ErrorReader
-from steelyard.pools.http_client import Headers
+from steelyard.pools.http_connection import Headers
 from steelyard.pools.relay import WholeBody
 from steelyard.pools.sse import SseParser
 from steelyard.pools.wire import estimated_usage, parse_chunks, parse_object, parse_usage

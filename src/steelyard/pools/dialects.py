@@ -39,6 +39,7 @@ _RENAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 _KINDS = ("json", "regex", "choice", "grammar")
+_CONSTRAINT_FIELDS = frozenset(("structured_outputs", *(f"guided_{kind}" for kind in _KINDS)))
 # What else than a schema an engine can be held to, by its own names.
 _CONSTRAINTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {"sglang": {"regex": "regex", "grammar": "ebnf"}}
@@ -57,6 +58,8 @@ def constraints(document: JsonObject) -> JsonObject:
     >>> constraints({"guided_choice": ["a", "b"]})
     {'choice': ['a', 'b']}
     """
+    if _CONSTRAINT_FIELDS.isdisjoint(document):
+        return {}
     asked: Any = document.get("structured_outputs")
     found: JsonObject = cast("JsonObject", asked) if isinstance(asked, dict) else {}
     named = {kind: found.get(kind) or document.get(f"guided_{kind}") for kind in _KINDS}

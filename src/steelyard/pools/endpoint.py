@@ -29,7 +29,8 @@ from steelyard.pools.backend import (
 from steelyard.pools.chunked_answer import ChunkedAnswer
 from steelyard.pools.dialects import Engine, spoken_relay, spoken_request
 from steelyard.pools.endpoint_errors import ErrorReader
-from steelyard.pools.http_client import HttpHost, HttpRequest, StaleConnectionError, header_lines
+from steelyard.pools.http_client import HttpHost, HttpRequest, header_lines
+from steelyard.pools.http_connection import StaleConnectionError
 from steelyard.pools.quick_relay import QuickRelay
 from steelyard.pools.relay import Relay, WholeBody
 from steelyard.pools.relays import relay_for
@@ -231,11 +232,12 @@ class OpenAiEndpointPool:
             return None
         limits, host = self._limits, self._hosts[replica]
         limit_s = limits.first_token_s if asked.stream else limits.answer_s
-        asked = spoken_relay(asked, self._engine)
-        quick = QuickRelay(self, ended, replica, relayed_body(asked))
-        quick.path, quick.wait_s = _path(asked.request), limit_s
+        if self._engine:
+            asked = spoken_relay(asked, self._engine)
+        path = "/chat/completions" if asked.request.kind == "chat" else "/completions"
+        quick = QuickRelay(self, ended, (replica, path, limit_s), relayed_body(asked))
         quick.relay = relay = Relay(asked, target, self._errors[replica], quick)
-        connection = host.send_now(quick.path, quick.body, relay, limit_s)
+        connection = host.send_now(path, quick.body, relay, limit_s)
         if connection is None:
             return None
         quick.sent(connection)

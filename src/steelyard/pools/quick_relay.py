@@ -5,7 +5,7 @@ from typing import Protocol
 
 from steelyard.errors import PoolError
 from steelyard.pools.backend import Ended
-from steelyard.pools.http_client import HttpConnection, StaleConnectionError
+from steelyard.pools.http_connection import HttpConnection, StaleConnectionError
 from steelyard.pools.relay import Relay
 
 
@@ -27,7 +27,7 @@ class QuickRelay:
     Args:
         sender: Who sends it.
         ended: Told how it ends.
-        replica: To which server.
+        to: Which server, which path, and how long its first byte may take.
         body: What is sent.
     """
 
@@ -36,12 +36,12 @@ class QuickRelay:
         *("body", "path", "relay", "replica", "wait_s"),
     )
 
-    def __init__(self, sender: Sender, ended: Ended, replica: int, body: bytes) -> None:
+    def __init__(
+        self, sender: Sender, ended: Ended, to: tuple[int, str, float], body: bytes
+    ) -> None:
         self.relay: Relay | None = None
-        self.replica = replica
+        self.replica, self.path, self.wait_s = to
         self.body = body
-        self.path = ""
-        self.wait_s = 0.0
         self._sender = sender
         self._ended = ended
         self._is_done = False
@@ -51,11 +51,12 @@ class QuickRelay:
     def sent(self, connection: HttpConnection) -> None:
         """It goes over this connection."""
         self._connection = connection
-        if self.relay is not None:
+        relay = self.relay
+        if relay is not None:
             if self._is_done:
-                connection.drop(self.relay)
-            elif self.relay.hands_on:
-                self.relay.flows(connection)
+                connection.drop(relay)
+            elif relay.hands_on:
+                relay.flows(connection)
 
     def cut(self) -> None:
         """Stop the work upstream at once; nobody is told."""
@@ -82,6 +83,8 @@ class QuickRelay:
             self.set_exception(error)
             return
         self._is_done = True
+        # It holds this one; without a cycle both go at once.
+        self.relay = None
         self._ended(answer, None)
 
     def set_exception(self, exception: PoolError, /) -> None:

@@ -21,7 +21,7 @@ from steelyard.pools.backend import (
     RelayTarget,
 )
 from steelyard.pools.endpoint_errors import ErrorReader, status_in
-from steelyard.pools.http_client import Headers
+from steelyard.pools.http_connection import Headers
 from steelyard.pools.relay_wire import RelayedChoice, read_object
 from steelyard.pools.sse import MAX_EVENT_BYTES
 from steelyard.pools.wire import counted_usage, parse_object, parse_usage
@@ -53,15 +53,17 @@ class Finished(Protocol):
 class WholeBody:
     """Collects an answer of bounded length; `finished` ends with it or fails."""
 
+    # Of the class until they are set.
+    status = 0
+    is_stream = False
+    _retry_after: str | None = None
+    _size_bytes = 0
+    _response_headers: Headers | None = None
+
     def __init__(self, errors: ErrorReader, finished: Finished | None = None) -> None:
         self.finished: Finished = finished or asyncio.get_running_loop().create_future()
-        self.status = 0
-        self.is_stream = False
         self._errors = errors
-        self._retry_after: str | None = None
         self._parts: list[bytes] = []
-        self._size_bytes = 0
-        self._response_headers: Headers = []
 
     @property
     def body(self) -> bytes:
@@ -73,7 +75,7 @@ class WholeBody:
         """Its headers, in the spelling of the server."""
         return {
             name.decode("latin-1"): value.decode("latin-1")
-            for name, value in self._response_headers
+            for name, value in self._response_headers or ()
         }
 
     def flows(self, flow: ReadFlow | None) -> None:
@@ -149,6 +151,14 @@ class Relay(WholeBody):
         errors: Reads the upstream's errors.
     """
 
+    _rest = b""
+    _texts = 0
+    _text_bytes = 0
+    _has_end = False
+    _is_over = False
+    _usage: LlmUsage | None = None
+    _usage_event = b""
+
     def __init__(
         self,
         asked: RelayRequest,
@@ -159,18 +169,8 @@ class Relay(WholeBody):
         super().__init__(errors, finished)
         self._asked = asked
         self._target = target
-        self._rest = b""
-        self._texts = 0
-        self._text_bytes = 0
-        self._has_end = False
-        self._is_over = False
-        self._usage: LlmUsage | None = None
-        self._usage_event: bytes = b""
-
-    @property
-    def hands_on(self) -> bool:
-        """Whether the client takes the answer piece by piece."""
-        return self._asked.stream
+        # Whether the client takes the answer piece by piece.
+        self.hands_on = asked.stream
 
     def flows(self, flow: ReadFlow | None) -> None:
         """The client holds the upstream back by this."""

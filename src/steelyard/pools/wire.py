@@ -208,13 +208,13 @@ def parse_usage(raw: JsonObject) -> LlmUsage | None:
     if not usage:
         return None
     try:
-        details: JsonObject = usage.get("prompt_tokens_details") or {}
-        cached = details.get("cached_tokens")
+        details: JsonObject | None = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if details else None
         input_tokens = _count(usage, "prompt_tokens")
         return LlmUsage(
             input_tokens=input_tokens,
             # Some servers count them beside the prompt; here they are a part of it.
-            cached_tokens=min(_count(details, "cached_tokens"), input_tokens),
+            cached_tokens=min(_count(details, "cached_tokens"), input_tokens) if details else 0,
             output_tokens=_count(usage, "completion_tokens"),
             cached_tokens_measured=cached is not None,
         )

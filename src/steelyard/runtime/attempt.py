@@ -3,7 +3,7 @@
 from steelyard.domain.decision import Decision
 from steelyard.domain.events import AttemptOutcome
 from steelyard.domain.pool import PoolSpec
-from steelyard.domain.task import Step
+from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import PoolError, PoolUnavailableError
 from steelyard.runtime.admission import Admission, step_cap
 from steelyard.runtime.meter import AttemptMeter
@@ -59,21 +59,20 @@ class AttemptGate:
         self._tasks = tasks
         self._limits = limits
 
-    def place_at_once(self, step: Step, now_s: float) -> Decision | None:
+    def place_at_once(self, step: Step, call: LlmCall, now_s: float) -> Decision | None:
         """Where would the policy send a step that waits for nothing? Nothing is recorded.
 
         Args:
             step: The step.
+            call: What it asks.
             now_s: Now, on the log's clock.
 
         Returns:
             The decision; None where it is a refusal, or limits are to be asked first.
         """
-        # A policy that looks at a task's history must find the task opened.
-        if self._limits.any or self._placing.looks_at_histories:
+        if self._limits.any:
             return None
-        answer = self._placing.ask(step, now_s)
-        return answer if isinstance(answer, Decision) else None
+        return self._placing.ask_at_once(step, call, now_s)
 
     async def place(self, step: Step) -> Attempt:
         """Place a step.

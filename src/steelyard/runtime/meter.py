@@ -14,18 +14,23 @@ class AttemptMeter:
     Args:
         step: The step.
         spec: The pool that runs it.
+
+    Attributes:
+        result: The answer, where it is journalled.
     """
+
+    # Of the class until they are set: most of them never are.
+    _started_s: float | None = None
+    _first_token_s: float | None = None
+    _pieces = 0
+    _llm_usage: LlmUsage | None = None
+    _tool_outcome: ToolOutcome | None = None
+    _finished: AttemptFinished | None = None
+    result: JsonValue = None
 
     def __init__(self, step: Step, spec: PoolSpec) -> None:
         self._step = step
         self._spec = spec
-        self._started_s: float | None = None
-        self._first_token_s: float | None = None
-        self._pieces = 0
-        self._llm_usage: LlmUsage | None = None
-        self._tool_outcome: ToolOutcome | None = None
-        self._finished: AttemptFinished | None = None
-        self.result: JsonValue = None
 
     @property
     def fence(self) -> int | None:

@@ -85,10 +85,22 @@ class Placing:
             return self._by_few(step, state.few(step, call, now_s))
         return self._policy(step, state.glance(step, now_s))
 
-    @property
-    def looks_at_histories(self) -> bool:
-        """Might the policy ask what a task did before? Ours does not; it is the quick one, too."""
-        return self._by_few is None
+    def ask_at_once(self, step: Step, call: LlmCall, now_s: float) -> Decision | None:
+        """As `ask`, of the first attempt of a task that nobody has opened.
+
+        Returns:
+            The decision; None where it is a refusal, or where the policy might ask what the task
+            did before. Ours does not; it is the quick one, too.
+        """
+        if self._by_few is None:
+            return None
+        state = self._recorder.state
+        pools, replicas = state.size
+        if is_small(pools, replicas):
+            answer = self._by_few(step, state.few(step, call, now_s))
+        else:
+            answer = self._policy(step, state.glance(step, now_s))
+        return answer if isinstance(answer, Decision) else None
 
     async def _wait(self, longest_s: float) -> None:
         try:

@@ -61,11 +61,15 @@ class PoolLimits:
     Args:
         places: Where places are counted; None where there is no limit.
         limits: By pool, or by `agent_gate` for the steps of an agent in all pools.
+
+    Attributes:
+        any: Whether there are limits at all; one that a change took away is none.
     """
 
     def __init__(self, places: Places | None, limits: Mapping[str, PoolLimit]) -> None:
         self._places = places
         self._limits = dict(limits) if places is not None else {}
+        self.any = _are_any(self._limits)
         self._owner = f"places-{uuid.uuid4().hex}"
         self._waiting: dict[str, list[_Waiter]] = {pool: [] for pool in self._limits}
         self._came = 0
@@ -82,14 +86,10 @@ class PoolLimits:
         """From now on these limits hold; who waits at one that is gone may enter."""
         gone = {gate: PoolLimit() for gate in self._limits if gate not in limits}
         self._limits = {**gone, **limits}
+        self.any = _are_any(self._limits)
         for gate in limits:
             self._waiting.setdefault(gate, [])
         self._changed.set()
-
-    @property
-    def any(self) -> bool:
-        """Are there limits at all? One that a change took away is none."""
-        return any(_is_limit(limit) for limit in self._limits.values())
 
     async def enter(self, step: Step, decision: Decision, now_s: float) -> None:
         """Wait until the step may run: first for its agent's rate, then for its pool.
@@ -189,6 +189,10 @@ class PoolLimits:
 def agent_gate(agent: str) -> str:
     """Under which name are the steps of an agent limited? No pool of a file is called so."""
     return f"agent/{agent}"
+
+
+def _are_any(limits: Mapping[str, PoolLimit]) -> bool:
+    return any(_is_limit(limit) for limit in limits.values())
 
 
 def _is_limit(limit: PoolLimit) -> bool:

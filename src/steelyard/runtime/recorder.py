@@ -30,18 +30,20 @@ class Recorder:
     Args:
         clock: The log's clock.
         log: Where events are kept.
+
+    Attributes:
+        state: The fold of all events.
+        log: Where they are kept.
+        now_s: What time is it on the log's clock?
     """
 
     def __init__(self, clock: Clock, log: EventLog) -> None:
         self.state = FleetState()
         self.log = log
-        self._clock = clock
+        self.now_s: Callable[[], float] = clock.now_s
         self._listeners: list[Callable[[Event], None]] = []
         self._waiting: list[Durable] = []
-
-    def now_s(self) -> float:
-        """What time is it on the log's clock?"""
-        return self._clock.now_s()
+        self._asks = False
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with every later event, after the state has taken it."""
@@ -124,10 +126,12 @@ class Recorder:
         Args:
             tell: Called once, in this thread, with None when all is well.
         """
-        if not self._waiting:
+        self._waiting.append(tell)
+        # Who comes while the log is asked waits for its next commit, and shares the next question.
+        if not self._asks:
+            self._asks = True
             loop = asyncio.get_running_loop()
             loop.call_soon(self._ask, loop)
-        self._waiting.append(tell)
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting, self._waiting = self._waiting, []
@@ -135,15 +139,19 @@ class Recorder:
         def committed(done: "Future[None]") -> None:
             # A loop that is closed by now has nobody waiting in it.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_wake, waiting, done)
+                loop.call_soon_threadsafe(self._wake, waiting, done, loop)
 
         self.log.durable().add_done_callback(committed)
 
-
-def _wake(waiting: list[Durable], done: "Future[None]") -> None:
-    error = done.exception()
-    for tell in waiting:
-        tell(error)
+    def _wake(
+        self, waiting: list[Durable], done: "Future[None]", loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._asks = bool(self._waiting)
+        if self._asks:
+            self._ask(loop)
+        error = done.exception()
+        for tell in waiting:
+            tell(error)
 
 
 def _settle(waiter: asyncio.Future[None], error: BaseException | None) -> None:

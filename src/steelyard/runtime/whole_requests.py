@@ -73,7 +73,6 @@ class WholeRequest:
         self._books = books
         self._target = target
         self._is_over = False
-        self._settlement: Settlement | None = None
         self._cut: Cut | None = None
 
     def begin(self, spec: PoolSpec, cap: int, opened: OpenAttempt, cut: Cut) -> None:
@@ -178,9 +177,8 @@ class WholeRequest:
         if self._is_over:
             return
         self._is_over = True
-        if error is not None or self._settlement is None:
-            broken = error or SteelyardBugError(f"step {self.step.key} ended without a settlement")
-            self._target.broke(broken, recorded=True)
+        if error is not None:
+            self._target.broke(error, recorded=True)
             return
         self._target.settled(self._settlement)
 
@@ -235,7 +233,7 @@ class WholeRequests:
         """
         recorder, gate = self.recorder, self.gate
         now_s = recorder.now_s()
-        decision = gate.place_at_once(step, now_s)
+        decision = gate.place_at_once(step, call, now_s)
         if decision is None:
             return None
         pool = decision.pool
@@ -249,6 +247,6 @@ class WholeRequests:
         cut = backend.relay_now(asked, decision.replica, request, request.ended)
         if cut is None:
             return None
-        self.count(pool, 1)
+        self.under_way[pool] = self.under_way.get(pool, 0) + 1
         request.begin(spec, cap, recorder.state.begin(step, decision, now_s), cut)
         return request

@@ -26,6 +26,7 @@ from steelyard.store.backend import SCHEMA_VERSION, Backend, EventRow, TaskToAdd
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
 from steelyard.store.keys import KeyStore
+from steelyard.store.loads import LoadStore
 from steelyard.store.older_versions import as_version
 from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
 
@@ -40,6 +41,7 @@ _MAX_PRIORITY = 2**31 - 1
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 _TAGS = {kind: str(kind.__struct_config__.tag) for kind in get_args(Event)}
+_WHOLE = _TAGS[RequestServed]
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
@@ -66,6 +68,7 @@ class EventStore:
         self.version = backend.version
         self._writer = GroupWriter(backend)
         self.keys = KeyStore(self._writer)
+        self.loads = LoadStore(self._writer)
 
     def append(self, event: Event, fence: int | None = None) -> None:
         """Take one more event; see `EventLog`.
@@ -96,6 +99,16 @@ class EventStore:
             A future that is done then; it fails with StoreError when the commit fails.
         """
         return self._writer.durable()
+
+    @property
+    def away_s(self) -> float:
+        """For how many seconds has the database been away? 0 while it answers."""
+        return self._writer.away_s
+
+    @property
+    def broken(self) -> "Future[StoreError]":
+        """Done, with the reason, when nothing can be written any more; do not cancel it."""
+        return self._writer.broken
 
     def is_lost(self, task_id: str, fence: int) -> bool:
         """Was an event dropped because another worker holds the task?"""
@@ -310,6 +323,9 @@ def event_row(event: Event, fence: int | None) -> EventRow:
     Raises:
         ConfigError: The task's id cannot be stored.
     """
+    if type(event) is RequestServed:
+        # The commonest by far, and of an id that this process has drawn.
+        return EventRow(event.t_s, _WHOLE, event.step.task_id, _encoder.encode(event), fence, None)
     task_id = task_of(event)
     _check_text("task id", task_id or "")
     return EventRow(

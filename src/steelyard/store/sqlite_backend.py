@@ -17,6 +17,7 @@ from steelyard.store.backend import (
     TaskToAdd,
 )
 from steelyard.store.keys_tables import SQLITE_KEYS
+from steelyard.store.loads import SQLITE_LOADS
 from steelyard.store.waiting_sql import COUNT_SIGNAL
 
 R = TypeVar("R")
@@ -67,6 +68,7 @@ CREATE TABLE places (
 CREATE INDEX places_by_owner ON places (owner);
 """
     + SQLITE_KEYS
+    + f";{SQLITE_LOADS}"
 )
 _BUSY_TIMEOUT_S = 5.0
 _SWITCH_PAUSE_S = 0.01
@@ -140,6 +142,14 @@ class SqliteBackend:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows."""
         return self._do(sql, parameters).fetchall()
+
+    def execute_unflushed(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement; the next commit of events brings it to the disk with them."""
+        self._do("PRAGMA synchronous=NORMAL")
+        try:
+            self._do(sql, parameters)
+        finally:
+            self._do("PRAGMA synchronous=FULL")
 
     def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
         """Append rows whose leases still hold; a group that was committed is known as such here."""
@@ -335,6 +345,9 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
 
 def _add_tables(connection: sqlite3.Connection) -> None:
     """Give an older log the tables that it lacks. Its version stays, so older processes read it."""
+    sql = "SELECT 1 FROM sqlite_master WHERE name = 'loads'"
+    if connection.execute(sql).fetchone() is None:
+        connection.execute(SQLITE_LOADS)
     if _has_keys(connection):
         return
     connection.execute("BEGIN IMMEDIATE")

@@ -8,6 +8,7 @@ task is open and its replica is up.
 import math
 
 from steelyard.domain.units import rental_usd
+from steelyard.fleet.lessons import LEAST_ERROR_FRAC, MOST_ERROR_FRAC
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import prefill_s, shared_itl_s
 from steelyard.sim.compiled.layout import (
@@ -72,6 +73,7 @@ def note_placed(world: World, attempt: int) -> None:
     one = world.attempts[attempt]
     book = world.book[one["replica"]]
     book["waiting"] += 1
+    book["late"] += one["late"]
     book["service_sum_s"] += one["service_s"]
     book["share_sum_s"] += one["share_s"]
     world.tasks[one["task"]]["reserved_usd"] += one["reserved_usd"]
@@ -83,6 +85,7 @@ def note_started(world: World, attempt: int) -> None:
     one = world.attempts[attempt]
     book = world.book[one["replica"]]
     book["waiting"] -= 1
+    book["late"] -= one["late"]
     book["running"] += 1
     one["concurrency"] = book["running"]
     others = float(book["running"] + book["waiting"]) - 1.0
@@ -98,6 +101,7 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
     book = world.book[one["replica"]]
     if math.isnan(one["started_s"]):
         book["waiting"] -= 1
+        book["late"] -= one["late"]
         _count_load(world, one["replica"], 0, -1)
     else:
         book["running"] -= 1
@@ -286,6 +290,10 @@ def _learn_llm(world: World, attempt: int) -> None:
         weight = min(pool["corrections"], _PLAIN_SAMPLES)
         pool["log_correction"] += (ratio - pool["log_correction"]) / weight
         pool["correction"] = math.exp(pool["log_correction"])
+        pool["log_square"] += (ratio * ratio - pool["log_square"]) / weight
+        variance = pool["log_square"] - pool["log_correction"] * pool["log_correction"]
+        off = max(LEAST_ERROR_FRAC, 2.0 * math.sqrt(max(0.0, variance)))
+        pool["error_frac"] = min(MOST_ERROR_FRAC, off)
     count_latency(world, TTFT, one["first_s"] - one["placed_s"])
     count_latency(world, LLM_STEP, now_s - one["placed_s"])
 

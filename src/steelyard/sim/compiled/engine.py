@@ -39,7 +39,7 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 from steelyard.sim.compiled.machines import advance, begin, drain, next_s, queue, take_ready
-from steelyard.sim.compiled.placing import choose, queue_key, share_s
+from steelyard.sim.compiled.placing import choose, is_ordered_by_policy, queue_key, share_s
 
 # Why `run` returns.
 DONE, PAUSED, FULL = 0, 1, 2
@@ -211,6 +211,10 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     slack_s, waits_s = world.slack_s[pool], world.wait_s[pool]
     one["task"], one["step"], one["replica"], one["number"] = task, step, replica, number
     one["key_s"] = queue_key(world, task, slack_s + waits_s)
+    one["late"], one["late_after_s"] = 0, math.inf
+    if slot["deadline_s"] < math.inf and not is_ordered_by_policy(world):
+        one["late"] = slack_s + world.grace_s[pool] < 0.0
+        one["late_after_s"] = clock["now_s"] + (slack_s + waits_s) + world.grace_s[pool]
     one["service_s"] = world.finish_s[pool] - waits_s
     one["share_s"] = share_s(world, pool, step)
     one["least_s"] = clock["least_s"]

@@ -121,7 +121,9 @@ POOL = np.dtype(
         ("places_from", "i8"),
         ("correction", "f8"),
         ("log_correction", "f8"),
+        ("log_square", "f8"),
         ("corrections", "i8"),
+        ("error_frac", "f8"),
         ("failures", "i8"),
         ("failed_s", "f8"),
         ("open_until_s", "f8"),
@@ -133,7 +135,14 @@ POOL = np.dtype(
     ]
 )
 BOOK = np.dtype(
-    [("service_sum_s", "f8"), ("share_sum_s", "f8"), ("running", "i4"), ("waiting", "i4")]
+    [
+        ("service_sum_s", "f8"),
+        ("share_sum_s", "f8"),
+        ("running", "i4"),
+        ("waiting", "i4"),
+        ("late", "i4"),
+        ("padding", "i4"),
+    ]
 )
 MACHINE = np.dtype(
     [
@@ -148,14 +157,16 @@ MACHINE = np.dtype(
         ("active", "i4"),
         ("prefill_head", "i4"),
         ("prefill_tail", "i4"),
-        ("queue_head", "i4"),
-        ("queue_tail", "i4"),
+        # One queue for each class of `steelyard.placement.queue`.
+        ("queue_head", "i4", 3),
+        ("queue_tail", "i4", 3),
+        ("since_late", "i4"),
+        ("padding", "i4"),
         ("sequence", "i4"),
         ("pool", "i4"),
         ("memory_bytes", "f8"),
         ("places", "i8"),
         ("boundaries", "i8"),
-        ("padding", "i8"),
     ],
 )
 # A stream or tool in a replica's heap: `key` is a time, or work attained at its end.
@@ -172,6 +183,8 @@ ATTEMPT = np.dtype(
         ("concurrency", "i4"),
         ("cached", "i4"),
         ("key_s", "f8"),
+        ("late_after_s", "f8"),
+        ("late", "i8"),
         ("service_s", "f8"),
         ("share_s", "f8"),
         ("neighbours_share_s", "f8"),
@@ -344,6 +357,7 @@ class World(NamedTuple):
     patient: Ints
     slack_s: Floats
     wait_s: Floats
+    grace_s: Floats
     finish_s: Floats
     cost_usd: Floats
     bid_usd: Floats

@@ -12,6 +12,7 @@ from steelyard.domain.pool import OWN_POOL_PREFIX, PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 from steelyard.errors import ConfigError, WorkloadError
+from steelyard.fleet.lessons import LEAST_ERROR_FRAC
 from steelyard.placement.candidates import task_key
 from steelyard.placement.scoring import mixed
 from steelyard.sim.compiled import layout
@@ -334,6 +335,7 @@ def pool_table(
         row["off_gpu"] = spec.hardware != "gpu"
         row["off_cpu"] = spec.hardware not in {"arm", "x86"}
         row["correction"] = 1.0
+        row["error_frac"] = LEAST_ERROR_FRAC
         row["failed_s"] = row["open_until_s"] = -math.inf
         row["model"] = -2
         _fill_speed(row, spec, models)
