@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TESTS = (
@@ -44,6 +46,7 @@ concurrency_cap = 2
 """
 _QUESTION = "Name three fruits."
 _UP_S = 900.0
+_AGAIN_S = 5.0
 
 
 def imported() -> None:
@@ -110,6 +113,20 @@ def _gateway(engine: str) -> Generator[str, None, None]:
             process.wait(timeout=_UP_S)
 
 
+def _asked(request: urllib.request.Request) -> tuple[dict[str, Any], str]:
+    """The answer and its pool; asked again while the gateway says that it is busy."""
+    gives_up_s = time.monotonic() + _UP_S
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=_UP_S) as response:  # noqa: S310
+                return json.load(response), response.headers["Steelyard-Pool"]
+        except urllib.error.HTTPError as error:
+            print(f"  {error.code}: {error.read().decode()[:300]}", flush=True)
+            if error.code != 503 or time.monotonic() > gives_up_s:
+                raise SystemExit("the gateway gave no answer") from error
+            time.sleep(_AGAIN_S)
+
+
 def answered(engine: str) -> None:
     """Ask a real gateway one question, answered by the embedded model."""
     start_s = time.monotonic()
@@ -126,9 +143,7 @@ def answered(engine: str) -> None:
             data=json.dumps(asked).encode(),
             headers={"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=_UP_S) as response:  # noqa: S310
-            told = json.load(response)
-            pool = response.headers["Steelyard-Pool"]
+        told, pool = _asked(request)
     text = told["choices"][0]["message"]["content"]
     if not text.strip() or told["usage"]["completion_tokens"] < 1:
         raise SystemExit(f"{engine}: no text in {told}")
@@ -140,7 +155,10 @@ def answered(engine: str) -> None:
 def main() -> None:
     """All of it, or the parts that are named: imports, tests, openvino, llamacpp."""
     parts = sys.argv[1:] or ["imports", "tests", "openvino", "llamacpp"]
-    print(f"{platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} CPUs")
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} CPUs",
+        flush=True,
+    )
     for part in parts:
         start_s = time.monotonic()
         if part == "imports":
