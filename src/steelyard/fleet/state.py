@@ -120,8 +120,10 @@ class FleetState:
         return self._books.starts[self._roster.index[pool]] + replica
 
     def running_on(self, pool: str, replica: int) -> int:
-        """How many steps run on a replica now?"""
-        return int(self._books.running[self.replica_index(pool, replica)])
+        """How many steps run on a replica now? 0 on one that its pool has no more."""
+        index = self._roster.index[pool]
+        at = self._books.starts[index] + replica
+        return int(self._books.running[at]) if at < self._books.starts[index + 1] else 0
 
     def waiting_on(self, pool: str, replica: int) -> int:
         """How many steps wait for a replica now?"""
