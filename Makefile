@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-frameworks check fuzz soak format bench docs lock clean
+.PHONY: install demo test test-frameworks check fuzz soak format bench docs site lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -54,6 +54,10 @@ soak: $(STAMP)  ## An hour of mixed load on a gateway; memory, files and threads
 docs: $(STAMP)  ## Write docs/cli.md anew from the commands; a test fails when it is stale.
 	$(BIN)/typer steelyard.cli.app utils docs --name steelyard --output docs/cli.md
 
+# No --quiet: it hides the warnings that --strict counts.
+site: $(STAMP)  ## Build the documentation into site/; a dead link or a page left out fails it.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(STAMP)  ## Rewrite the code in the house format.
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
@@ -64,4 +68,4 @@ lock:  ## Resolve the dependencies again (needs uv).
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements-frameworks.in -o requirements-frameworks.lock
 
 clean:  ## Remove the environment and what the demo wrote.
-	rm -rf $(VENV) $(FRAMEWORKS) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(FRAMEWORKS) demo site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -8,6 +8,7 @@ ends, a task ends. Alarms that only re-time a replica are not counted. An agent'
 `queue` is the plain case that the published figures of SimPy and of a calendar queue in Numba are
 about: power of two choices, one job of one step, two events counted per job (arrival, departure).
 Speed is per second of CPU time of one thread, so that other work on the machine counts little.
+`two cells at once` are two fleets that share nothing on two threads, per second on the wall.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
@@ -92,13 +94,25 @@ def timed(
 
         # The first call comes when the arrays first grow; neither the time nor the events before
         # it are counted.
-        run = simulate_compiled(sample, pools, policy, seed, None, (Span(), mark))
+        run = simulate_compiled(sample, pools, policy, seed, None, (Span(actions=200_000), mark))
         if run.changes["task_succeeded"] + run.changes["task_failed"] != len(sample.arrival_s):
             sys.exit(f"not every task has ended: {run.changes}")
         began_s, before = marks[0]
         paces_per_s.append((run.events - before) / (time.thread_time() - began_s))
     assert run is not None
     return run, paces_per_s
+
+
+def two_cells_per_s(given: tuple[Sample, tuple[PoolSpec, ...]], policy: str, seed: int) -> float:
+    """Events per second on the wall of two such fleets, each on a thread of its own."""
+
+    def one(_: int) -> CompiledRun:
+        return simulate_compiled(*given, policy, seed)
+
+    began_s = time.perf_counter()
+    with ThreadPoolExecutor(2) as threads:
+        runs = list(threads.map(one, range(2)))
+    return sum(run.events for run in runs) / (time.perf_counter() - began_s)
 
 
 def simpy_events_per_s(jobs: int, seed: int) -> float:
@@ -135,6 +149,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--two-cells", action="store_true", help="two threads as well")
     options = parser.parse_args()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}; "
@@ -160,6 +175,13 @@ def main() -> None:
                 f"{placed / median_s:12,.0f}",
                 flush=True,
             )
+        if options.two_cells:
+            pace_per_s = statistics.median(
+                two_cells_per_s(agent_sample(*sized), "cheapest_feasible", options.seed)
+                for _ in range(options.repeats)
+            )
+            case = "agents, two cells at once"
+            print(f"{case:32} {2 * replicas:9,} {'':12} {pace_per_s:12,.0f}", flush=True)
     simpy_per_s = simpy_events_per_s(50_000, options.seed)
     print(f"{'queue, SimPy':32} {1000:9,} {100_000:12,} {simpy_per_s:12,.0f}")
 

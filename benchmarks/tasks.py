@@ -1,7 +1,8 @@
 """How fast is the durable runtime? Tasks of ten no-op steps, recovery, and resuming; with peers.
 
 Run as `python benchmarks/tasks.py [--rounds N] [--peers PYTHON] [--workers 1,2,4]`, with
-`--memory-tasks 100000` for the memory, and `--waiting 10000` for what sleeping tasks cost.
+`--memory-tasks 100000` for the memory, `--waiting 10000` for what sleeping tasks cost, and
+`--concurrent 1000` for what running ones do.
 PostgreSQL is measured where Debian's package is present: a server of the benchmark's own, on a
 socket, with fsync. The peers are measured in turns with Steelyard, each in a process of its own,
 by an interpreter that has them:
@@ -37,6 +38,7 @@ import uvloop
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+import task_concurrency  # noqa: E402
 import task_runs as runs  # noqa: E402
 import task_waiting  # noqa: E402
 from tests.store.postgres_server import MISSING, PostgresServer, postgres_server  # noqa: E402
@@ -204,6 +206,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--resume-steps", type=int, default=1000)
     parser.add_argument("--memory-tasks", type=int, default=0, help="only measure the memory")
     parser.add_argument("--waiting", type=int, default=0, help="only measure sleeping tasks")
+    parser.add_argument("--concurrent", type=int, default=0, help="only measure running tasks")
     parser.add_argument("--due", type=float, default=60.0, help="seconds that they sleep")
     parser.add_argument("--folder", default=None, help="where stores lie; /dev/shm has no disk")
     parser.add_argument("--store", default="", help=argparse.SUPPRESS)
@@ -235,6 +238,9 @@ def main() -> None:
         if not MISSING:
             server = stack.enter_context(postgres_server(fsync=True))
             stores["PostgreSQL"] = lambda _: server.new_database()
+        if asked.concurrent:
+            task_concurrency.tell(asked.concurrent, {name: one(0) for name, one in stores.items()})
+            return
         if asked.waiting:
             waiting(asked.waiting, asked.due, stores)
             return

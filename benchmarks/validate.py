@@ -1,36 +1,36 @@
 """Does the simulator agree with the live system? The same arrivals, once for real and once not.
 
-Run as `python benchmarks/validate.py [--config FILE] [--loads 0.3,0.6,0.9] [--tasks 40]`.
+Run as `python benchmarks/validate.py [--config FILE] [--loads 0.3,0.6] [--tasks 40] [--repeat]`.
 
 The live side is everything there is: engines, sandboxed tools, the gateway over HTTP, the event
-log. Pools are those of `--config`, or else an embedded engine and tools on this machine; an engine
-pool without a figures file is profiled by `steelyard measure` first, so the curves come from
-other prompts than those they are tested on. Tasks arrive as a Poisson process at shares of what
-the fleet can serve, by the cost function. Then the simulator gets the recorded arrivals with each
-step's tokens, CPU seconds and the time a tool waited beside them, the same pools and policy, and no
-measured time of a model.
+log. Pools are those of `--config`, or else an embedded engine and tools on this machine. Tasks
+arrive as a Poisson process at shares of what the fleet can serve, by the cost function. Then the
+simulator gets the recorded arrivals with each step's tokens, CPU seconds and the time a tool waited
+beside them, the same pools and policy, and no measured time of a model.
+
+What it knows of the machine was measured outside of the runs that it predicts: curves by
+`steelyard measure` right before and right after each load (their mean; engines with a figures file
+keep theirs), the seconds that pass between two steps by the tasks of the warm-up.
 
 Printed per load, live and simulated: task latency (mean, p50, p95), step latency by kind, cost per
 task, goodput; errors are relative to live. The distance is Wasserstein's of the task latencies,
-over their mean.
+over their mean. `--repeat` runs every load twice and compares the second live run with the first:
+no simulator can be expected to come closer than the live system comes to itself. `--add FILE` takes
+results of earlier calls into the table of errors at the end, for machines that are lent by the
+minute; runs while which the machine's speed changed much are also told apart.
 """
 
 import argparse
 import asyncio
 import datetime as dt
-import json
-import math
 import os
 import platform
 import random
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 import uvloop
 
 from steelyard.cli.demo.live import MODEL, local_pools
@@ -38,8 +38,7 @@ from steelyard.config.catalog_table import load_catalog
 from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings, ToolPoolSettings
 from steelyard.config.settings import Settings, load_settings
 from steelyard.domain.events import AttemptFinished, Event, PoolAdded, StepPlaced
-from steelyard.domain.pool import PoolSpec
-from steelyard.domain.task import LlmCall
+from steelyard.domain.pool import LlmCurve, PoolSpec
 from steelyard.domain.workload import Workload
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
@@ -50,15 +49,98 @@ from steelyard.pools.endpoint import OpenAiEndpointPool
 from steelyard.runtime.live import live_fleet
 from steelyard.runtime.runner import TaskLimits, TaskRunner
 from steelyard.sim import simulate
+from steelyard.sim.conditions import Conditions
+from steelyard.sim.serving import Serving
 from steelyard.store.sqlite_log import SqliteEventLog, read_events
 
 AGENTS = Path(__file__).with_name("validation")
 sys.path.insert(0, str(AGENTS))
 
+from comparison import Row, compare, print_errors, print_row  # noqa: E402
 from conversation import conversation  # noqa: E402
+from profiles import mean_curve, profile, swing_frac  # noqa: E402
 
-WARM_UP_TASKS = 8
+WARM_UP, WARM_UP_TASKS = "warm-", 8
 DEADLINE_S = 60.0
+# Two profiles further apart than this say that the machine was another one in between.
+STEADY_FRAC = 0.10
+# What OpenVINO GenAI keeps on CPUs; other engines keep every token.
+OPENVINO = Serving(cache_block_tokens=32)
+
+# Curves before and after a load, by pool.
+Around = dict[str, tuple[LlmCurve, LlmCurve]]
+
+
+class Live:
+    """The live side while it runs."""
+
+    def __init__(self, asked: argparse.Namespace, settings: Settings, out: Path) -> None:
+        self.asked = asked
+        self.settings = settings
+        self.out = out
+        self.around: dict[str, Around] = {}
+        self._profiles = 0
+        self._unknown = [
+            (name, pool)
+            for name, pool in settings.pools.items()
+            if isinstance(pool, EmbeddedPoolSettings) and pool.figures is None
+        ]
+
+    async def run(self, log_path: Path) -> None:
+        """Measure, warm up, run every load, and write the log."""
+        curves = await self._profile()
+        with SqliteEventLog(log_path) as log:
+            async with (
+                live_fleet(self._ready(), load_catalog(), CheapestFeasible(), log) as dispatcher,
+                serve(GatewaySettings(port=0), dispatcher) as server,
+            ):
+                client = OpenAiEndpointPool([server.base_url], [self.asked.model])
+                await client.start()
+                runner = TaskRunner(dispatcher, client, self.asked.model)
+                chance = random.Random(self.asked.seed)  # noqa: S311 - arrivals, not secrets
+                for at in range(WARM_UP_TASKS):
+                    await self._one(runner, f"{WARM_UP}{at}", chance)
+                await asyncio.wrap_future(log.durable())
+                per_s = _capacity_tasks_per_s(tuple(read_events(log_path)))
+                print(f"capacity by the cost function: {per_s:.2f} tasks/s")
+                for prefix, share in runs_of(self.asked):
+                    await self._load(runner, prefix, share * per_s)
+                    before, curves = curves, await self._profile()
+                    self.around[prefix] = {name: (before[name], curves[name]) for name in curves}
+                await client.close()
+
+    async def _load(self, runner: TaskRunner, prefix: str, tasks_per_s: float) -> None:
+        # The second run of a load has the same tasks at the same times.
+        chance = random.Random(f"{self.asked.seed} {prefix[1:]}")  # noqa: S311 - not secrets
+        async with asyncio.TaskGroup() as group:
+            for number in range(self.asked.tasks):
+                group.create_task(self._one(runner, f"{prefix}{number:05d}", chance))
+                await asyncio.sleep(chance.expovariate(tasks_per_s))
+
+    async def _one(self, runner: TaskRunner, name: str, chance: random.Random) -> None:
+        limits = TaskLimits(deadline_after_s=DEADLINE_S)
+        seed = chance.randrange(1 << 30)
+        await runner.run(conversation, name, limits, seed, self.asked.words)
+
+    async def _profile(self) -> dict[str, LlmCurve]:
+        number, self._profiles = self._profiles, self._profiles + 1
+        return {
+            name: await profile(pool, self._figures(name, number)) for name, pool in self._unknown
+        }
+
+    def _figures(self, pool: str, number: int) -> Path:
+        return self.out / f"{pool}-{number}.json"
+
+    def _ready(self) -> Settings:
+        """Pools with measured curves, and with the agent's tools in sight."""
+        pools: dict[str, PoolSettings] = dict(self.settings.pools)
+        for name, pool in pools.items():
+            if isinstance(pool, ToolPoolSettings):
+                paths = (*pool.python_paths, AGENTS)
+                pools[name] = msgspec.structs.replace(pool, python_paths=paths)
+        for name, pool in self._unknown:
+            pools[name] = msgspec.structs.replace(pool, figures=self._figures(name, 0))
+        return msgspec.structs.replace(self.settings, pools=pools)
 
 
 def main() -> None:
@@ -70,85 +152,99 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=40, help="per load")
     parser.add_argument("--words", type=int, default=60, help="mean length of a user's message")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--repeat", action="store_true", help="compare live with live as well")
+    parser.add_argument("--add", type=Path, action="append", default=[], help="earlier results")
     parser.add_argument("--out", type=Path, help="folder for the log, figures and result")
     asked = parser.parse_args()
     out = asked.out or Path(tempfile.mkdtemp(prefix="steelyard-validate-"))
     out.mkdir(parents=True, exist_ok=True)
-    load = os.getloadavg()[0]
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}; "
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
         f"{dt.datetime.now(dt.UTC):%Y-%m-%d}; seed {asked.seed}"
     )
     settings = load_settings(asked.config) if asked.config else Settings(pools=local_pools())
-    pools = {name: _ready(name, pool, out) for name, pool in settings.pools.items()}
-    settings = msgspec.structs.replace(settings, pools=pools)
     log_path = out / "live.db"
     log_path.unlink(missing_ok=True)
-    loads = [float(share) for share in asked.loads.split(",")]
+    live = Live(asked, settings, out)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live(settings, log_path, asked, loads))
-    events = tuple(read_events(log_path))
-    live = Ledger.of(events)
-    workload = workload_of(live, "live", str(log_path))
+        runner.run(live.run(log_path))
+    rows = _rows(live, tuple(read_events(log_path)), str(log_path))
+    result = out / "validation.json"
+    result.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1))
+    for earlier in asked.add:
+        rows += msgspec.json.decode(earlier.read_bytes(), type=list[Row])
+    _print_all(rows)
+    print(f"\nlog and figures: {out}; result: {result}")
+
+
+def runs_of(asked: argparse.Namespace) -> list[tuple[str, float]]:
+    """What the ids of each run's tasks begin with, and its load."""
+    shares = [float(share) for share in asked.loads.split(",")]
+    passes = "pq" if asked.repeat else "p"
+    return [(f"{one}{share:g}-", share) for share in shares for one in passes]
+
+
+def _rows(live: Live, events: tuple[Event, ...], source: str) -> list[Row]:
+    ledger = Ledger.of(events)
     specs = tuple(event.spec for event in events if isinstance(event, PoolAdded))
-    simulated = Ledger.of(simulate(workload, specs, CheapestFeasible(), asked.seed).events)
-    rows = [
-        _compare(f"load {share:g}", f"p{at}-", live, simulated, workload)
-        for at, share in enumerate(loads)
-    ]
-    for row in rows:
-        _print(row)
-    (out / "validation.json").write_text(json.dumps(rows, indent=1))
-    print(f"log, figures and result: {out}")
+    between_s = between_steps_s(ledger)
+    print(f"between two steps, by the warm-up: {1000 * between_s:.1f} ms")
+    conditions = Conditions(
+        between_steps_s=between_s,
+        serving={
+            name: OPENVINO
+            for name, pool in live.settings.pools.items()
+            if isinstance(pool, EmbeddedPoolSettings) and pool.engine == "openvino"
+        },
+    )
+    whole = workload_of(ledger, "live", source)
+    rows: list[Row] = []
+    for prefix, share in runs_of(live.asked):
+        around = live.around[prefix]
+        swing = max((swing_frac(*pair) for pair in around.values()), default=0.0)
+        run = simulate(
+            _part(whole, prefix),
+            tuple(_as_measured(spec, around) for spec in specs),
+            CheapestFeasible(),
+            live.asked.seed,
+            conditions,
+        )
+        name = f"load {share:g} seed {live.asked.seed}, simulated against live"
+        if prefix.startswith("q"):
+            name = f"{name}, again"
+        rows.append(compare(name, (ledger, prefix), (Ledger.of(run.events), prefix), swing))
+        if prefix.startswith("q"):
+            name = f"load {share:g} seed {live.asked.seed}, live again against live"
+            swing = max(swing, rows[-2].swing_frac)
+            rows.append(compare(name, (ledger, f"p{prefix[1:]}"), (ledger, prefix), swing))
+    return rows
 
 
-def _ready(name: str, pool: PoolSettings, out: Path) -> PoolSettings:
-    """The pool with measured curves, and with the agent's tools in sight."""
-    if isinstance(pool, ToolPoolSettings):
-        return msgspec.structs.replace(pool, python_paths=(*pool.python_paths, AGENTS))
-    if not isinstance(pool, EmbeddedPoolSettings) or pool.figures is not None:
-        return pool
-    figures = out / f"{name}.json"
-    command = [sys.executable, "-m", "steelyard", "measure", "local", "--model", pool.model]
-    command += ["--replicas", str(pool.replicas)]
-    subprocess.run([*command, "--chat", "--out", str(figures)], check=True)  # noqa: S603 - our own
-    return msgspec.structs.replace(pool, figures=figures)
+def _as_measured(spec: PoolSpec, around: Around) -> PoolSpec:
+    if spec.name not in around:
+        return spec
+    curve = mean_curve(*around[spec.name])
+    return msgspec.structs.replace(spec, llm_curves=dict.fromkeys(spec.llm_curves, curve))
 
 
-async def _live(
-    settings: Settings, log_path: Path, asked: argparse.Namespace, loads: list[float]
-) -> None:
-    with SqliteEventLog(log_path) as log:
-        async with (
-            live_fleet(settings, load_catalog(), CheapestFeasible(), log) as dispatcher,
-            serve(GatewaySettings(port=0), dispatcher) as server,
-        ):
-            client = OpenAiEndpointPool([server.base_url], [asked.model])
-            await client.start()
-            runner = TaskRunner(dispatcher, client, asked.model)
-            chance = random.Random(asked.seed)  # noqa: S311 - arrivals, not secrets
-            for at in range(WARM_UP_TASKS):
-                await _one(runner, f"warm-{at}", chance, asked.words)
-            await log_durable(log)
-            per_s = _capacity_tasks_per_s(tuple(read_events(log_path)))
-            print(f"capacity by the cost function: {per_s:.2f} tasks/s")
-            for at, share in enumerate(loads):
-                async with asyncio.TaskGroup() as group:
-                    for number in range(asked.tasks):
-                        name = f"p{at}-{number:05d}"
-                        group.create_task(_one(runner, name, chance, asked.words))
-                        await asyncio.sleep(chance.expovariate(share * per_s))
-            await client.close()
+def _part(workload: Workload, prefix: str) -> Workload:
+    """The tasks of one load, the first one at 0 s."""
+    tasks = [task for task in workload.tasks if task.task_id.startswith(prefix)]
+    start_s = tasks[0].arrival_s
+    return msgspec.structs.replace(
+        workload,
+        tasks=tuple(
+            msgspec.structs.replace(task, arrival_s=task.arrival_s - start_s) for task in tasks
+        ),
+    )
 
 
-async def log_durable(log: SqliteEventLog) -> None:
-    """Wait until all that was recorded is on disk."""
-    await asyncio.wrap_future(log.durable())
-
-
-async def _one(runner: TaskRunner, name: str, chance: random.Random, words: int) -> None:
-    limits = TaskLimits(deadline_after_s=DEADLINE_S)
-    await runner.run(conversation, name, limits, chance.randrange(1 << 30), words)
+def between_steps_s(ledger: Ledger) -> float:
+    """Seconds of a task that are in none of its steps, per step, in the warm-up."""
+    tasks = [task for task in ledger.tasks if task.task_id.startswith(WARM_UP)]
+    steps = [one for one in ledger.attempts if one.step.task_id.startswith(WARM_UP)]
+    whole_s = sum(task.finished_s - task.submitted_s for task in tasks)
+    return max(0.0, whole_s - sum(one.latency_s for one in steps)) / max(1, len(steps))
 
 
 def _capacity_tasks_per_s(events: tuple[Event, ...]) -> float:
@@ -170,50 +266,16 @@ def _capacity_tasks_per_s(events: tuple[Event, ...]) -> float:
     return min(WARM_UP_TASKS * rent_usd_per_s[name] / usd for name, usd in used_usd.items() if usd)
 
 
-def _side(ledger: Ledger, prefix: str) -> dict[str, Any]:
-    tasks = [task for task in ledger.tasks if task.task_id.startswith(prefix)]
-    steps: dict[str, list[float]] = {"llm": [], "tool": []}
-    for attempt in ledger.attempts:
-        if attempt.step.task_id.startswith(prefix) and attempt.outcome == "ok":
-            kind = "llm" if isinstance(attempt.step.call, LlmCall) else "tool"
-            steps[kind].append(attempt.latency_s)
-    span_s = max(t.finished_s for t in tasks) - min(t.submitted_s for t in tasks)
-    return {
-        "task_s": sorted(task.finished_s - task.submitted_s for task in tasks),
-        "llm_s": sorted(steps["llm"]),
-        "tool_s": sorted(steps["tool"]),
-        "usd_per_task": math.fsum(task.cost_usd for task in tasks) / len(tasks),
-        "goodput_per_s": sum(task.met_slo for task in tasks) / span_s,
-    }
-
-
-def _compare(
-    name: str, prefix: str, live: Ledger, simulated: Ledger, workload: Workload
-) -> dict[str, Any]:
-    a, b = _side(live, prefix), _side(simulated, prefix)
-    figures: dict[str, tuple[float, float]] = {}
-    for what in ("task_s", "llm_s", "tool_s"):
-        figures[f"{what} mean"] = (float(np.mean(a[what])), float(np.mean(b[what])))
-        for q in (50, 95):
-            figures[f"{what} p{q}"] = (
-                float(np.percentile(a[what], q)),
-                float(np.percentile(b[what], q)),
-            )
-    for what in ("usd_per_task", "goodput_per_s"):
-        figures[what] = (a[what], b[what])
-    grid = np.linspace(0.0, 1.0, 201)
-    distance = float(
-        np.mean(np.abs(np.quantile(a["task_s"], grid) - np.quantile(b["task_s"], grid)))
-        / np.mean(a["task_s"])
-    )
-    return {"name": name, "tasks": len(a["task_s"]), "figures": figures, "distance_frac": distance}
-
-
-def _print(row: dict[str, Any]) -> None:
-    print(f"\n{row['name']}: {row['tasks']} tasks; distance {row['distance_frac']:.1%}")
-    for what, (live, simulated) in row["figures"].items():
-        error = (simulated - live) / live if live else math.nan
-        print(f"  {what:16} live {live:12.6g}  simulated {simulated:12.6g}  {error:+7.1%}")
+def _print_all(rows: list[Row]) -> None:
+    for row in rows:
+        print_row(row)
+    simulated = [row for row in rows if "live again" not in row.name]
+    print_errors("simulated against live", simulated)
+    steady = [row for row in simulated if row.swing_frac <= STEADY_FRAC]
+    if len(steady) < len(simulated):
+        title = f"of these, where the speed swung by at most {STEADY_FRAC:.0%}"
+        print_errors(title, steady)
+    print_errors("live again against live", [row for row in rows if "live again" in row.name])
 
 
 if __name__ == "__main__":

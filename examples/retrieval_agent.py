@@ -67,7 +67,7 @@ QUESTIONS = (
 def read_passages() -> list[dict[str, str]]:
     """The project's documents, cut at headings and paragraphs into passages of bounded length."""
     files = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/*.md"), *_ROOT.glob("docs/adr/*.md")])
-    skipped = {"CHANGELOG.md", "docs/cli.md", "docs/examples.md"}
+    skipped = {"CHANGELOG.md", "docs/cli.md", "docs/examples.md", "docs/index.md"}
     found: list[dict[str, str]] = []
     for file in files:
         name = file.relative_to(_ROOT).as_posix()

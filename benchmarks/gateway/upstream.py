@@ -22,7 +22,7 @@ MODEL = "mock"
 _USAGE = {"prompt_tokens": 12, "completion_tokens": 64, "total_tokens": 76}
 
 
-def _response(body: bytes, kind: bytes = b"application/json") -> bytes:
+def response(body: bytes, kind: bytes = b"application/json") -> bytes:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: " + kind
     return head + b"\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
@@ -43,11 +43,11 @@ def _event(choices: object, usage: object = None) -> bytes:
     return b"data: " + json.dumps(told).encode() + b"\n\n"
 
 
-def _piece(delta: object, reason: str | None = None) -> bytes:
+def piece(delta: object, reason: str | None = None) -> bytes:
     return _chunk(_event([{"index": 0, "delta": delta, "finish_reason": reason}]))
 
 
-ANSWER = _response(
+ANSWER = response(
     json.dumps(
         {
             "id": "chatcmpl-mock",
@@ -65,14 +65,14 @@ ANSWER = _response(
         }
     ).encode()
 )
-MODELS = _response(json.dumps({"object": "list", "data": [{"id": MODEL}]}).encode())
-HEALTH = _response(b"{}")
+MODELS = response(json.dumps({"object": "list", "data": [{"id": MODEL}]}).encode())
+HEALTH = response(b"{}")
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
 )
-PIECE = _piece({"content": "word "})
-LAST = _piece({}, "stop")
+PIECE = piece({"content": "word "})
+LAST = piece({}, "stop")
 USAGE = _chunk(_event([], _USAGE))
 END = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 
+import msgspec
 import numpy as np
 from policy_cases.market import mixes_of
 
@@ -12,6 +13,7 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.domain.workload import Workload
 from steelyard.errors import InfeasiblePlanError
 from steelyard.planner.bounds import CostBound, cost_bound, fleet_bound
+from steelyard.planner.bursts import burst_bound
 from steelyard.planner.sizing import Counts, SizingAim, fleet_of
 from steelyard.planner.trials import Trial, Trials
 
@@ -171,6 +173,26 @@ def crowding(workload: Workload, rate_per_s: float, stretch: float, skipped: int
     present_s = np.minimum(arrival_s + length_s, last_s) - np.maximum(arrival_s, first_s)
     mean = float(np.maximum(present_s, 0.0).sum() / (last_s - first_s))
     return float(np.quantile(found[skipped:], ATTAINMENT_FRAC)) / mean
+
+
+def with_bursts(workload: Workload, worth: Worth, rate_per_s: float, skipped: int) -> float:
+    """What does a task cost at the least on a fleet of fixed size, arrivals as they are?
+
+    Models by the bound on bursts, tools by the share of the even bound that is theirs.
+    """
+    first_s = workload.tasks[0].arrival_s
+    last_s = workload.tasks[-1].arrival_s
+    faster = (last_s - first_s) / (len(workload.tasks) - 1) * rate_per_s
+    tasks = tuple(
+        msgspec.structs.replace(task, arrival_s=(task.arrival_s - first_s) / faster)
+        for task in workload.tasks
+    )
+    stretched = msgspec.structs.replace(workload, tasks=tasks)
+    bound = burst_bound(stretched, worth.pools, ATTAINMENT_FRAC, not_counted=skipped)
+    even = cost_bound(workload, worth.pools, rate_per_s)
+    tools = (spec for spec in worth.pools if not spec.llm_curves)
+    tools_usd = math.fsum(spec.usd_per_hour * even.replicas[spec.name] for spec in tools)
+    return (bound.usd_per_hour + tools_usd) / SECONDS_PER_HOUR / rate_per_s
 
 
 def best_of(job: tuple[str, Contest]) -> Result:

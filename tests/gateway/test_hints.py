@@ -31,7 +31,7 @@ class _Nobody:
     def run(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
         raise AssertionError(exchange, work)
 
-    def holds(self, quick: Any, *, on: bool) -> None:
+    def holds(self, quick: Any, *, on: bool, later: bool = True) -> None:
         raise AssertionError(quick, on)
 
 

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+import msgspec
 from tests.ledger.books import Books, llm_call
 
-from steelyard.domain.events import Usage
+from steelyard.domain.events import StepPlaced, Usage
 from steelyard.domain.workload import Workload
 from steelyard.ledger.ledger import Ledger
 from steelyard.ledger.recording import workload_of
@@ -29,11 +30,35 @@ def test_tasks_come_in_order_of_arrival_from_second_zero() -> None:
     assert (late.deadline_after_s, late.budget_usd) == (10.0, 0.5)
 
 
-def test_only_ended_tasks_with_a_step_that_went_well_are_recorded() -> None:
+def test_a_task_that_only_requests_name_is_recorded_up_to_where_it_is() -> None:
     books = Books()
-    for name in ("open", "idle", "unlucky", "good"):
+    books.open("named", 1.0, deadline_s=61.0)
+    books.attempt("named", 0, times_s=(1.0, 1.0, 2.0))
+    books.attempt("named", 1, times_s=(2.0, 2.0, 3.0))
+    (task,) = _recorded(books).tasks
+    assert (len(task.steps), task.deadline_after_s) == (2, 60.0)
+
+
+def test_a_task_of_a_worker_and_one_that_is_under_way_are_not_recorded() -> None:
+    books = Books()
+    for name in ("durable", "busy"):
         books.open(name, 0.0)
-    books.attempt("open", 0, times_s=(0.0, 0.0, 1.0))
+        books.attempt(name, 0, times_s=(0.0, 0.0, 1.0))
+        books.attempt(name, 1, times_s=(1.0, 1.0, 2.0))
+    del books.events[-1]
+    leased = [
+        msgspec.structs.replace(event, step=msgspec.structs.replace(event.step, fence=1))
+        if isinstance(event, StepPlaced) and event.step.task_id == "durable"
+        else event
+        for event in books.events
+    ]
+    assert workload_of(Ledger.of(leased), "w", "a log").tasks == ()
+
+
+def test_only_tasks_with_a_step_that_went_well_are_recorded() -> None:
+    books = Books()
+    for name in ("idle", "unlucky", "good"):
+        books.open(name, 0.0)
     books.attempt("unlucky", 0, times_s=(0.0, 0.0, 1.0), outcome="failed")
     books.attempt("good", 0, times_s=(0.0, 0.0, 1.0), outcome="failed")
     books.attempt("good", 0, times_s=(1.0, 1.0, 2.0), attempt=1)
@@ -109,8 +134,28 @@ def test_the_prefix_that_an_earlier_step_had_is_shared() -> None:
     books.attempt("t", 5, times_s=(0.0, 0.0, 1.0), usage=Usage(input_tokens=60), call=short)
     books.close("t", 2.0)
     (task,) = _recorded(books).tasks
-    # Another model has another cache; a prompt shares no more than it has.
-    assert [step.shared_prefix_tokens for step in task.steps] == [0, 40, 80, 0, 0, 60]
+    # Another model has another cache; the last prompt is shorter than the gateway guessed.
+    assert [step.shared_prefix_tokens for step in task.steps] == [0, 40, 80, 0, 0, 48]
+
+
+def test_a_prompt_that_goes_on_past_an_earlier_one_shares_its_answer_too() -> None:
+    books = Books()
+    books.open("t", 0.0)
+    # The gateway guesses 100 tokens for each; the engine counts fewer.
+    for step_id, (hashes, tokens) in enumerate(
+        [((1, 2), (40, 100)), ((1, 2, 3, 4), (40, 60, 70, 100))]
+    ):
+        call = llm_call(prefix_hashes=hashes, prefix_tokens=tokens)
+        usage = Usage(input_tokens=70 + step_id * 20, output_tokens=9)
+        books.attempt("t", step_id, times_s=(0.0, 0.0, 1.0), usage=usage, call=call)
+    again = llm_call(prefix_hashes=(1, 2, 3, 4), prefix_tokens=(40, 60, 70, 100))
+    books.attempt(
+        "t", 2, times_s=(0.0, 0.0, 1.0), usage=Usage(input_tokens=90, output_tokens=5), call=again
+    )
+    books.close("t", 2.0)
+    (task,) = _recorded(books).tasks
+    # Asked again word by word, there is no answer in the prompt.
+    assert [step.shared_prefix_tokens for step in task.steps] == [0, 79, 90]
 
 
 def test_the_beginning_that_other_tasks_of_the_agent_had_is_common() -> None:

@@ -58,9 +58,9 @@ def test_the_task_that_was_served_least_goes_first(state: FleetState) -> None:
         assert isinstance(answer, Decision)
         assert answer.queue_key is not None
         keys[task_id] = answer.queue_key
-        queue.push(step, 40.0, None, answer.queue_key)
+        queue.push(step, answer, 40.0)
     assert keys == {"long": 30.0, "short": 2.0}
-    assert queue.pop().task_id == "short"
+    assert queue.pop(40.0).task_id == "short"
 
 
 def test_a_long_prompt_stays_where_its_task_is_and_a_short_one_does_not(

@@ -62,6 +62,7 @@ class CrashingBackend:
         self.body_text_sql = inner.body_text_sql
         self.now_sql = f"({inner.now_sql} + {later_s})"
         self.rollback = inner.rollback
+        self.execute_unflushed = inner.execute_unflushed
         self.lock_agents = inner.lock_agents
         self.close = inner.close
 

@@ -472,6 +472,35 @@ def test_a_database_that_goes_away_and_comes_back_loses_and_repeats_nothing(
         assert [event.t_s for event in read_store(store)] == [float(n) for n in range(wanted)]
 
 
+def test_a_database_that_takes_no_writes_is_away_until_it_takes_them_again(
+    postgres: PostgresServer,
+) -> None:
+    """As after a failover, while the connection is still to the old primary."""
+    psycopg = pytest.importorskip("psycopg")
+    url = postgres.new_database()
+    with open_store(url) as store, psycopg.connect(url, autocommit=True) as admin:
+        _submit(store, "before")
+        name = admin.info.dbname
+        change = f"ALTER DATABASE {name} SET default_transaction_read_only ="
+        admin.execute(f"{change} on")
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        store.append(_marker("before"))
+        waiting = store.durable()
+        gives_up_s = time.monotonic() + 30.0
+        while store.away_s == 0.0:
+            assert time.monotonic() < gives_up_s
+            time.sleep(0.01)
+        assert not waiting.done()
+        admin.execute("SET default_transaction_read_only = off")
+        admin.execute(f"{change} off")
+        waiting.result(timeout=30.0)
+        assert store.away_s == 0.0
+        assert len(list(read_store(store))) == 2
+
+
 def test_a_store_is_opened_while_others_write(open_one: Open) -> None:
     """The first opener makes the tables; later ones wait for nobody and stop nobody."""
     with open_one() as store:

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -321,7 +321,13 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
     offering: Annotated[
         str, typer.Option("--offering", help="Machine that the target has to itself; for plans.")
     ] = "",
-    engine: Annotated[str, typer.Option("--engine", help="Engine and version behind it.")] = "",
+    engine: Annotated[
+        str, typer.Option("--engine", help="Engine and version behind it; the library, if local.")
+    ] = "",
+    precision: Annotated[
+        Literal["auto", "native", "f32"],
+        typer.Option("--precision", help="Numbers that the engine computes in; local only."),
+    ] = "auto",
     api_key_env: Annotated[
         str, typer.Option("--api-key-env", help="Environment variable that holds the key.")
     ] = "",
@@ -374,6 +380,7 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
             api_key_env=api_key_env,
             offering=offering,
             engine=engine,
+            precision=precision,
             context_tokens=context_tokens,
             replicas=replicas,
             out=out,

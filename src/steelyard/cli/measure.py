@@ -4,6 +4,7 @@ import asyncio
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 from rich.console import Console
@@ -17,6 +18,8 @@ from steelyard.config.environment import (
     secret,
 )
 from steelyard.config.figures_file import FiguresFile, write_figures
+from steelyard.config.pool_settings import EngineChoice, PrecisionChoice
+from steelyard.config.unknown_keys import nearest
 from steelyard.errors import ConfigError
 from steelyard.pools.backend import LlmBackend
 from steelyard.report.catalog_grids import figures_grid
@@ -36,7 +39,8 @@ class MeasureRequest(msgspec.Struct, frozen=True, kw_only=True):
         plan_model: The name that plans use; empty takes `model`.
         api_key_env: Environment variable with the key; empty for none.
         offering: Catalogue name of the machine that the target has to itself; empty: unknown.
-        engine: Engine and version behind an endpoint; empty: unknown.
+        engine: Engine and version behind an endpoint; empty: unknown. For `local`, the library.
+        precision: In which numbers it computes; `local` only.
         context_tokens: Longest context of the model; 0: as long as measured.
         replicas: Engine processes measured together; `local` only.
         out: Where the figures go.
@@ -49,6 +53,7 @@ class MeasureRequest(msgspec.Struct, frozen=True, kw_only=True):
     api_key_env: str = ""
     offering: str = ""
     engine: str = ""
+    precision: PrecisionChoice = "auto"
     context_tokens: int = 0
     replicas: int = 1
     out: Path
@@ -92,7 +97,7 @@ async def _measure(asked: MeasureRequest, plan: ProfilePlan) -> FiguresFile:
     pool = MeasuredPool(
         model=asked.plan_model or model,
         target=asked.target,
-        engine=asked.engine or engine,
+        engine=engine,
         machine=machine_description(),
         offering=asked.offering,
         replicas=backend.replicas,
@@ -115,7 +120,7 @@ async def _backend(asked: MeasureRequest) -> tuple[LlmBackend, str]:
 
     key = secret(asked.api_key_env, "--api-key-env") if asked.api_key_env else ""
     models = [asked.model] if asked.model else []
-    return OpenAiEndpointPool([asked.target], models, api_key=key), "unknown"
+    return OpenAiEndpointPool([asked.target], models, api_key=key), asked.engine or "unknown"
 
 
 async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
@@ -124,13 +129,28 @@ async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
     from steelyard.pools.engine.model import find_model
     from steelyard.pools.engine.pool import EmbeddedEnginePool
 
+    engine = _library(asked.engine)
     memory = cache_folder() / "engines.json"
-    chosen = await choose_engine("auto", find_model(), processor_description(), memory)
+    chosen = await choose_engine(
+        engine, find_model(), processor_description(), memory, asked.precision
+    )
     settings = EngineSettings(
         adapter=chosen.engine, precision=chosen.precision, model=asked.model or LOCAL_MODEL
     )
     backend = EmbeddedEnginePool(replicas=asked.replicas, settings=settings)
-    return backend, engine_version(chosen.engine)
+    # The precision changes the speed of prefill severalfold: a curve without it says little.
+    in_f32 = " in f32" if chosen.precision == "f32" else ""
+    return backend, f"{engine_version(chosen.engine)}{in_f32}"
+
+
+def _library(asked: str) -> EngineChoice:
+    choices: tuple[EngineChoice, ...] = get_args(EngineChoice)
+    found = next((one for one in choices if one == (asked or "auto")), None)
+    if found is None:
+        raise ConfigError(
+            f"--engine {asked!r} is no library of the embedded engine; {nearest(asked, [*choices])}"
+        )
+    return found
 
 
 def _model(asked: MeasureRequest, served: tuple[str, ...]) -> str:

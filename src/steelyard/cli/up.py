@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -20,7 +21,7 @@ from steelyard.config.plan_settings import load_plan_settings
 from steelyard.config.settings import DashboardSection, GatewaySection, Settings, load_settings
 from steelyard.dashboard.mount import LazyDashboard
 from steelyard.dashboard.sources import Sources
-from steelyard.errors import ConfigError
+from steelyard.errors import ConfigError, StoreError
 from steelyard.gateway.server import GatewayServer, listen, serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.baselines import policy_named
@@ -47,8 +48,20 @@ def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
     if plan is not None:
         section = msgspec.structs.replace(section, plan=plan)
     _check_dashboard(section)
+    _show_request_log()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, settings, store, section))
+
+
+def _show_request_log() -> None:
+    """Lines about requests go to standard error as they are; `request_log` says whether there are.
+
+    A reload may turn them on, so this does not ask.
+    """
+    requests = logging.getLogger("steelyard.gateway.access")
+    requests.addHandler(logging.StreamHandler(sys.stderr))
+    requests.setLevel(logging.INFO)
+    requests.propagate = False
 
 
 def _check_dashboard(section: DashboardSection) -> None:
@@ -84,6 +97,7 @@ def gateway_settings(section: GatewaySection) -> GatewaySettings:
         api_keys=() if section.api_keys_file is None else read_keys(section.api_keys_file),
         require_key=section.require_key,
         access_log=section.request_log,
+        task_idle_s=section.task_idle_s,
         limits=GatewayLimits(body_bytes=section.max_body_bytes, shutdown_timeout_s=section.drain_s),
     )
 
@@ -110,8 +124,25 @@ async def _serve(config: Path, settings: Settings, where: str, shown: DashboardS
                 models = ", ".join(fleet.dispatcher.models())
                 _say(f"serving {models} at {server.base_url} (log {log.where})")
                 _say(f"dashboard at {server.url}")
-                await stop.wait()
+                await _until_stopped(stop, log)
                 _say(f"stopping: open requests get {front.limits.shutdown_timeout_s} s to finish")
+
+
+async def _until_stopped(stop: asyncio.Event, log: EventStore) -> None:
+    """Wait for a signal; a gateway that can record nothing any more ends, to be started again."""
+    stopped = asyncio.create_task(stop.wait())
+    broken = asyncio.create_task(_broken(log))
+    try:
+        await asyncio.wait({stopped, broken}, return_when=asyncio.FIRST_COMPLETED)
+        if broken.done():
+            raise broken.result()
+    finally:
+        stopped.cancel()
+        broken.cancel()
+
+
+async def _broken(log: EventStore) -> StoreError:
+    return await asyncio.wrap_future(log.broken)
 
 
 @asynccontextmanager

@@ -40,6 +40,8 @@ class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         max_body_bytes: Longest request body.
         drain_s: Seconds that open requests get to finish when the gateway stops.
         request_log: Whether to write one line of JSON per request to standard error.
+        task_idle_s: Seconds of silence after which a task that only requests name is over; a later
+            request begins it anew.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +51,7 @@ class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_body_bytes: int = 10 * 1024 * 1024
     drain_s: int = 30
     request_log: bool = False
+    task_idle_s: float = 600.0
 
 
 class StoreSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,11 +63,14 @@ class StoreSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             `path`.
         password_env: Name of the environment variable that holds the password of `url`; None
             leaves it to libpq: `PGPASSWORD`, or its password file.
+        share_load: Whether processes on one store tell each other how busy they keep endpoints, and
+            keep to a replica's cap together.
     """
 
     path: Path = Path("steelyard.db")
     url: str = ""
     password_env: str | None = None
+    share_load: bool = True
 
 
 class PolicySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

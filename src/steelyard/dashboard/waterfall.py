@@ -148,7 +148,7 @@ def waterfall(events: Sequence[Event], now_s: float) -> Waterfall:
     journal = Journal.of(events)
     ledger = Ledger.of(events)
     finished, submitted = journal.finished, journal.submitted
-    end_s = now_s if finished is None else finished.t_s
+    end_s = now_s if finished is None else finished.finished_s
     start_s = submitted.t_s if submitted else events[0].t_s if events else now_s
     last_s = max((event.t_s for event in events), default=end_s)
     scale = _Scale(start_s, max(end_s, last_s) if finished else end_s)

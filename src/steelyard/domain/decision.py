@@ -56,6 +56,8 @@ class Decision(
         bid_usd_per_hour: Price of a replica-hour by which pools were compared.
         slack_s: `deadline - now - expected remaining work - predicted_finish_s`; None without
             a deadline.
+        grace_s: How long after its latest start the step is given up as late; negative where the
+            prediction of its own time is uncertain, positive where that of what comes after it is.
         predicted_least_s: Seconds from start to end in the fastest pool, had it no queue; what the
             attempt takes beyond that, another choice could have avoided. None in old logs.
         queue_key: Place in the replica's queue, the least first; None: by latest start.
@@ -79,11 +81,18 @@ class Decision(
     verdicts: tuple[PoolVerdict, ...]
     predicted_least_s: float | None = None
     queue_key: float | None = None
+    grace_s: float = 0.0
 
     @property
     def slack_at_start_s(self) -> float | None:
         """Slack if the step started at once; queues order by it. None without a deadline."""
         return None if self.slack_s is None else self.slack_s + self.predicted_wait_s
+
+    @property
+    def expected_late(self) -> bool:
+        """Is it too late behind those in front of it? A policy with its own order cannot tell."""
+        is_late = self.slack_s is not None and self.slack_s + self.grace_s < 0.0
+        return is_late and self.queue_key is None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):

@@ -280,7 +280,11 @@ class TaskPreempted(msgspec.Struct, frozen=True, kw_only=True, tag="task_preempt
 
 
 class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished"):
-    """The task ended. `wrapped_up` says that its result is what `wrap_up` made of a part."""
+    """The task ended. `wrapped_up` says that its result is what `wrap_up` made of a part.
+
+    `ended_s` is when its last step ended, where that was taken for the task's end only after a
+    while of silence.
+    """
 
     t_s: float
     task_id: str
@@ -289,6 +293,12 @@ class TaskFinished(msgspec.Struct, frozen=True, kw_only=True, tag="task_finished
     error: str = ""
     result: JsonValue = None
     wrapped_up: bool = False
+    ended_s: float | None = None
+
+    @property
+    def finished_s(self) -> float:
+        """When was the task over?"""
+        return self.t_s if self.ended_s is None else self.ended_s
 
 
 class RequestServed(msgspec.Struct, frozen=True, kw_only=True, tag="request_served", gc=False):

@@ -51,6 +51,7 @@ class OpenAttempt(msgspec.Struct):
         neighbours_share_s: Mean `share_s` of the other steps there when it started.
         placed_s: When it was placed.
         least_s: Predicted seconds in the fastest pool without a queue; None where unknown.
+        late: Whether it was expected to be late when it was placed.
     """
 
     step: Step
@@ -64,3 +65,4 @@ class OpenAttempt(msgspec.Struct):
     neighbours_share_s: float = 0.0
     placed_s: float = 0.0
     least_s: float | None = None
+    late: bool = False

@@ -54,8 +54,13 @@ class RunningSpread(msgspec.Struct):
     @property
     def high(self) -> float:
         """Mean plus one standard deviation: about five in six samples of a bell are below."""
+        return self.mean.value + self.deviation
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation."""
         variance = self.square.value - self.mean.value * self.mean.value
-        return self.mean.value + math.sqrt(max(0.0, variance))
+        return math.sqrt(max(0.0, variance))
 
 
 class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,16 @@ from steelyard.domain.events import Usage
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt
-from steelyard.fleet.estimates import RunningMean, StepEstimate
+from steelyard.fleet.estimates import RunningSpread, StepEstimate
 from steelyard.perf.predict import prefill_s, shared_itl_s
 
 # A correction beyond this factor says that a curve is wrong, not that a machine is slow.
 _MAX_LOG_CORRECTION = math.log(20.0)
 _MAX_ESTIMATES = 10_000
+# No prediction is better than the first; one that is worse than the second says too little for a
+# step to be given up by it.
+LEAST_ERROR_FRAC = 0.05
+MOST_ERROR_FRAC = 0.25
 
 
 class Lessons:
@@ -20,18 +24,22 @@ class Lessons:
 
     Attributes:
         correction: Measured over predicted service time, by pool.
+        error_frac: By how much a service time may be off that prediction, by pool: two standard
+            deviations, within bounds.
     """
 
     def __init__(self) -> None:
         self.correction = array("d")
-        self._log_correction: list[RunningMean] = []
+        self.error_frac = array("d")
+        self._log_correction: list[RunningSpread] = []
         self._estimates: dict[tuple[str, str], StepEstimate] = {}
 
     def add_pool(self) -> None:
         """One more pool."""
-        self._log_correction.append(RunningMean())
-        # A new one, never a longer one: views share it.
+        self._log_correction.append(RunningSpread())
+        # New ones, never longer ones: views share them.
         self.correction = self.correction + array("d", [1.0])
+        self.error_frac = self.error_frac + array("d", [LEAST_ERROR_FRAC])
 
     def known(self, step: Step) -> StepEstimate | None:
         """What is known of such steps? None before one was seen."""
@@ -86,6 +94,8 @@ class Lessons:
         if predicted_s > 0.0 and usage.wall_s > 0.0:
             ratio = math.log(usage.wall_s / predicted_s)
             ratio = max(-_MAX_LOG_CORRECTION, min(_MAX_LOG_CORRECTION, ratio))
-            mean = self._log_correction[attempt.pool]
-            mean.add(ratio)
-            self.correction[attempt.pool] = math.exp(mean.value)
+            spread = self._log_correction[attempt.pool]
+            spread.add(ratio)
+            self.correction[attempt.pool] = math.exp(spread.mean.value)
+            off = max(LEAST_ERROR_FRAC, 2.0 * spread.deviation)
+            self.error_frac[attempt.pool] = min(MOST_ERROR_FRAC, off)

@@ -1,9 +1,12 @@
 """Which prompt prefixes does a replica still hold?"""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from typing import NamedTuple
 
 # A message boundary costs one entry; engines hold some hundred agent contexts at most.
 _MAX_ENTRIES = 4096
+# So many prompts are told to other processes: those of some tenths of a second.
+_MAX_RECENT = 128
 
 
 class PrefixCache:
@@ -70,6 +73,20 @@ class PrefixCache:
 Place = tuple[int, int]
 
 
+class RecentPrefix(NamedTuple):
+    """The whole of a prompt that was computed lately: what the next step of its task begins with.
+
+    Attributes:
+        number: Grows from one to the next.
+        prefix_hash: Hash at its last boundary.
+        tokens: Tokens up to there.
+    """
+
+    number: int
+    prefix_hash: int
+    tokens: int
+
+
 class PrefixIndex:
     """The prefix caches of all replicas, and for each prefix the replicas that hold it.
 
@@ -85,6 +102,22 @@ class PrefixIndex:
         self._caches: dict[Place, PrefixCache] = {}
         # Most prefixes have one holder; a dict for each of those would be half of the index.
         self._places: dict[int, Place | dict[Place, None]] = {}
+        self._recent: deque[tuple[Place, RecentPrefix]] = deque(maxlen=_MAX_RECENT)
+        self._learned = 0
+
+    def learn(
+        self, place: Place, prefix_hashes: tuple[int, ...], prefix_tokens: tuple[int, ...]
+    ) -> None:
+        """As `add`, of a prompt that other processes are to hear of."""
+        self.add(place, prefix_hashes, prefix_tokens)
+        if prefix_hashes:
+            self._learned += 1
+            told = RecentPrefix(self._learned, prefix_hashes[-1], prefix_tokens[-1])
+            self._recent.append((place, told))
+
+    def recent(self, place: Place) -> tuple[RecentPrefix, ...]:
+        """Which prompts were learned of a replica lately, the oldest first?"""
+        return tuple(told for where, told in self._recent if where == place)
 
     def add(
         self, place: Place, prefix_hashes: tuple[int, ...], prefix_tokens: tuple[int, ...]
@@ -156,6 +189,8 @@ class PrefixIndex:
         """
         cache = self._caches.pop(place, None)
         if cache is not None:
+            kept = [one for one in self._recent if one[0] != place]
+            self._recent = deque(kept, maxlen=_MAX_RECENT)
             self._forget(place, cache.clear())
 
     def shrink(self, pool: int, replicas: int) -> None:

@@ -1,13 +1,18 @@
 """How busy is every replica? Counts that plain Python and NumPy read from the same memory."""
 
+import math
 from array import array
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from steelyard.fleet.accounts import OpenAttempt
+from steelyard.fleet.sharing import ReplicaLoad
 from steelyard.fleet.view import IntArray
 from steelyard.perf.predict import BoolArray, FloatArray
+
+_NOTHING = ReplicaLoad()
 
 
 class ReplicaBooks:
@@ -16,30 +21,48 @@ class ReplicaBooks:
     One number of a NumPy array costs a hundred nanoseconds to read; a request reads dozens. So the
     numbers live in `array`s, and the NumPy arrays are windows on them.
 
+    Where several processes use one replica, the counts are those of all of them together, as far as
+    the others have told.
+
     Attributes:
         starts: Replicas of pool p are `starts[p] .. starts[p + 1]`.
+        elsewhere: What other processes do there, by place; part of the counts.
+        shares: How many steps this process may run there, by place, where others share a replica.
         running: Steps that run.
         waiting: Steps that wait.
+        late: Those of this process's that were expected to be late when they came.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         up: 1 where the replica is there, 0 where not.
         offsets: `starts` for NumPy.
-        running_window: `running` for NumPy; the same goes for the next four.
+        running_window: `running` for NumPy; the same goes for the next five.
         waiting_window: `waiting`.
+        late_window: `late`.
         service_sum_window_s: `service_sum_s`.
         prefill_share_window_s: `prefill_share_sum_s`.
         up_window: `up`.
     """
 
     __slots__ = (
-        *("offsets", "prefill_share_sum_s", "prefill_share_window_s", "running", "running_window"),
-        *("service_sum_s", "service_sum_window_s", "starts", "up", "up_window"),
+        *(
+            "elsewhere",
+            "late",
+            "late_window",
+            "offsets",
+            "prefill_share_sum_s",
+            "prefill_share_window_s",
+            "running",
+            "running_window",
+        ),
+        *("service_sum_s", "service_sum_window_s", "shares", "starts", "up", "up_window"),
         *("waiting", "waiting_window"),
     )
 
     def __init__(self) -> None:
         self.starts: list[int] = [0]
-        self._take((array("d"), array("d"), array("d"), array("d")), bytearray())
+        self.elsewhere: dict[int, ReplicaLoad] = {}
+        self.shares: dict[int, int] = {}
+        self._take((array("d"), array("d"), array("d"), array("d"), array("d")), bytearray())
 
     def lay_out(self, counts: list[int]) -> None:
         """Give every replica its place; those that stay keep their counts.
@@ -47,14 +70,17 @@ class ReplicaBooks:
         Args:
             counts: Replicas of each pool.
         """
+        # Told anew at the next exchange, by the places of then.
+        self.share({}, {})
         old = self.starts
         starts = [0]
         for count in counts:
             starts.append(starts[-1] + count)
-        old_ones = (self.running, self.waiting, self.service_sum_s, self.prefill_share_sum_s)
-        size = 8 * starts[-1]
-        fresh = (array("d", bytes(size)), array("d", bytes(size)), array("d", bytes(size)))
-        ones = (*fresh, array("d", bytes(size)))
+        counts_before = (self.running, self.waiting, self.late)
+        old_ones = (*counts_before, self.service_sum_s, self.prefill_share_sum_s)
+        nothing = bytes(8 * starts[-1])
+        fresh = (array("d", nothing), array("d", nothing), array("d", nothing))
+        ones = (*fresh, array("d", nothing), array("d", nothing))
         up = bytearray(b"\1" * starts[-1])
         for pool in range(len(old) - 1):
             stay = min(old[pool + 1] - old[pool], counts[pool])
@@ -68,12 +94,14 @@ class ReplicaBooks:
     def place(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt waits there."""
         self.waiting[at] += 1.0
+        self.late[at] += attempt.late
         self.service_sum_s[at] += attempt.service_s
         self.prefill_share_sum_s[at] += attempt.share_s
 
     def start(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt waits no longer; it is told among whom it starts."""
         waiting = self.waiting[at] = self.waiting[at] - 1.0
+        self.late[at] -= attempt.late
         running = self.running[at] = self.running[at] + 1.0
         attempt.concurrency = int(running)
         others = running + waiting - 1.0
@@ -82,25 +110,64 @@ class ReplicaBooks:
 
     def finish(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt neither waits nor runs any more."""
-        counts = self.waiting if attempt.started_s is None else self.running
-        counts[at] -= 1.0
+        if attempt.started_s is None:
+            self.waiting[at] -= 1.0
+            self.late[at] -= attempt.late
+        else:
+            self.running[at] -= 1.0
         # Rounding must not leave a trace of work on an idle replica.
-        if self.waiting[at] + self.running[at] == 0.0:
-            self.service_sum_s[at] = self.prefill_share_sum_s[at] = 0.0
+        others = self.elsewhere.get(at, _NOTHING)
+        if self.waiting[at] + self.running[at] == others.waiting + others.running:
+            self.service_sum_s[at] = others.service_sum_s
+            self.prefill_share_sum_s[at] = others.prefill_share_sum_s
         else:
             self.service_sum_s[at] -= attempt.service_s
             self.prefill_share_sum_s[at] -= attempt.share_s
 
+    def own(self, at: int) -> ReplicaLoad:
+        """What does this process alone do there?"""
+        others = self.elsewhere.get(at, _NOTHING)
+        return ReplicaLoad(
+            self.running[at] - others.running,
+            self.waiting[at] - others.waiting,
+            max(0.0, self.service_sum_s[at] - others.service_sum_s),
+            max(0.0, self.prefill_share_sum_s[at] - others.prefill_share_sum_s),
+        )
+
+    def has_room(self, at: int, cap: int) -> bool:
+        """May one more step of this process start there?"""
+        if not self.shares:
+            return self.running[at] < cap
+        own = self.running[at] - self.elsewhere.get(at, _NOTHING).running
+        return own < min(cap, self.shares.get(at, math.inf))
+
+    def share(self, elsewhere: Mapping[int, ReplicaLoad], shares: Mapping[int, int]) -> None:
+        """Count from now on what other processes do.
+
+        Args:
+            elsewhere: What all others together do, by place.
+            shares: How many steps this process may run, by place; none where nobody shares.
+        """
+        for at in {*self.elsewhere, *elsewhere}:
+            own, others = self.own(at), elsewhere.get(at, _NOTHING)
+            self.running[at] = own.running + others.running
+            self.waiting[at] = own.waiting + others.waiting
+            self.service_sum_s[at] = own.service_sum_s + others.service_sum_s
+            self.prefill_share_sum_s[at] = own.prefill_share_sum_s + others.prefill_share_sum_s
+        self.elsewhere, self.shares = dict(elsewhere), dict(shares)
+
     def _take(
         self,
-        counts: "tuple[array[float], array[float], array[float], array[float]]",
+        counts: "tuple[array[float], array[float], array[float], array[float], array[float]]",
         up: bytearray,
     ) -> None:
-        self.running, self.waiting, self.service_sum_s, self.prefill_share_sum_s = counts
+        self.running, self.waiting, self.late = counts[:3]
+        self.service_sum_s, self.prefill_share_sum_s = counts[3:]
         self.up = up
         self.offsets: IntArray = np.array(self.starts, dtype=np.int64)
         self.running_window: FloatArray = window(self.running)
         self.waiting_window: FloatArray = window(self.waiting)
+        self.late_window: FloatArray = window(self.late)
         self.service_sum_window_s: FloatArray = window(self.service_sum_s)
         self.prefill_share_window_s: FloatArray = window(self.prefill_share_sum_s)
         self.up_window: BoolArray = _flags(up)

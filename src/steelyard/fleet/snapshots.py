@@ -52,8 +52,10 @@ class Snapshots:
             seen,
             bid_usd_per_hour=seen.bid_usd_per_hour.copy(),
             correction=seen.correction.copy(),
+            error_frac=seen.error_frac.copy(),
             running=seen.running.copy(),
             waiting=seen.waiting.copy(),
+            late=seen.late.copy(),
             service_sum_s=seen.service_sum_s.copy(),
             prefill_share_sum_s=seen.prefill_share_sum_s.copy(),
             up=seen.up.copy(),
@@ -83,10 +85,12 @@ class Snapshots:
             rent_usd_per_hour=self._roster.rent_usd_per_hour,
             bid_usd_per_hour=window(self._roster.bid_usd_per_hour),
             correction=window(self._lessons.correction),
+            error_frac=window(self._lessons.error_frac),
             closed=self._breakers.closed_array(now_s),
             offsets=books.offsets,
             running=books.running_window,
             waiting=books.waiting_window,
+            late=books.late_window,
             service_sum_s=books.service_sum_window_s,
             prefill_share_sum_s=books.prefill_share_window_s,
             up=books.up_window if up is books.up else np.frombuffer(up, dtype=np.bool_),
@@ -109,9 +113,9 @@ class Snapshots:
             The same as `glance`, in plain numbers.
         """
         estimate = self._lessons.known(step)
-        output, remaining_s, known = float(call.max_output_tokens), 0.0, False
+        usual = (float(call.max_output_tokens), 0.0, False)
         if estimate is not None:
-            output, remaining_s, known = estimate.usual(step.step_id, output)
+            usual = estimate.usual(step.step_id, usual[0])
         account, books = self._accounts.get(step.task_id), self._books
         arrays = self._roster.arrays.get((call.model, step.pools))
         if arrays is None:
@@ -125,17 +129,17 @@ class Snapshots:
             self._roster.rents,
             self._roster.bid_usd_per_hour,
             self._lessons.correction,
+            self._lessons.error_frac,
             self._breakers.closed(now_s),
             books.starts,
             books.running,
             books.waiting,
+            books.late,
             books.service_sum_s,
             books.prefill_share_sum_s,
             self._breakers.trusted(books.up, books.starts, now_s),
             self._cached_list(held) if held else None,
-            output,
-            remaining_s,
-            known,
+            *usual,
             0.0 if account is None else account.spent_usd + account.reserved_usd,
         )
 

@@ -1,6 +1,6 @@
 """FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from steelyard.domain.decision import Decision
@@ -26,9 +26,10 @@ from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.breakers import Breakers
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
-from steelyard.fleet.prefix import PrefixIndex
+from steelyard.fleet.prefix import PrefixIndex, RecentPrefix
 from steelyard.fleet.replica_books import ReplicaBooks
 from steelyard.fleet.roster import Roster
+from steelyard.fleet.sharing import ReplicaLoad
 from steelyard.fleet.snapshots import Snapshots
 from steelyard.fleet.task_books import TaskBooks, note_failure
 from steelyard.fleet.view import FewView, FleetView
@@ -124,6 +125,39 @@ class FleetState:
         index = self._roster.index[pool]
         at = self._books.starts[index] + replica
         return int(self._books.running[at]) if at < self._books.starts[index + 1] else 0
+
+    def has_room(self, pool: str, replica: int, cap: int) -> bool:
+        """May one more step start on a replica that runs `cap` at once, and maybe not only ours?"""
+        return self._books.has_room(self.replica_index(pool, replica), cap)
+
+    def own_load(self, pool: str, replica: int) -> ReplicaLoad:
+        """What does this process alone do on a replica?"""
+        return self._books.own(self.replica_index(pool, replica))
+
+    def recent_prefixes(self, pool: str, replica: int) -> tuple[RecentPrefix, ...]:
+        """Which prompts did this process have computed on a replica lately?"""
+        return self._prefixes.recent((self._roster.index[pool], replica))
+
+    def add_prefix(self, pool: str, replica: int, prefix: RecentPrefix) -> None:
+        """Another process had a prompt computed on a replica."""
+        place = (self._roster.index[pool], replica)
+        self._prefixes.add(place, (prefix.prefix_hash,), (prefix.tokens,))
+
+    def share(
+        self,
+        elsewhere: Mapping[tuple[str, int], ReplicaLoad],
+        shares: Mapping[tuple[str, int], int],
+    ) -> None:
+        """Count what other processes do; it is in no event, and a replay does not see it.
+
+        Args:
+            elsewhere: What all others together do, by pool and replica.
+            shares: How many steps this process may run, by pool and replica.
+        """
+        self._books.share(
+            {self.replica_index(*place): load for place, load in elsewhere.items()},
+            {self.replica_index(*place): share for place, share in shares.items()},
+        )
 
     def waiting_on(self, pool: str, replica: int) -> int:
         """How many steps wait for a replica now?"""
@@ -227,6 +261,7 @@ class FleetState:
             placed_s=event.t_s,
             least_s=decision.predicted_least_s,
             share_s=_share_s(self._roster.pools[self._roster.index[decision.pool]], step, decision),
+            late=decision.expected_late,
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
         self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)
@@ -337,7 +372,7 @@ class FleetState:
         call, spec = attempt.step.call, self._roster.pools[attempt.pool]
         if isinstance(call, LlmCall) and attempt.replica < spec.replicas:
             place = (attempt.pool, attempt.replica)
-            self._prefixes.add(place, call.prefix_hashes, call.prefix_tokens)
+            self._prefixes.learn(place, call.prefix_hashes, call.prefix_tokens)
         return self._lessons.learn(event.usage, attempt, spec)
 
     def _close_task(self, event: TaskFinished) -> None:

@@ -11,7 +11,8 @@ from steelyard.domain.task import LlmCall
 from steelyard.fleet.accounts import OpenAttempt, TaskAccount
 from steelyard.fleet.lessons import Lessons
 
-# Tasks that only a request header names are never finished; the oldest accounts are dropped.
+# Tasks that only a request header names are closed after a silence; until then the oldest
+# accounts are dropped where there are too many.
 _MAX_OPEN_TASKS = 100_000
 
 
@@ -94,7 +95,7 @@ class TaskBooks:
             return
         for name, step_id, t_s in account.finished:
             estimate = lessons.estimate_of(account.agent, name)
-            estimate.add_remaining(step_id, max(0.0, event.t_s - account.avoidable_s - t_s))
+            estimate.add_remaining(step_id, max(0.0, event.finished_s - account.avoidable_s - t_s))
 
 
 def note_failure(account: TaskAccount, attempt: OpenAttempt, event: AttemptFinished) -> None:

@@ -116,10 +116,12 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         rent_usd_per_hour: Rent of a replica, shape [pools].
         bid_usd_per_hour: Price by which pools are compared, shape [pools].
         correction: Measured over predicted service time, shape [pools].
+        error_frac: By how much a service time may be off that prediction, shape [pools].
         closed: Whether the circuit breaker lets steps through, shape [pools].
         offsets: Replicas of pool p are `offsets[p] .. offsets[p + 1]`, shape [pools + 1].
         running: Steps that run, shape [replicas].
         waiting: Steps that wait, shape [replicas].
+        late: Those of them that were expected to be late when they came, shape [replicas].
         service_sum_s: Predicted service time of all of them, shape [replicas].
         prefill_share_sum_s: Sum of their `prefill_share_s`: what their prefill would add to each
             gap of a further stream, shape [replicas].
@@ -138,10 +140,12 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     rent_usd_per_hour: FloatArray
     bid_usd_per_hour: FloatArray
     correction: FloatArray
+    error_frac: FloatArray
     closed: BoolArray
     offsets: IntArray
     running: FloatArray
     waiting: FloatArray
+    late: FloatArray
     service_sum_s: FloatArray
     prefill_share_sum_s: FloatArray
     up: BoolArray
@@ -161,10 +165,12 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         rent_usd_per_hour: Rent of a replica, by pool.
         bid_usd_per_hour: Price by which pools are compared, by pool.
         correction: Measured over predicted service time, by pool.
+        error_frac: By how much a service time may be off that prediction, by pool.
         closed: Whether the circuit breaker lets steps through, by pool.
         starts: Replicas of pool p are `starts[p] .. starts[p + 1]`.
         running: Steps that run, by replica.
         waiting: Steps that wait, by replica.
+        late: Those of them that were expected to be late when they came, by replica.
         service_sum_s: Predicted service time of all of them, by replica.
         prefill_share_sum_s: Sum of their `prefill_share_s`, by replica.
         up: Whether the replica is there, by replica.
@@ -181,10 +187,12 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     rent_usd_per_hour: Sequence[float]
     bid_usd_per_hour: Sequence[float]
     correction: Sequence[float]
+    error_frac: Sequence[float]
     closed: Sequence[bool]
     starts: Sequence[int]
     running: Sequence[float]
     waiting: Sequence[float]
+    late: Sequence[float]
     service_sum_s: Sequence[float]
     prefill_share_sum_s: Sequence[float]
     up: Sequence[int]
@@ -213,10 +221,12 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         view.rent_usd_per_hour.tolist(),
         view.bid_usd_per_hour.tolist(),
         view.correction.tolist(),
+        view.error_frac.tolist(),
         view.closed.tolist(),
         view.offsets.tolist(),
         view.running.tolist(),
         view.waiting.tolist(),
+        view.late.tolist(),
         view.service_sum_s.tolist(),
         view.prefill_share_sum_s.tolist(),
         view.up.tolist(),

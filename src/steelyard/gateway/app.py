@@ -24,7 +24,7 @@ from steelyard.errors import (
 from steelyard.gateway import sse
 from steelyard.gateway.auth import Authenticator
 from steelyard.gateway.data_plane import DataPlane
-from steelyard.gateway.errors_http import RequestError, error_response
+from steelyard.gateway.errors_http import RequestError, StoreAwayError, error_response
 from steelyard.gateway.exchange import (
     AsgiExchange,
     Exchange,
@@ -51,6 +51,10 @@ _ACCESS_LOGGER = logging.getLogger("steelyard.gateway.access")
 _OPEN_PATHS = frozenset(["/healthz", "/readyz"])
 _KNOWN_PATHS = _OPEN_PATHS | {"/metrics", "/openapi.json"}
 _CLIENT_LEFT = 499
+# How often silent tasks are looked for.
+_LOOK_S = 15.0
+# A store that is away for longer is told to clients; shorter absences only take longer.
+_AWAY_S = 2.0
 
 
 # Why a request may not be served, as HTTP status and message; None when it may.
@@ -82,7 +86,9 @@ class Gateway:
         pages: MakePages | None = None,
     ) -> None:
         self._settings = settings
+        self._dispatcher = dispatcher
         self._keys = keys
+        self._store = store
         self._authenticator = Authenticator(settings, None if keys is None else keys.ring)
         self._admission = object()
         self._data_plane = DataPlane(settings, dispatcher)
@@ -113,6 +119,13 @@ class Gateway:
 
         return take
 
+    async def close_silent_tasks(self) -> None:
+        """Close tasks of which nothing was heard for `task_idle_s`, until this is cancelled."""
+        while True:
+            idle_s = self._settings.task_idle_s
+            await asyncio.sleep(min(_LOOK_S, idle_s / 4.0))
+            self._dispatcher.close_silent(self._dispatcher.now_s() - self._settings.task_idle_s)
+
     def admit(self, exchange: Exchange) -> None:
         """Refuse a request to the data plane by its head alone.
 
@@ -123,9 +136,12 @@ class Gateway:
             RequestError: Who asks may not, or nothing like this is served here.
         """
         headers = exchange.headers
-        if headers.admitted_by is self._admission:
+        known = headers.admitted_by is self._admission
+        key = None if known else self._authenticator.check(exchange)
+        if self._store is not None and self._store.away_s > _AWAY_S:
+            raise StoreAwayError(self._store.where, self._store.away_s)
+        if known:
             return
-        key = self._authenticator.check(exchange)
         self._data_plane.admit(exchange)
         if key is None:
             # By line, headers and settings alone, so that the same are admitted again.
@@ -310,8 +326,9 @@ def control_plane(
         up = dispatcher.ready()
         serving = [spec.name for spec in dispatcher.state.pools if spec.llm_curves]
         missing = [name for name in serving if not up.get(name)]
-        ready = bool(serving) and not missing
-        told = {"ready": ready, "replicas_up": up, "pools_down": missing}
+        away = store is not None and store.away_s > _AWAY_S
+        ready = bool(serving) and not missing and not away
+        told = {"ready": ready, "replicas_up": up, "pools_down": missing, "store_away": away}
         return JSONResponse(told, status_code=200 if ready else 503)
 
     async def show_metrics(_: Request) -> Response:

@@ -96,6 +96,25 @@ class LimitError(RequestError):
         self.kind = kind
 
 
+class StoreAwayError(RequestError):
+    """503: nothing can be recorded now, so nothing is begun.
+
+    Args:
+        where: The store.
+        away_s: Seconds for which it has been away.
+    """
+
+    code = "store_busy"
+    kind = "server_error"
+
+    def __init__(self, where: str, away_s: float) -> None:
+        super().__init__(
+            f"event log {where} has been away for {away_s:.0f} s; send the request again",
+            status=503,
+            headers=[(b"retry-after", b"2")],
+        )
+
+
 class ErrorResponse(msgspec.Struct, frozen=True, kw_only=True):
     """An error as the client will see it."""
 

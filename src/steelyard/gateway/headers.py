@@ -10,13 +10,24 @@ Request headers:
   The first request of a task sets both for good: a client that sends `Steelyard-Deadline: 30` with
   every request of a run means 30 s for the run.
 - `Steelyard-On-Miss`: `run_late` or `refuse`, when no pool can meet the deadline.
-- `Steelyard-Priority`: -10 to 10. It is validated and nothing else so far: queues go by slack.
+- `Steelyard-Priority`: -10 to 10; among requests that wait, each point counts as 6 s less of slack.
 - `Idempotency-Key: TASK/STEP_ID` beside `Steelyard-Task: TASK`: the caller numbers its steps and
   wants the answer kept in the event log (Steelyard's own task runtime does). A step that has an
   answer there gets it again, without running. Other keys are ignored.
 - `Steelyard-Journal: FENCE ATTEMPT PATH FINGERPRINT`: sent by Steelyard's own workers beside the
   former: number of the task's lease (`-` for none), number of the attempt, place of the step in the
   program, hash of what it asks.
+
+Response headers:
+
+- `Steelyard-Task`: the task, also where the gateway made it up.
+- `Steelyard-Pool`, `Steelyard-Replica`: where the step ran; replicas are counted from 0.
+- `Steelyard-Predicted-S`: predicted seconds from placement to the end of the answer.
+- `Steelyard-Reason`: why it went there, in words.
+- `Steelyard-Cost-Usd`: what the answer cost, not rounded; a streamed answer tells it in its last
+  event instead.
+- `Retry-After`, `Retry-After-Ms`: with 429 and 503, when another try can help.
+- `x-should-retry`: `false` where none can, or where the gateway has tried already.
 """
 
 import datetime as dt
@@ -58,7 +69,7 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
         deadline_s: Absolute deadline, seconds since 1970.
         budget_usd: Budget of the whole task.
         on_miss: What to do when no pool can meet the deadline; None leaves it to the gateway.
-        priority: Validated, without effect so far.
+        priority: Each point counts as 6 s less of slack among those that wait.
         attempt: Number of the step's first attempt in this request.
         path: Place of the step in a durable task's program; empty elsewhere.
         fingerprint: Hash of what the step asks, where the caller sent it.

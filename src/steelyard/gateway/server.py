@@ -83,8 +83,13 @@ async def serve(
         dispatcher.subscribe(metrics.apply)
     async with _desk(store, dispatcher) as keys:
         gateway = Gateway(settings, dispatcher, metrics, store, keys, pages)
-        async with _listening(settings, gateway, listener) as server:
-            yield server
+        closing = asyncio.create_task(gateway.close_silent_tasks())
+        try:
+            async with _listening(settings, gateway, listener) as server:
+                yield server
+        finally:
+            closing.cancel()
+            await asyncio.wait({closing})
 
 
 @contextlib.asynccontextmanager

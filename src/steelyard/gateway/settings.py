@@ -49,6 +49,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         on_miss: What happens to a request that no pool can answer by its deadline, unless its
             `Steelyard-On-Miss` header says otherwise.
         access_log: Whether each request is logged as one line of JSON.
+        task_idle_s: Seconds of silence after which a task that only requests name is over.
         limits: How much one client may ask.
 
     Raises:
@@ -61,6 +62,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     require_key: bool = False
     on_miss: OnMiss = "run_late"
     access_log: bool = False
+    task_idle_s: float = 600.0
     limits: GatewayLimits = GatewayLimits()
 
     def __post_init__(self) -> None:
@@ -74,6 +76,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
                 "gateway.api_keys or gateway.require_key, or bind 127.0.0.1"
             )
             raise ConfigError(msg)
+        if not self.task_idle_s > 0.0:
+            msg = f"gateway.task_idle_s = {self.task_idle_s} is not above 0; use e.g. 600"
+            raise ConfigError(msg)
         if not 0 <= self.port <= 65535:
             msg = f"gateway.port = {self.port} is not a port; use 0 (a free one) to 65535"
             raise ConfigError(msg)
@@ -84,7 +89,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
             f"GatewaySettings(host={self.host!r}, port={self.port}, "
             f"api_keys=<{len(self.api_keys)} hidden>, require_key={self.require_key}, "
             f"on_miss={self.on_miss!r}, "
-            f"access_log={self.access_log}, limits={self.limits!r})"
+            f"access_log={self.access_log}, task_idle_s={self.task_idle_s}, limits={self.limits!r})"
         )
 
 

@@ -95,6 +95,7 @@ class TaskApi:
         ]
 
     async def _list(self, request: Request) -> Response:
+        """The newest tasks, at most 1000; `state` in the query takes those of one state."""
         state = request.query_params.get("state", "")
         if state and state not in STATES:
             raise RequestError(f"state {state[:128]!r} is none; take one of {', '.join(STATES)}")
@@ -102,6 +103,7 @@ class TaskApi:
         return _json({"object": "list", "data": rows})
 
     async def _create(self, request: Request) -> Response:
+        """Submit a durable task; a worker that knows its agent runs it. See `NewTask`."""
         asked = await self._body(request, NewTask)
         _check(asked)
         now_s = self._dispatcher.now_s()
@@ -123,6 +125,7 @@ class TaskApi:
         return _json(await self._row(task_id), 201)
 
     async def _get(self, request: Request) -> Response:
+        """One task: its state, cost, result and recorded steps."""
         row = await self._row(request.path_params["task_id"])
         journal = Journal.of(await self._dispatcher.journal(row.task_id))
         cost_usd = await asyncio.wrap_future(self._store.cost_usd(row.task_id))
@@ -136,11 +139,13 @@ class TaskApi:
         )
 
     async def _cancel(self, request: Request) -> Response:
+        """Let a task and its children end."""
         row = await self._row(request.path_params["task_id"])
         await asyncio.wrap_future(self._store.cancel(row.task_id, self._dispatcher.now_s()))
         return _json(await self._row(row.task_id), 202)
 
     async def _signal(self, request: Request) -> Response:
+        """Send a value to a task that waits for it. See `NewSignal`."""
         row = await self._row(request.path_params["task_id"])
         sent = await self._body(request, NewSignal)
         if row.state in ENDED:
@@ -170,6 +175,7 @@ class TaskApi:
         return _json({"task_id": task_id, "step_id": step_id, "attempts": shown})
 
     async def _events(self, request: Request) -> Response:
+        """A task's events as they come, as server-sent events, until it has ended."""
         row = await self._row(request.path_params["task_id"])
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(self._stream(row.task_id), 200, headers, "text/event-stream")

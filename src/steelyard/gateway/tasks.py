@@ -53,6 +53,11 @@ class RequestTask:
         deadline_s = headers.deadline_s
         if headers.deadline_after_s is not None:
             deadline_s = self._dispatcher.now_s() + headers.deadline_after_s
+        # A task that is open and was opened by no request has somebody who will close it.
+        named = self._dispatcher.named
+        is_open = self._dispatcher.task_terms(self.task_id) is not None
+        if headers.task_id is not None and (not is_open or self.task_id in named):
+            named.begin(self.task_id, told=not headers.path)
         self._dispatcher.open_task(self.task_id, headers.agent, deadline_s, headers.budget_usd)
         return self
 
@@ -62,9 +67,7 @@ class RequestTask:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the task if it is this request's own; a named one stays open."""
-        if self._headers.task_id is not None:
-            return
+        """Close the task if it is this request's own; a named one stays open for the next."""
         status: TaskStatus = "succeeded"
         told: SteelyardError | None = None
         if isinstance(error, asyncio.CancelledError):
@@ -73,7 +76,10 @@ class RequestTask:
             status, told = "failed", error
         elif error is not None:
             status, told = "failed", SteelyardBugError("the gateway failed; see its log")
-        self._dispatcher.close_task(self.task_id, status, told)
+        if self._headers.task_id is None:
+            self._dispatcher.close_task(self.task_id, status, told)
+        else:
+            self._dispatcher.named.end(self.task_id, self._dispatcher.now_s(), status, told)
 
     def step(
         self, name: str, model: str, prefixes: Prefixes, max_output_tokens: int | None
@@ -109,6 +115,7 @@ class RequestTask:
             path=headers.path,
             fingerprint=headers.fingerprint,
             fence=headers.fence,
+            priority=headers.priority,
         )
 
 

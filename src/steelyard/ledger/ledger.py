@@ -104,15 +104,19 @@ class OpenTask(msgspec.Struct, frozen=True, kw_only=True):
         task_id: The task.
         agent: Its agent.
         submitted_s: When it arrived.
+        deadline_s: Its deadline; None without one.
         budget_usd: Its budget; None without one.
         cost_usd: Cost of its attempts and children up to now.
+        under_way: Whether one of its attempts has not ended.
     """
 
     task_id: str
     agent: str
     submitted_s: float
+    deadline_s: float | None
     budget_usd: float | None
     cost_usd: float
+    under_way: bool
 
 
 class Ledger:
@@ -234,7 +238,7 @@ class Ledger:
                 task_id=event.task_id,
                 agent=submitted.agent,
                 submitted_s=submitted.t_s,
-                finished_s=event.t_s,
+                finished_s=event.finished_s,
                 deadline_s=submitted.deadline_s,
                 budget_usd=submitted.budget_usd,
                 status=event.status,
@@ -266,12 +270,15 @@ class Ledger:
 
     def open_tasks(self) -> tuple[OpenTask, ...]:
         """Which tasks have not ended, and what did they cost up to now?"""
+        under_way = {task_id for task_id, _, _ in self._placed}
         return tuple(
             OpenTask(
                 task_id=task_id,
                 agent=event.agent,
                 submitted_s=event.t_s,
+                deadline_s=event.deadline_s,
                 budget_usd=event.budget_usd,
+                under_way=task_id in under_way,
                 cost_usd=math.fsum(
                     (*self._spent_usd.get(task_id, ()), *self._children_usd.get(task_id, ()))
                 ),

@@ -4,7 +4,7 @@ import msgspec
 
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
-from steelyard.ledger.ledger import AttemptRecord, Ledger, TaskRecord
+from steelyard.ledger.ledger import AttemptRecord, Ledger, OpenTask, TaskRecord
 
 # Agent, model and hash of a prompt's beginning.
 _Prefix = tuple[str, str, int]
@@ -13,8 +13,9 @@ _Prefix = tuple[str, str, int]
 def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
     """Which tasks did the ledger see?
 
-    Only tasks that ended and ran at least one step well are part of it; only attempts that went
-    well count. CPU seconds are converted to the reference core.
+    Tasks that ended and ran at least one step well are part of it. So are those that only requests
+    name (`Steelyard-Task`, `traceparent`), up to where they are: nobody tells when these end. Only
+    attempts that went well count. CPU seconds are converted to the reference core.
 
     Args:
         ledger: The books.
@@ -33,8 +34,11 @@ def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
             for prefix in _prefixes(attempt.step):
                 if first_task.setdefault(prefix, attempt.step.task_id) != attempt.step.task_id:
                     common.add(prefix)
-    tasks = sorted(ledger.tasks, key=lambda task: (task.submitted_s, task.task_id))
-    tasks = [task for task in tasks if task.task_id in steps]
+    seen = [*ledger.tasks, *_named(ledger, steps)]
+    tasks = sorted(
+        (task for task in seen if task.task_id in steps),
+        key=lambda task: (task.submitted_s, task.task_id),
+    )
     start_s = tasks[0].submitted_s if tasks else 0.0
     return Workload(
         name=name,
@@ -43,9 +47,23 @@ def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
     )
 
 
+def _named(ledger: Ledger, steps: dict[str, list[AttemptRecord]]) -> list[OpenTask]:
+    """Open tasks that no worker runs, and of which no attempt is under way.
+
+    The steps of a task that a worker runs have the number of its lease: such a task will tell when
+    it has ended.
+    """
+    return [
+        task
+        for task in ledger.open_tasks()
+        if not task.under_way
+        and all(attempt.step.fence is None for attempt in steps.get(task.task_id, ()))
+    ]
+
+
 def _task(
     ledger: Ledger,
-    task: TaskRecord,
+    task: TaskRecord | OpenTask,
     attempts: list[AttemptRecord],
     start_s: float,
     common: set[_Prefix],
@@ -56,11 +74,11 @@ def _task(
     known = {one.step.step_id for one in ordered}
     steps: list[WorkloadStep] = []
     for index, attempt in enumerate(ordered):
-        earlier = [one.step for one in ordered[:index]]
+        earlier = ordered[:index]
         parents = tuple(parent for parent in attempt.step.parents if parent in known)
         step = _step(ledger, attempt, earlier, parents)
         if isinstance(attempt.step.call, LlmCall):
-            tokens = _common_tokens(attempt.step, common)
+            tokens = _common_tokens(attempt, common)
             step = msgspec.structs.replace(
                 step, common_prefix_tokens=min(step.prompt_tokens, tokens)
             )
@@ -76,7 +94,10 @@ def _task(
 
 
 def _step(
-    ledger: Ledger, attempt: AttemptRecord, earlier: list[Step], parents: tuple[int, ...]
+    ledger: Ledger,
+    attempt: AttemptRecord,
+    earlier: list[AttemptRecord],
+    parents: tuple[int, ...],
 ) -> WorkloadStep:
     step, usage = attempt.step, attempt.usage
     if isinstance(step.call, LlmCall):
@@ -89,7 +110,7 @@ def _step(
             prompt_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             max_output_tokens=step.call.max_output_tokens,
-            shared_prefix_tokens=min(usage.input_tokens, _shared_tokens(step.call, earlier)),
+            shared_prefix_tokens=min(usage.input_tokens, _shared_tokens(attempt, earlier)),
             recorded_s=usage.wall_s,
             cached_tokens=usage.cached_tokens,
         )
@@ -115,25 +136,53 @@ def _prefixes(step: Step) -> list[_Prefix]:
     return [(step.agent, call.model, prefix_hash) for prefix_hash in call.prefix_hashes]
 
 
-def _common_tokens(step: Step, common: set[_Prefix]) -> int:
+def _scale(attempt: AttemptRecord) -> float:
+    """Tokens that the engine counted per token that the gateway estimated; 1 where unknown."""
+    call = attempt.step.call
+    if not isinstance(call, LlmCall) or not call.input_tokens or not attempt.usage.input_tokens:
+        return 1.0
+    return attempt.usage.input_tokens / call.input_tokens
+
+
+def _common_tokens(attempt: AttemptRecord, common: set[_Prefix]) -> int:
     """Tokens of the longest beginning that another task of the agent had, too."""
-    call = step.call
+    call = attempt.step.call
     tokens = call.prefix_tokens if isinstance(call, LlmCall) else ()
-    return max(
-        (end for prefix, end in zip(_prefixes(step), tokens, strict=True) if prefix in common),
+    longest = max(
+        (
+            end
+            for prefix, end in zip(_prefixes(attempt.step), tokens, strict=True)
+            if prefix in common
+        ),
         default=0,
     )
+    return round(longest * _scale(attempt))
 
 
-def _shared_tokens(call: LlmCall, earlier: list[Step]) -> int:
-    """Tokens of the longest prefix that an earlier step of the same task had, too."""
+def _shared_tokens(attempt: AttemptRecord, earlier: list[AttemptRecord]) -> int:
+    """Tokens of the longest beginning that an earlier step of the same task read or wrote.
+
+    Where a prompt goes on past the end of an earlier one, it goes on with that one's answer: an
+    assumption, since the log holds no texts. The engine counted both. Boundaries inside of prompts
+    are estimates, brought to the engine's count by the ratio of the two for the whole prompt.
+    """
+    call = attempt.step.call
+    if not isinstance(call, LlmCall):
+        return 0
     seen: set[int] = set()
-    for step in earlier:
-        if isinstance(step.call, LlmCall) and step.call.model == call.model:
-            seen.update(step.call.prefix_hashes)
-    shared = [
-        tokens
-        for prefix_hash, tokens in zip(call.prefix_hashes, call.prefix_tokens, strict=True)
-        if prefix_hash in seen
-    ]
-    return max(shared, default=0)
+    whole: dict[int, AttemptRecord] = {}
+    for one in earlier:
+        before = one.step.call
+        if isinstance(before, LlmCall) and before.model == call.model and before.prefix_hashes:
+            seen.update(before.prefix_hashes)
+            if before.prefix_tokens[-1] == before.input_tokens:
+                whole[before.prefix_hashes[-1]] = one
+    last = len(call.prefix_hashes) - 1
+    for at in range(last, -1, -1):
+        prefix_hash = call.prefix_hashes[at]
+        if prefix_hash in whole:
+            usage = whole[prefix_hash].usage
+            return usage.input_tokens + (usage.output_tokens if at < last else 0)
+        if prefix_hash in seen:
+            return round(call.prefix_tokens[at] * _scale(attempt))
+    return 0

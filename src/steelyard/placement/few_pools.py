@@ -32,12 +32,12 @@ class PoolScore:
         times_s: Wait, service, first token from the start, end from now.
         cached_tokens: Of the prompt, on that replica.
         money_usd: Cost, and cost at the bid price.
-        slack_s: Slack after it.
+        slack_s: Slack after it, and how long after its latest start it is surely late.
         affordable: Whether it fits what is left of the budget.
     """
 
     __slots__ = (
-        *("affordable", "bid_cost_usd", "cached_tokens", "cost_usd", "finish_s", "name"),
+        *("affordable", "bid_cost_usd", "cached_tokens", "cost_usd", "finish_s", "grace_s", "name"),
         *("patient", "pool", "replica", "service_s", "slack_s", "ttft_s", "wait_s"),
     )
 
@@ -47,14 +47,14 @@ class PoolScore:
         times_s: tuple[float, float, float, float],
         cached_tokens: float,
         money_usd: tuple[float, float],
-        slack_s: float,
+        slack_s: tuple[float, float],
         affordable: bool,
     ) -> None:
         self.pool, self.name, self.replica = place
         self.wait_s, self.service_s, self.ttft_s, self.finish_s = times_s
         self.cached_tokens = cached_tokens
         self.cost_usd, self.bid_cost_usd = money_usd
-        self.slack_s = slack_s
+        self.slack_s, self.grace_s = slack_s
         self.affordable = affordable
         self.patient = True
 
@@ -198,30 +198,32 @@ def _score(
         decode_s = output * row.full_itl_s / cap
         used_h = (row.floor_share_s + uncached * per_token_s + decode_s) / SECONDS_PER_HOUR
         cost_usd, bid_usd = used_h * rent_usd_per_hour, used_h * few.bid_usd_per_hour[pool]
+    left_s, left_usd = limits
+    grace_s = few.remaining_s - service_s * few.error_frac[pool]
     queue_s = 0.0
     if running >= cap:
-        queue_s = wait_s(few, at, service_s, cap)
+        queue_s = wait_s(few, at, service_s, cap, left_s - service_s + grace_s)
         # Without a queue the surcharge is a factor of one.
         bid_usd *= 1.0 + queue_s / max(service_s, _SHORTEST_S)
     finish_s = queue_s + service_s
-    left_s, left_usd = limits
     affordable = cost_usd <= left_usd and (left_usd > 0.0 or rent_usd_per_hour == 0.0)
     return PoolScore(
         (pool, row.name, at - few.starts[pool]),
         (queue_s, service_s, ttft_s, finish_s),
         cached,
         (cost_usd, bid_usd),
-        left_s - finish_s,
+        (left_s - finish_s, grace_s),
         affordable,
     )
 
 
-def wait_s(few: FewView, at: int, service_s: float, cap: float) -> float:
+def wait_s(few: FewView, at: int, service_s: float, cap: float, longest_s: float) -> float:
     """As `scoring.wait_s` at a replica whose places are all taken."""
     waiting = few.waiting[at]
     load = few.running[at] + waiting
     mean_s = few.service_sum_s[at] / max(load, 1.0) if load > 0.0 else service_s
-    return (waiting + 1.0) * mean_s / cap
+    in_time_s = (waiting - few.late[at] + 1.0) * mean_s / cap
+    return in_time_s if in_time_s <= longest_s else (waiting + 1.0) * mean_s / cap
 
 
 def choose(scores: list[PoolScore | Verdict], step: Step, tie_frac: float) -> PoolScore | None:
@@ -264,6 +266,7 @@ def decision(
         predicted_cost_usd=chosen.cost_usd,
         bid_usd_per_hour=few.bid_usd_per_hour[chosen.pool],
         slack_s=slack_s,
+        grace_s=0.0 if slack_s is None else chosen.grace_s,
         predicted_least_s=min(
             one.finish_s - one.wait_s for one in scores if isinstance(one, PoolScore)
         ),

@@ -13,7 +13,7 @@ from steelyard.fleet.view import FleetView, IntArray, LlmArrays, ToolArrays
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import BoolArray, FloatArray
 from steelyard.placement.candidates import CandidateRule
-from steelyard.placement.scoring import llm_times_s, queued_usd, wait_s, within_share_s
+from steelyard.placement.scoring import grace_s, llm_times_s, queued_usd, wait_s, within_share_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Predictions:
             to the wait; pools are compared by it. A queue says that the pool is scarcer than the
             plan's bid price knows: a wait as long as the step itself doubles the price.
         slack_s: Deadline - now - remaining work - finish; infinite without a deadline.
+        grace_s: How long after its latest start it is surely late.
         patient: Whether the end is within this step's share of the task's slack.
         affordable: Whether the cost fits what is left of the budget.
         obstacle: Why the pool cannot run the step, for rows with `runs` False.
@@ -46,6 +47,7 @@ class Predictions:
     cost_usd: FloatArray
     bid_cost_usd: FloatArray
     slack_s: FloatArray
+    grace_s: FloatArray
     patient: BoolArray
     affordable: BoolArray
     obstacle: tuple[Verdict, ...]
@@ -73,13 +75,14 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         ttft_s, service_s, cost_usd, bid_cost_usd = _predict_llm(step, view, arrays, at)
     else:
         ttft_s, service_s, cost_usd, bid_cost_usd = _predict_tool(view, arrays)
-    book = (view.running[at], view.waiting[at], view.service_sum_s[at])
-    waits_s = wait_s(book, service_s, cap)
+    left_s = math.inf
+    if step.deadline_s is not None:
+        left_s = step.deadline_s - view.now_s - view.expected.remaining_s
+    more_s = grace_s(view.expected.remaining_s, service_s, view.error_frac)
+    book = (view.running[at], view.waiting[at], view.late[at], view.service_sum_s[at])
+    waits_s = wait_s(book, service_s, cap, left_s - service_s + more_s)
     finish_s = waits_s + service_s
-    if step.deadline_s is None:
-        slack_s = np.full(len(view.pools), np.inf)
-    else:
-        slack_s = step.deadline_s - view.now_s - view.expected.remaining_s - finish_s
+    slack_s = left_s - finish_s
     left_usd = np.inf if step.budget_usd is None else step.budget_usd - view.committed_usd
     obstacle = _obstacles(step, view, replica)
     runs = np.array([one == "chosen" for one in obstacle], dtype=np.bool_)
@@ -93,6 +96,7 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         cost_usd=cost_usd,
         bid_cost_usd=queued_usd(bid_cost_usd, waits_s, service_s),
         slack_s=slack_s,
+        grace_s=more_s,
         patient=finish_s <= allowed_s(step, view, float(service_s[runs].min(initial=math.inf))),
         # A tool that was never seen is predicted to cost nothing: with nothing left it is refused.
         affordable=(cost_usd <= left_usd) & ((left_usd > 0.0) | (view.rent_usd_per_hour == 0.0)),
@@ -203,6 +207,7 @@ def decide(step: Step, view: FleetView, seen: Predictions, chosen: int, policy: 
         predicted_cost_usd=float(seen.cost_usd[chosen]),
         bid_usd_per_hour=float(view.bid_usd_per_hour[chosen]),
         slack_s=slack_s,
+        grace_s=0.0 if slack_s is None else float(seen.grace_s[chosen]),
         predicted_least_s=float((seen.finish_s - seen.wait_s)[seen.runs].min()),
         policy=policy,
         reason=_reason(seen, chosen, kept=kept),

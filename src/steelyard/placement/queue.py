@@ -1,13 +1,30 @@
-"""In which order do waiting steps start? Least slack first, without starvation."""
+"""In which order do waiting steps start? Least slack first among those that can be in time."""
 
 import heapq
 import math
+from collections import deque
 
+import msgspec
+
+from steelyard.domain.decision import Decision
 from steelyard.domain.task import Step
+from steelyard.errors import SteelyardBugError
 
 # A step without a deadline is ordered as if it were due this long after it came, so it is passed
 # over by urgent steps for a while and never for ever.
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
+# A priority of 10 takes all of that patience, one of -10 doubles it.
+_S_PER_PRIORITY = 6.0
+# One start in so many is a late step's while others wait, so that none of them waits for ever.
+LATE_SHARE = 32
+_MANY_GONE = 64
+
+
+class _Waiting(msgspec.Struct, gc=False):
+    """A step that waits; `step` is None once it has left."""
+
+    step: Step | None
+    late_after_s: float
 
 
 class StepQueue:
@@ -17,59 +34,98 @@ class StepQueue:
     the same rate, so the order of two steps never changes and a heap suffices. A latest start is a
     point in time: new steps get ever later ones, so none waits for ever.
 
+    Under overload that order alone would be the worst one: what is started is always what will
+    just miss its deadline (the domino effect of earliest deadline first; Baruah and Haritsa, IEEE
+    Transactions on Computers 46(9), 1997). So there are three classes (ADR 23):
+
+    1. steps that were expected to be in time when they came, those ahead of them considered;
+    2. steps that would be in time only if others ahead of them are not;
+    3. steps whose latest start has passed (`Decision.late_after_s`): in the order in which that was
+       noticed, when nobody else waits, and besides in one start of 32.
+
+    Where a policy orders by a key of its own, that alone counts.
+
+    >>> from steelyard.domain.task import ToolCall
+    >>> def step(name):
+    ...     return Step(task_id=name, step_id=0, agent="a", name="s", call=ToolCall(tool="t"))
+    >>> def placed(slack_s):
+    ...     return Decision(pool="p", replica=0, predicted_wait_s=0.0, predicted_ttft_s=0.0,
+    ...         predicted_finish_s=1.0, predicted_cached_tokens=0, predicted_output_tokens=0.0,
+    ...         predicted_cost_usd=0.0, bid_usd_per_hour=0.0, slack_s=slack_s, policy="", reason="",
+    ...         verdicts=())
     >>> queue = StepQueue()
-    >>> def step(name, deadline_s):
-    ...     from steelyard.domain.task import ToolCall
-    ...     return Step(task_id=name, step_id=0, agent="a", name="s", call=ToolCall(tool="t"),
-    ...                 deadline_s=deadline_s)
-    >>> queue.push(step("late", 90.0), now_s=0.0, slack_s=80.0)
-    >>> queue.push(step("soon", 20.0), now_s=1.0, slack_s=9.0)
-    >>> queue.pop().task_id
-    'soon'
+    >>> for name, slack_s in (("relaxed", 80.0), ("urgent", 9.0), ("hopeless", -1.0)):
+    ...     queue.push(step(name), placed(slack_s), now_s=0.0)
+    >>> [queue.pop(now_s=1.0).task_id for _ in range(3)]
+    ['urgent', 'relaxed', 'hopeless']
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Step]] = []
+        # Expected to be in time, and not: key, number in order of coming, step.
+        self._classes: tuple[list[tuple[float, int, _Waiting]], ...] = ([], [])
+        self._late: deque[_Waiting] = deque()
+        self._known: dict[tuple[str, int, int], _Waiting] = {}
         self._pushed = 0
+        self._since_late = 0
+        self._gone = 0
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._known)
 
-    def push(
-        self, step: Step, now_s: float, slack_s: float | None, key: float | None = None
-    ) -> None:
+    def push(self, step: Step, decision: Decision, now_s: float) -> None:
         """Let a step wait.
 
         Args:
             step: The step.
+            decision: Its placement. It is ordered by the slack that it would have if it started
+                now: a wait that was predicted must not be taken off, or under a growing load later
+                steps would seem ever more urgent than earlier ones.
             now_s: Time on the log's clock.
-            slack_s: Its slack if it started now, `Decision.slack_at_start_s`: a wait that was
-                predicted must not be taken off, or under a growing load later steps would seem
-                ever more urgent than earlier ones. None without a deadline.
-            key: Another place in the order, `Decision.queue_key`; None orders by latest start.
         """
+        slack_s, late_after_s = decision.slack_at_start_s, math.inf
+        key = decision.queue_key
         if key is None:
-            key = now_s + (_PATIENCE_S if slack_s is None else slack_s)
+            key = now_s + (PATIENCE_S if slack_s is None else slack_s)
+            key -= _S_PER_PRIORITY * step.priority
+            if slack_s is not None:
+                late_after_s = now_s + slack_s + decision.grace_s
         if math.isnan(key):
             key = math.inf
-        heapq.heappush(self._heap, (key, self._pushed, step))
+        waiting = _Waiting(step, late_after_s)
+        self._known[(step.task_id, step.step_id, step.attempt)] = waiting
+        heapq.heappush(self._classes[decision.expected_late], (key, self._pushed, waiting))
         self._pushed += 1
 
-    def peek(self) -> Step:
-        """Which step is the most urgent?
+    def peek(self, now_s: float) -> Step:
+        """Which step is the next one to start?
+
+        Args:
+            now_s: Time on the log's clock.
 
         Raises:
             IndexError: Nothing waits.
         """
-        return self._heap[0][2]
+        return _step(self._next(now_s)[0])
 
-    def pop(self) -> Step:
-        """Take the most urgent step out.
+    def pop(self, now_s: float) -> Step:
+        """Take the next step out.
+
+        Args:
+            now_s: Time on the log's clock.
 
         Raises:
             IndexError: Nothing waits.
         """
-        return heapq.heappop(self._heap)[2]
+        waiting, heap = self._next(now_s)
+        if heap is None:
+            self._late.popleft()
+            self._since_late = 0
+        else:
+            heapq.heappop(heap)
+            self._since_late += bool(self._late)
+        step = _step(waiting)
+        del self._known[(step.task_id, step.step_id, step.attempt)]
+        return step
 
     def remove(self, step: Step) -> bool:
         """Take a step out that is no longer wanted.
@@ -80,10 +136,41 @@ class StepQueue:
         Returns:
             Whether it was waiting.
         """
-        for index, entry in enumerate(self._heap):
-            if entry[2].key == step.key and entry[2].attempt == step.attempt:
-                self._heap[index] = self._heap[-1]
-                self._heap.pop()
-                heapq.heapify(self._heap)
-                return True
-        return False
+        waiting = self._known.pop((step.task_id, step.step_id, step.attempt), None)
+        if waiting is None:
+            return False
+        # Its place is passed over when its turn comes: no search in the middle of a crowd.
+        waiting.step = None
+        self._gone += 1
+        if self._gone > _MANY_GONE + len(self._known):
+            self._sweep()
+        return True
+
+    def _sweep(self) -> None:
+        """Forget the places of those that have left."""
+        self._gone = 0
+        for heap in self._classes:
+            heap[:] = [one for one in heap if one[2].step is not None]
+            heapq.heapify(heap)
+        self._late = deque(one for one in self._late if one.step is not None)
+
+    def _next(self, now_s: float) -> "tuple[_Waiting, list[tuple[float, int, _Waiting]] | None]":
+        """The next one to start, and the heap that it heads; None for the late ones."""
+        for heap in self._classes:
+            while heap and (heap[0][2].step is None or heap[0][2].late_after_s < now_s):
+                waiting = heapq.heappop(heap)[2]
+                if waiting.step is not None:
+                    self._late.append(waiting)
+        while self._late and self._late[0].step is None:
+            self._late.popleft()
+        if not self._late or self._since_late < LATE_SHARE - 1:
+            for heap in self._classes:
+                if heap:
+                    return heap[0][2], heap
+        return self._late[0], None
+
+
+def _step(waiting: _Waiting) -> Step:
+    if waiting.step is None:
+        raise SteelyardBugError("a step that has left heads its queue")
+    return waiting.step

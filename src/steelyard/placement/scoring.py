@@ -120,22 +120,49 @@ def llm_times_s(
     return ttft_s, ttft_s + output * gap_s * correction
 
 
-def wait_s(book: tuple[Number, Number, Number], service_s: Number, cap: Number) -> Number:
-    """How long would a step wait at a replica?
+def grace_s(remaining_s: float, service_s: Number, error_frac: Number) -> Number:
+    """How long after its latest start is a step surely late?
+
+    A latest start leaves time for what usually remains of the task, but nobody knows that this step
+    is not the last one: it is given up only when it cannot itself be done by the deadline, should
+    it take as much longer than predicted as they do.
 
     Args:
-        book: Steps that run there, steps that wait, and predicted seconds of service of them all.
+        remaining_s: Expected seconds from the end of the step to the end of its task.
+        service_s: Predicted seconds of service of the step itself.
+        error_frac: By how much service times of the pool may be off.
+
+    Returns:
+        Seconds, negative before the latest start.
+    """
+    return remaining_s - service_s * error_frac
+
+
+def wait_s(
+    book: tuple[Number, Number, Number, Number], service_s: Number, cap: Number, longest_s: Number
+) -> Number:
+    """How long would a step wait at a replica?
+
+    Steps that were expected to be late let those that can be in time pass, see
+    `steelyard.placement.queue`.
+
+    Args:
+        book: Steps that run there, steps that wait, those of them that were expected to be late,
+            and predicted seconds of service of all that run and wait.
         service_s: Predicted seconds of service of the step itself.
         cap: Steps that run at once.
+        longest_s: With a longer wait it is late itself, and waits for all of them.
 
     Returns:
         Seconds.
     """
-    running, waiting, service_sum_s = book
+    running, waiting, late, service_sum_s = book
     load = running + waiting
     usual_s: Any = service_sum_s / np.maximum(load, 1.0)
     mean_service_s: Any = pick(load > 0.0, usual_s, service_s)
-    waits_s: Number = _queue_wait_s(running, waiting, mean_service_s, cap)
+    in_time_s = _queue_wait_s(running, waiting - late, mean_service_s, cap)
+    behind_all_s = _queue_wait_s(running, waiting, mean_service_s, cap)
+    waits_s: Number = pick(in_time_s <= longest_s, in_time_s, behind_all_s)
     return waits_s
 
 

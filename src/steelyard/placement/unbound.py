@@ -96,7 +96,7 @@ def _score(few: FewView, pool: int, row: PoolRow, at: int, input_tokens: float) 
         bid_usd = used_h * few.bid_usd_per_hour[pool]
     if running < cap:
         return (pool, at, 0.0, ttft_s, service_s, cached, cost_usd, bid_usd)
-    queue_s = wait_s(few, at, service_s, cap)
+    queue_s = wait_s(few, at, service_s, cap, _INFINITE)
     bid_usd *= 1.0 + queue_s / max(service_s, _SHORTEST_S)
     return (pool, at, queue_s, ttft_s, queue_s + service_s, cached, cost_usd, bid_usd)
 

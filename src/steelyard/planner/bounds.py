@@ -61,6 +61,18 @@ def fastest_s(step: WorkloadStep, pools: tuple[PoolSpec, ...]) -> float:
     return min((_llm_s(step, curve) for curve in fit), default=math.inf)
 
 
+def least_uncached_tokens(step: WorkloadStep) -> float:
+    """How many tokens of a prompt must be computed if no cache forgets?
+
+    Args:
+        step: The step.
+
+    Returns:
+        Prompt tokens beyond the longest prefix that its task or its agent had before.
+    """
+    return float(step.prompt_tokens - max(step.shared_prefix_tokens, step.common_prefix_tokens))
+
+
 def critical_path_s(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> float:
     """How long does a task take at the very least on these pools?
 
@@ -81,8 +93,7 @@ def critical_path_s(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> float:
 
 
 def _llm_s(step: WorkloadStep, curve: LlmCurve, streams: int = 1) -> float:
-    uncached = float(step.prompt_tokens - step.shared_prefix_tokens)
-    first_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
+    first_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, least_uncached_tokens(step))
     gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(streams))
     return first_s + step.output_tokens * gap_s
 
@@ -292,8 +303,7 @@ class _Program:
 
 
 def _class(agent: str, step: WorkloadStep) -> _Class:
-    computed = step.prompt_tokens - step.shared_prefix_tokens
-    size = computed.bit_length() if step.kind == "llm" else 0
+    size = int(least_uncached_tokens(step)).bit_length() if step.kind == "llm" else 0
     return (agent, step.name, step.kind, size, step.output_tokens.bit_length())
 
 
@@ -330,7 +340,7 @@ def _uses(
     if steps[0].kind == "llm":
         curve = spec.llm_curves[steps[0].model]
         gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(streams)) / streams
-        uncached = math.fsum(step.prompt_tokens - step.shared_prefix_tokens for step in steps)
+        uncached = math.fsum(least_uncached_tokens(step) for step in steps)
         output = math.fsum(step.output_tokens for step in steps)
         batch_s = (uncached * curve.prefill_s_per_token + output * gap_s) / count
         return (batch_s, 0.0, 0.0, 0.0)

@@ -1,6 +1,7 @@
 """Who starts next? One queue per replica, least slack first, up to its concurrency cap."""
 
 import asyncio
+from collections.abc import Callable
 
 from steelyard.domain.decision import Decision
 from steelyard.domain.events import AttemptFinished, AttemptStarted, StepPlaced
@@ -44,6 +45,9 @@ class Admission:
         self._queues: dict[_Replica, StepQueue] = {}
         self._waiting: dict[_Attempt, asyncio.Future[None]] = {}
         self._open: set[_Attempt] = set()
+        # Caps of replicas that steps wait for, and who is told when one more has to wait.
+        self._caps: dict[_Replica, int] = {}
+        self.on_wait: Callable[[], None] = _nobody
 
     def check_room(self, decision: Decision) -> None:
         """Refuse a step when too many wait for its replica; nothing is recorded then.
@@ -67,7 +71,7 @@ class Admission:
         queue = self._queues.get((decision.pool, decision.replica))
         if queue is not None and len(queue) > 0:
             return False
-        return self._recorder.state.running_on(decision.pool, decision.replica) < cap
+        return self._recorder.state.has_room(decision.pool, decision.replica, cap)
 
     def check_new(self, step: Step) -> None:
         """Refuse an attempt that is under way: two of one name would spoil the books.
@@ -107,13 +111,15 @@ class Admission:
         """
         replica = (decision.pool, decision.replica)
         queue = self._queues.setdefault(replica, StepQueue())
-        if len(queue) == 0 and self._recorder.state.running_on(*replica) < cap:
+        if len(queue) == 0 and self._recorder.state.has_room(*replica, cap):
             self._record_start(step)
             return
         may_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[_key(step)] = may_start
+        self._caps[replica] = cap
         now_s = self._recorder.now_s()
-        queue.push(step, now_s, decision.slack_at_start_s, decision.queue_key)
+        queue.push(step, decision, now_s)
+        self.on_wait()
         try:
             await may_start
         except asyncio.CancelledError:
@@ -138,12 +144,19 @@ class Admission:
 
     def let_in(self, decision: Decision, cap: int) -> None:
         """A place became free on a replica: let the next steps start."""
-        replica = (decision.pool, decision.replica)
+        self._let_in((decision.pool, decision.replica), cap)
+
+    def let_in_all(self) -> None:
+        """Shares of replicas have changed: let steps start wherever there is room."""
+        for replica, cap in self._caps.items():
+            self._let_in(replica, cap)
+
+    def _let_in(self, replica: _Replica, cap: int) -> None:
         queue = self._queues.get(replica)
         if queue is None:
             return
-        while len(queue) > 0 and self._recorder.state.running_on(*replica) < cap:
-            step = queue.pop()
+        while len(queue) > 0 and self._recorder.state.has_room(*replica, cap):
+            step = queue.pop(self._recorder.now_s())
             may_start = self._waiting.pop(_key(step))
             # A waiter that was cancelled in this very turn of the loop has left already.
             if not may_start.done():
@@ -160,6 +173,10 @@ class Admission:
             ),
             step.fence,
         )
+
+
+def _nobody() -> None:
+    """Nobody is told."""
 
 
 def _key(step: Step) -> _Attempt:

@@ -22,6 +22,7 @@ from steelyard.pools.backend import (
     ToolOutcome,
     ToolRequest,
 )
+from steelyard.runtime.admission import Admission
 from steelyard.runtime.attempt import Attempt, AttemptGate
 from steelyard.runtime.embedding import to_journal
 from steelyard.runtime.meter import AttemptMeter
@@ -71,6 +72,11 @@ class Attempts:
             if isinstance(pool, QuickRelayBackend)
         }
         self.whole = WholeRequests(recorder, self._gate, tasks, quick)
+
+    @property
+    def admission(self) -> Admission:
+        """Lets steps start on replicas."""
+        return self._gate.admission
 
     @property
     def llm_pools(self) -> Mapping[str, LlmBackend]:

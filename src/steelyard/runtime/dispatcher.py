@@ -33,9 +33,11 @@ from steelyard.pools.backend import (
     ToolOutcome,
     ToolRequest,
 )
+from steelyard.runtime.admission import Admission
 from steelyard.runtime.attempts import Attempts, lost_attempt
 from steelyard.runtime.embedding import from_journal
 from steelyard.runtime.journal import Journal
+from steelyard.runtime.named_tasks import NamedTasks, ended_silently
 from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
 from steelyard.runtime.placing import Placing
 from steelyard.runtime.pool_limits import PoolLimits
@@ -87,12 +89,18 @@ class Dispatcher:
         )
         self._retries = Retries(recorder.now_s)
         self._ids = TaskIds()
+        self.named = NamedTasks()
         self._served = ServedModels()
 
     @property
     def state(self) -> FleetState:
         """The fold of everything recorded so far."""
         return self._recorder.state
+
+    @property
+    def admission(self) -> Admission:
+        """Lets steps start on replicas."""
+        return self._attempts.admission
 
     def now_s(self) -> float:
         """What time is it on the log's clock?"""
@@ -256,6 +264,24 @@ class Dispatcher:
         )
         self._recorder.record(event, None if terms is None else terms.fence)
         return event
+
+    def close_silent(self, since_s: float) -> int:
+        """Close the tasks that requests had opened and of which nothing was heard since then.
+
+        Args:
+            since_s: Time on the log's clock.
+
+        Returns:
+            How many there were.
+        """
+        silent = self.named.silent_since(since_s)
+        for task in silent:
+            self._tasks.put_by(task.task_id)
+            if task.told:
+                self._recorder.record(ended_silently(self.now_s(), task), None)
+            else:
+                self.state.forget_task(task.task_id)
+        return len(silent)
 
     def record(self, event: Event, fence: int | None) -> None:
         """Record what a task's own worker knows of it."""

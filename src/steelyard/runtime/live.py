@@ -1,6 +1,6 @@
 """From settings to a running fleet: pools started, recorded, watched, and closed at the end."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from steelyard.config.catalog_table import Catalog
@@ -11,6 +11,7 @@ from steelyard.placement.policy import Policy
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fleet_changes import LiveFleet, wanted_limits
+from steelyard.runtime.load_sharing import endpoint_places, shared_loads
 from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorder import Recorder
 from steelyard.runtime.starting import PoolStarter, Progress, RunningPool
@@ -77,12 +78,27 @@ async def changing_fleet(
         for one in pools.values():
             one.watch.attach(dispatcher)
         try:
-            yield fleet
+            async with _sharing(settings, log, dispatcher, pools):
+                yield fleet
         finally:
             await fleet.close()
     finally:
         for one in reversed(pools.values()):
             await one.close()
+
+
+@asynccontextmanager
+async def _sharing(
+    settings: Settings,
+    log: EventLog,
+    dispatcher: Dispatcher,
+    pools: Mapping[str, RunningPool],
+) -> AsyncGenerator[None, None]:
+    if settings.store.share_load and isinstance(log, EventStore):
+        async with shared_loads(log.loads, dispatcher, lambda: endpoint_places(pools)):
+            yield
+    else:
+        yield
 
 
 def _pool_limits(settings: Settings, log: EventLog) -> PoolLimits:

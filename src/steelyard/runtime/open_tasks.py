@@ -4,8 +4,11 @@ from collections import OrderedDict
 
 import msgspec
 
-# Tasks that only requests name are never finished; the oldest ones are forgotten.
+# Tasks that only requests name are closed after a silence; until then the oldest ones are forgotten
+# where there are too many.
 _MAX_OPEN = 100_000
+# Of so many that were closed by their silence it is known how far they were numbered.
+_MAX_KNOWN = 10_000
 
 
 class TaskLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,9 +73,11 @@ class OpenTasks:
 
     def __init__(self) -> None:
         self._tasks: OrderedDict[str, _OpenTask] = OrderedDict()
+        self._numbers: OrderedDict[str, int] = OrderedDict()
 
     def open(self, task_id: str, terms: TaskTerms, next_step_id: int = 0) -> None:
         """A task has arrived; one that goes on has used the numbers below `next_step_id`."""
+        next_step_id = max(next_step_id, self._numbers.pop(task_id, 0))
         self._tasks[task_id] = _OpenTask(terms=terms, next_step_id=next_step_id)
         if len(self._tasks) > _MAX_OPEN:
             self._tasks.popitem(last=False)
@@ -80,6 +85,15 @@ class OpenTasks:
     def close(self, task_id: str) -> None:
         """A task has ended."""
         self._tasks.pop(task_id, None)
+
+    def put_by(self, task_id: str) -> None:
+        """Nothing was heard of a task for long: should it go on, its steps are numbered on."""
+        task = self._tasks.pop(task_id, None)
+        if task is None:
+            return
+        self._numbers[task_id] = task.next_step_id
+        if len(self._numbers) > _MAX_KNOWN:
+            self._numbers.popitem(last=False)
 
     def terms(self, task_id: str) -> TaskTerms | None:
         """On what terms is the task open? None when it is not."""

@@ -50,6 +50,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         serving: How the engines of a pool serve, by pool; others compute prompts whole and forget
             none.
         service_factor: Factor on every service time: 1.2 for machines 20 % slower than figures say.
+        between_steps_s: Seconds between the end of a step and the placement of those that waited
+            for it, and before the first: agent, gateway and log, as a live run tells.
         noise_sigma: Spread of a lognormal factor with mean 1 on each step's service time, drawn
             by the seed in order of arrival, so that policies are compared on the same draws.
         max_attempts: Attempts after which a step, and with it the task, fails.
@@ -65,6 +67,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     outage_patience_s: float = 0.0
     serving: dict[str, Serving] = {}
     service_factor: float = 1.0
+    between_steps_s: float = 0.0
     noise_sigma: float = 0.0
     max_attempts: int = 3
     max_output_tokens: int = 1024
@@ -101,6 +104,10 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 f"service_factor {self.service_factor:g} must be above zero, noise_sigma "
                 f"{self.noise_sigma:g} not negative, max_attempts {self.max_attempts} at least 1"
+            )
+        if not 0.0 <= self.between_steps_s < math.inf:
+            raise ConfigError(
+                f"between_steps_s {self.between_steps_s:g} must be finite and not negative"
             )
 
     def _check_renting(self, pools: tuple[PoolSpec, ...]) -> None:

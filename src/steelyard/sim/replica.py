@@ -39,6 +39,7 @@ class SimReplica:
             is_vendor=spec.token_price is not None,
             chunk_tokens=serving.prefill_chunk_tokens,
         )
+        self._serving = serving
         self._memory = None if serving.kv_tokens is None else KvCache(serving.kv_tokens)
         self._tools = None if spec.tool_curve is None else ToolPart(spec.tool_curve)
 
@@ -50,14 +51,17 @@ class SimReplica:
             attempt: The attempt.
         """
         self._waiting[attempt.step.key] = attempt
-        decision = attempt.decision
-        self._queue.push(attempt.step, now_s, decision.slack_at_start_s, decision.queue_key)
+        self._queue.push(attempt.step, attempt.decision, now_s)
 
-    def pop_ready(self) -> SimAttempt | None:
-        """Take the most urgent attempt out if there is room for it now."""
-        if not self._waiting or not self._has_room(self._queue.peek()):
+    def pop_ready(self, now_s: float) -> SimAttempt | None:
+        """Take the next attempt out if there is room for it now.
+
+        Args:
+            now_s: Simulated time.
+        """
+        if not self._waiting or not self._has_room(self._queue.peek(now_s)):
             return None
-        return self._waiting.pop(self._queue.pop().key)
+        return self._waiting.pop(self._queue.pop(now_s).key)
 
     def start(self, now_s: float, attempt: SimAttempt) -> None:
         """Take an attempt up.
@@ -70,9 +74,11 @@ class SimReplica:
         attempt.started_s = now_s
         self._running += 1
         call = attempt.step.call
-        if self._memory is not None and isinstance(call, LlmCall):
-            held = self._memory.take(call, attempt.truth.output_tokens)
-            attempt.cached_tokens = min(attempt.cached_tokens, held)
+        if isinstance(call, LlmCall):
+            if self._memory is not None:
+                held = self._memory.take(call, attempt.truth.output_tokens)
+                attempt.cached_tokens = min(attempt.cached_tokens, held)
+            attempt.cached_tokens = self._serving.found_tokens(attempt.cached_tokens)
         if self._tools is not None and attempt.step.kind == "tool":
             self._tools.start(now_s, attempt)
         else:
@@ -110,7 +116,7 @@ class SimReplica:
         if self._tools is not None:
             lost.extend(self._tools.drain(now_s))
         while len(self._queue):
-            lost.append(self._waiting.pop(self._queue.pop().key))
+            lost.append(self._waiting.pop(self._queue.pop(now_s).key))
         self._running = 0
         if self._memory is not None:
             self._memory.clear()

@@ -174,10 +174,12 @@ class _Run:
         return [factor * math.exp(sigma * float(draw) - sigma * sigma / 2.0) for draw in draws]
 
     def _begin_step(self, run: SimTask, at: int, now_s: float) -> None:
-        step = run.steps[at]
+        step, between_s = run.steps[at], self._conditions.between_steps_s
         if step is None:
             gap_s = run.task.steps[at].think_or_tool_s
             self.agenda.at(now_s + gap_s, partial(self._go_on, run, at))
+        elif between_s > 0.0:
+            self.agenda.at(now_s + between_s, partial(self._look, run, at, step))
         else:
             self._place(run, at, step, now_s)
 
@@ -223,7 +225,7 @@ class _Run:
             for attempt in ended:
                 self._end_attempt(replica, attempt, now_s)
             busy = bool(ended)
-            while (attempt_or_none := replica.pop_ready()) is not None:
+            while (attempt_or_none := replica.pop_ready(now_s)) is not None:
                 self._start(replica, attempt_or_none, now_s)
                 busy = True
         next_s = replica.next_s()

@@ -76,29 +76,30 @@ def _prefixes(task: WorkloadTask) -> dict[int, tuple[tuple[int, ...], tuple[int,
     """Hashes and lengths of each prompt's prefixes, such that shared ones have equal hashes.
 
     A prompt is its predecessor's up to `shared_prefix_tokens`, and new from there on. The
-    predecessor is the latest earlier step of the model whose prompt is long enough. Prompts of
-    two tasks of an agent share `common_prefix_tokens`, and nothing else.
+    predecessor is the latest earlier step of the model whose prompt and answer are long enough: an
+    engine keeps what it generated beside what it read, so the boundaries of a step go on through
+    its answer. Prompts of two tasks of an agent share `common_prefix_tokens`, and nothing else.
     """
     calls = [step for step in task.steps if step.kind == "llm"]
+    sources = [_predecessor(calls[:at], step) for at, step in enumerate(calls)]
+    shared = [_shared_tokens(step, source) for step, source in zip(calls, sources, strict=True)]
     cuts = sorted(
-        {
-            tokens
-            for step in calls
-            for tokens in (step.common_prefix_tokens, step.shared_prefix_tokens, step.prompt_tokens)
-        }
+        {*shared, *(n for step in calls for n in (step.common_prefix_tokens, step.prompt_tokens))}
     )
     agent_roots = {model: spread(f"{task.agent}/{model}", 1) for model in {s.model for s in calls}}
     roots = {model: spread(f"{task.task_id}/{model}", 0) for model in {s.model for s in calls}}
     segments: dict[int, _Segments] = {}
     prefixes: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-    for at, step in enumerate(calls):
-        previous = _predecessor(calls[:at], step)
-        written = _begin(step) if previous is None else _shared(segments[previous.step_id], step)
-        if step.prompt_tokens > (written[-1][0] if written else 0):
-            written.append((step.prompt_tokens, step.step_id))
+    for step, previous, tokens_shared in zip(calls, sources, shared, strict=True):
+        written = (
+            _begin(step) if previous is None else _shared(segments[previous.step_id], tokens_shared)
+        )
+        context_tokens = step.prompt_tokens + step.output_tokens
+        if context_tokens > (written[-1][0] if written else 0):
+            written.append((context_tokens, step.step_id))
         segments[step.step_id] = written
         first = bisect_right(cuts, 0)
-        end = bisect_right(cuts, step.prompt_tokens)
+        end = bisect_right(cuts, context_tokens)
         tokens = tuple(cuts[max(first, end - _MAX_BOUNDARIES) : end])
         owners = [written[bisect_left(written, (cut, -1))][1] for cut in tokens]
         hashes = tuple(
@@ -120,14 +121,21 @@ def _predecessor(earlier: list[WorkloadStep], step: WorkloadStep) -> WorkloadSte
         return None
     same = [one for one in earlier if one.model == step.model]
     for one in reversed(same):
-        if one.prompt_tokens >= step.shared_prefix_tokens:
+        if one.prompt_tokens + one.output_tokens >= step.shared_prefix_tokens:
             return one
-    return max(same, key=lambda one: one.prompt_tokens, default=None)
+    return max(same, key=lambda one: one.prompt_tokens + one.output_tokens, default=None)
 
 
-def _shared(previous: _Segments, step: WorkloadStep) -> _Segments:
-    """The segments of a prompt up to the tokens that the step shares with it."""
-    shared = min(step.shared_prefix_tokens, step.prompt_tokens)
+def _shared_tokens(step: WorkloadStep, previous: WorkloadStep | None) -> int:
+    """What a step shares with its predecessor: never more than that one read and wrote."""
+    if previous is None:
+        return 0
+    written = previous.prompt_tokens + previous.output_tokens
+    return min(step.shared_prefix_tokens, step.prompt_tokens, written)
+
+
+def _shared(previous: _Segments, shared: int) -> _Segments:
+    """The segments of a context up to the tokens that a later prompt shares with it."""
     whole = bisect_left(previous, (shared, -1))
     kept = previous[:whole]
     if whole < len(previous):

@@ -104,6 +104,10 @@ class Backend(Protocol):
         """Run a statement with `?` for parameters and return its rows."""
         ...
 
+    def execute_unflushed(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement outside of transactions, whose effect a crash of the machine may undo."""
+        ...
+
     def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
         """Append rows whose leases still hold; count their signals, end the tasks that they end.
 

@@ -26,6 +26,7 @@ from steelyard.store.backend import Backend, EventRow, TaskToAdd
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
 from steelyard.store.keys import KeyStore
+from steelyard.store.loads import LoadStore
 from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
 
 A = TypeVar("A")
@@ -62,6 +63,7 @@ class EventStore:
         self.where = backend.where
         self._writer = GroupWriter(backend)
         self.keys = KeyStore(self._writer)
+        self.loads = LoadStore(self._writer)
 
     def append(self, event: Event, fence: int | None = None) -> None:
         """Take one more event; see `EventLog`.
@@ -79,6 +81,16 @@ class EventStore:
             A future that is done then; it fails with StoreError when the commit fails.
         """
         return self._writer.durable()
+
+    @property
+    def away_s(self) -> float:
+        """For how many seconds has the database been away? 0 while it answers."""
+        return self._writer.away_s
+
+    @property
+    def broken(self) -> "Future[StoreError]":
+        """Done, with the reason, when nothing can be written any more; do not cancel it."""
+        return self._writer.broken
 
     def is_lost(self, task_id: str, fence: int) -> bool:
         """Was an event dropped because another worker holds the task?"""

@@ -16,8 +16,9 @@ from steelyard.store.backend import Backend, EventRow
 A = TypeVar("A")
 R = TypeVar("R")
 
-# A database that is away for longer takes its log down with it.
-_AWAY_LIMIT_S = 60.0
+# A database that is away for longer takes its log down with it. Nothing is lost before, and most
+# fail over or start again within a few minutes.
+_AWAY_LIMIT_S = 600.0
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 # Rows that nobody waits for are on disk after this time at the latest.
@@ -71,6 +72,10 @@ class GroupWriter:
         self._is_busy = False
         self._lost: set[tuple[str, int]] = set()
         self._failure: StoreError | None = None
+        self._away_since_s: float | None = None
+        # Done when nothing can be written any more; nobody else may settle it.
+        self.broken: Future[StoreError] = Future()
+        self.broken.set_running_or_notify_cancel()
         self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
@@ -155,6 +160,12 @@ class GroupWriter:
                     self._changed.notify()
         return waiter
 
+    @property
+    def away_s(self) -> float:
+        """For how many seconds has the database been away? 0 while it answers."""
+        since_s = self._away_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
     def is_lost(self, task_id: str, fence: int) -> bool:
         """Was a row dropped because its task has a newer lease?"""
         return (task_id, fence) in self._lost
@@ -236,8 +247,11 @@ class GroupWriter:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                return work()
+                done = work()
+                self._away_since_s = None
             except StoreBusyError as error:
+                if self._away_since_s is None:
+                    self._away_since_s = time.monotonic()
                 if time.monotonic() > gives_up_s:
                     raise StoreError(
                         f"event log {self._backend.where} has been away for {_AWAY_LIMIT_S:g} s "
@@ -246,6 +260,8 @@ class GroupWriter:
                 time.sleep(pause_s)
                 pause_s = min(_LONGEST_PAUSE_S, 2.0 * pause_s)
                 self._roll_back()
+            else:
+                return done
 
     def _roll_back(self) -> None:
         try:
@@ -295,6 +311,7 @@ class GroupWriter:
             queue += self._queue
             self._waiters = []
             self._queue.clear()
+        self.broken.set_result(error)
         for item in queue:
             if not isinstance(item, EventRow) and not item.future.done():
                 item.future.set_exception(error)

@@ -9,6 +9,7 @@ from psycopg import conninfo
 
 from steelyard.errors import ConfigError, SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
+from steelyard.store.loads import POSTGRES_LOADS
 from steelyard.store.postgres_sql import (
     ADD_KEYS,
     ADD_TASK,
@@ -25,6 +26,13 @@ from steelyard.store.postgres_sql import (
 # Holds whoever makes the tables, and whoever takes tasks of agents with limits.
 _MAKE_LOCK, _CLAIM_LOCK = 0x53594C44, 0x53594C45
 _CONNECT_TIMEOUT_S = 5
+# A machine that is gone without a word is noticed after some 10 s instead of hours.
+_NOTICES_LOSS = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 
 
 class PostgresBackend:
@@ -51,7 +59,10 @@ class PostgresBackend:
     def __init__(self, url: str, writer: str, password: str = "") -> None:
         self._writer = writer
         self._where = _place(url)
-        self._conninfo = conninfo.make_conninfo(url, password=password or None)
+        # What the URL says of these counts.
+        told = {key: str(value) for key, value in conninfo.conninfo_to_dict(url).items() if value}
+        own = {"password": password} if password else {}
+        self._conninfo = conninfo.make_conninfo(**{**_NOTICES_LOSS, **told, **own})
         try:
             self._connection = self._connect()
         except StoreBusyError as error:
@@ -82,6 +93,10 @@ class PostgresBackend:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows."""
         return self._run(sql.replace("?", "%s"), parameters)
+
+    def execute_unflushed(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement; one on an unlogged table alone flushes nothing."""
+        self.execute(sql, parameters)
 
     def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
         """Append rows whose leases still hold, in one statement."""
@@ -150,13 +165,15 @@ class PostgresBackend:
     def _make_tables(self) -> None:
         # Only where there are none: to make an index "if not exists" waits for all who write, and
         # they may wait for whoever makes the next one.
-        if not self._has_tables() or self._version() == VERSION_BEFORE_KEYS:
+        if not self._has("loads") or self._version() == VERSION_BEFORE_KEYS:
             self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
             try:
-                if not self._has_tables():
+                if not self._has("version"):
                     self._run(SCHEMA, ())
                 elif self._version() == VERSION_BEFORE_KEYS:
                     self._run(ADD_KEYS, ())
+                if self._version() == SCHEMA_VERSION:
+                    self._run(POSTGRES_LOADS, ())
             finally:
                 self.execute("SELECT pg_advisory_unlock(?)", (_MAKE_LOCK,))
         version = self._version()
@@ -167,14 +184,18 @@ class PostgresBackend:
                 "give another database"
             )
 
-    def _has_tables(self) -> bool:
-        return self.execute("SELECT to_regclass('steelyard.version')")[0][0] is not None
+    def _has(self, table: str) -> bool:
+        return self.execute("SELECT to_regclass(?)", (f"steelyard.{table}",))[0][0] is not None
 
     def _version(self) -> int:
         return int(self.execute("SELECT version FROM version")[0][0])
 
     def _told(self, error: psycopg.Error) -> StoreError:
         said = " ".join(str(error).split())
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            # It failed over, and this connection is to the one that takes no writes any more.
+            self._connection.close()
+            return StoreBusyError(f"event log {self._where} takes no writes now: {said}")
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             return StoreBusyError(f"event log {self._where} is away: {said}")
         return StoreError(f"event log {self._where} cannot be used: {said}")

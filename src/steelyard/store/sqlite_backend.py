@@ -11,6 +11,7 @@ import msgspec
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
 from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
 from steelyard.store.keys_tables import SQLITE_KEYS
+from steelyard.store.loads import SQLITE_LOADS
 from steelyard.store.waiting_sql import COUNT_SIGNAL
 
 R = TypeVar("R")
@@ -62,6 +63,7 @@ CREATE TABLE places (
 CREATE INDEX places_by_owner ON places (owner);
 """
     + SQLITE_KEYS
+    + f";{SQLITE_LOADS}"
 )
 _BUSY_TIMEOUT_S = 5.0
 _SWITCH_PAUSE_S = 0.01
@@ -124,6 +126,14 @@ class SqliteBackend:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows."""
         return self._do(sql, parameters).fetchall()
+
+    def execute_unflushed(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement; the next commit of events brings it to the disk with them."""
+        self._do("PRAGMA synchronous=NORMAL")
+        try:
+            self._do(sql, parameters)
+        finally:
+            self._do("PRAGMA synchronous=FULL")
 
     def write(self, rows: list[EventRow], number: int) -> set[tuple[str, int]]:
         """Append rows whose leases still hold; a group that was committed is known as such here."""
@@ -317,7 +327,10 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Give a log of version 3 the tables of keys; nothing in it changes."""
+    """Give a log of version 3 the tables of keys, any that of loads; nothing in it changes."""
+    sql = "SELECT 1 FROM sqlite_master WHERE name = 'loads'"
+    if connection.execute(sql).fetchone() is None:
+        connection.execute(SQLITE_LOADS)
     if _version(connection) == SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")

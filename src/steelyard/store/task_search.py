@@ -99,6 +99,11 @@ class _End(msgspec.Struct, frozen=True):
     t_s: float
     status: Literal["succeeded", "failed", "cancelled"]
     error: str = ""
+    ended_s: float | None = None
+
+    @property
+    def finished_s(self) -> float:
+        return self.t_s if self.ended_s is None else self.ended_s
 
 
 class _Charge(msgspec.Struct, frozen=True):
@@ -197,7 +202,7 @@ def _listed(backend: Backend, chunk: list[tuple[Any, ...]]) -> list[ListedTask]:
                 agent=said.agent,
                 state=state,
                 submitted_s=said.t_s,
-                finished_s=None if end is None else end.t_s,
+                finished_s=None if end is None else end.finished_s,
                 deadline_s=said.deadline_s,
                 budget_usd=said.budget_usd,
                 error="" if end is None else end.error,

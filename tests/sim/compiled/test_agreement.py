@@ -22,6 +22,7 @@ from steelyard.domain.pool import LlmCurve, PoolSpec
 from steelyard.domain.workload import Workload, WorkloadStep
 from steelyard.errors import ConfigError
 from steelyard.placement.baselines import policy_named, policy_names
+from steelyard.placement.policy import CheapestFeasible
 from steelyard.sim import (
     ArrivalProcess,
     Conditions,
@@ -246,6 +247,42 @@ def test_what_starts_after_an_outage_starts_the_same_on_both_paths(
     assert_same(chains, fleet, "cheapest_feasible", conditions, compiled=False)
 
 
+def hourly(first_hour: float) -> Conditions:
+    """Rents and bids that trade places between pools from hour to hour."""
+    return msgspec.structs.replace(
+        HARSH,
+        first_hour=first_hour,
+        bids_usd_per_hour={"gpu": 0.5, "arm": 0.9},
+        renting={
+            "arm": Renting(usd_per_hour_by_hour=(0.5, 4.0, 0.5)),
+            "gpu": Renting(bid_usd_per_hour_by_hour=(30.0, 0.2), usd_per_hour_by_hour=(2.0, 9.0)),
+            "x86": Renting(usd_per_hour_by_hour=(2.0, 0.1, 0.1), start_s=1.0),
+            "tools-arm": Renting(usd_per_hour_by_hour=(0.3, 5.0)),
+        },
+    )
+
+
+def test_prices_by_the_hour_are_the_same_on_both_paths(
+    workload: Workload, chains: Workload, fleet: tuple[PoolSpec, ...]
+) -> None:
+    slow = tuple(
+        msgspec.structs.replace(one, arrival_s=one.arrival_s * 2000.0) for one in chains.tasks
+    )
+    hours = msgspec.structs.replace(chains, tasks=slow)
+    for work, first_hour in ((workload, 8.9993), (chains, 23.9988), (hours, 0.0)):
+        conditions = hourly(first_hour)
+        assert_same(work, fleet, "cheapest_feasible", conditions, compiled=False)
+        first = msgspec.structs.replace(conditions, first_hour=first_hour + 0.5)
+        costs = [
+            sum(event.cost_usd for event in run.events if isinstance(event, AttemptFinished))
+            for run in (
+                simulate(work, fleet, CheapestFeasible(), 3, c) for c in (conditions, first)
+            )
+        ]
+        # The hour shows.
+        assert not math.isclose(*costs, rel_tol=0.01)
+
+
 def placed_in(told: Iterator[Told]) -> list[int]:
     return [pool for _, kind, _, _, _, pool, _, _ in told if kind == "step_placed"]
 
@@ -282,7 +319,6 @@ def test_a_step_that_two_pools_lost_is_noted_as_it_may_go_back_to_the_first(
     [
         (Renting(preemptions_per_hour=1.0), "preemptions_per_hour"),
         (Renting(replicas_by_hour=(3, 1)), "replicas_by_hour"),
-        (Renting(usd_per_hour_by_hour=(3.0, 1.0)), "usd_per_hour_by_hour"),
         (Renting(scaling=Scaling(max_replicas=3)), "scaling"),
     ],
 )

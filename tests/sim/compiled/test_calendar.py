@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelyard.domain.pool import PoolSpec
@@ -23,6 +23,7 @@ def parts(workload: Workload, fleet: tuple[PoolSpec, ...]) -> tuple[Sample, tupl
     return Sample.of(workload), fleet
 
 
+@settings(deadline=None)
 @given(
     times=st.lists(st.floats(min_value=1e-6, max_value=1e6), min_size=1, max_size=60),
     width_s=st.sampled_from([1e-3, 0.7, 50.0, 1e7]),

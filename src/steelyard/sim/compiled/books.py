@@ -8,6 +8,7 @@ task is open and its replica is up.
 import math
 
 from steelyard.domain.units import rental_usd
+from steelyard.fleet.lessons import LEAST_ERROR_FRAC, MOST_ERROR_FRAC
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import prefill_s, shared_itl_s
 from steelyard.sim.compiled.layout import (
@@ -70,8 +71,9 @@ def hold(world: World, attempt: int) -> None:
 def note_placed(world: World, attempt: int) -> None:
     """An attempt waits at its replica from now on."""
     one = world.attempts[attempt]
-    book = world.book[one["replica"]]
+    book = world.machines[one["replica"]]
     book["waiting"] += 1
+    book["late"] += one["late"]
     book["service_sum_s"] += one["service_s"]
     book["share_sum_s"] += one["share_s"]
     world.tasks[one["task"]]["reserved_usd"] += one["reserved_usd"]
@@ -81,8 +83,9 @@ def note_placed(world: World, attempt: int) -> None:
 def note_started(world: World, attempt: int) -> None:
     """An attempt waits no longer."""
     one = world.attempts[attempt]
-    book = world.book[one["replica"]]
+    book = world.machines[one["replica"]]
     book["waiting"] -= 1
+    book["late"] -= one["late"]
     book["running"] += 1
     one["concurrency"] = book["running"]
     others = float(book["running"] + book["waiting"]) - 1.0
@@ -95,20 +98,23 @@ def note_started(world: World, attempt: int) -> None:
 def note_finished(world: World, attempt: int, ok: bool) -> float:
     """An attempt has ended; returns what it cost, in USD."""
     one = world.attempts[attempt]
-    book = world.book[one["replica"]]
+    book = world.machines[one["replica"]]
     if math.isnan(one["started_s"]):
         book["waiting"] -= 1
+        book["late"] -= one["late"]
         _count_load(world, one["replica"], 0, -1)
     else:
         book["running"] -= 1
         _count_load(world, one["replica"], -1, 0)
+    pool = world.pools[book["pool"]]
     if book["waiting"] + book["running"] == 0:
+        pool["idle_from"] = min(pool["idle_from"], one["replica"])
         book["service_sum_s"] = 0.0
         book["share_sum_s"] = 0.0
     else:
         book["service_sum_s"] -= one["service_s"]
         book["share_sum_s"] -= one["share_s"]
-    is_tool = world.pools[world.machines[one["replica"]]["pool"]]["model"] < 0
+    is_tool = pool["model"] < 0
     cost_usd = _tool_usd(world, attempt) if is_tool else _llm_usd(world, attempt)
     task = world.tasks[one["task"]]
     task["spent_usd"] += cost_usd
@@ -116,13 +122,20 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
     if not ok:
         _count_failure(world, attempt)
         return cost_usd
-    pool = world.pools[world.machines[one["replica"]]["pool"]]
     pool["failures"] = 0
     pool["open_until_s"] = -math.inf
     if is_tool:
         _learn_tool(world, attempt)
     else:
         _learn_llm(world, attempt)
+    _note_ended_step(world, attempt, is_tool)
+    return cost_usd
+
+
+def _note_ended_step(world: World, attempt: int, is_tool: bool) -> None:
+    """A step has ended well: note it in the account of its task."""
+    one = world.attempts[attempt]
+    task = world.tasks[one["task"]]
     ended = world.ended[one["task"] * world.clock[0]["stride"] + task["ended_n"]]
     task["attained_s"] += world.clock[0]["now_s"] - one["started_s"]
     if not is_tool:
@@ -134,7 +147,6 @@ def note_finished(world: World, attempt: int, ok: bool) -> float:
     ended["t_s"] = world.clock[0]["now_s"] - task["avoidable_s"]
     ended["step"] = one["step"]
     task["ended_n"] += 1
-    return cost_usd
 
 
 def learn_remaining(world: World, task: int) -> None:
@@ -225,7 +237,7 @@ def _llm_usd(world: World, attempt: int) -> float:
         pool["itl_slope_s"],
         pool["cap"],
     )
-    return rental_usd(pool["rent"], llm_used_s(curve, prompt - cached, output))
+    return rental_usd(one["rent"], llm_used_s(curve, prompt - cached, output))
 
 
 def _tool_usd(world: World, attempt: int) -> float:
@@ -233,11 +245,11 @@ def _tool_usd(world: World, attempt: int) -> float:
     pool = world.pools[world.machines[one["replica"]]["pool"]]
     room = (pool["speed"], pool["cores"], pool["memory_bytes"])
     if math.isnan(one["started_s"]):
-        return rental_usd(pool["rent"], float(tool_used_s(room, 0.0, 0.0, 0.0)))
+        return rental_usd(one["rent"], float(tool_used_s(room, 0.0, 0.0, 0.0)))
     memory_bytes = world.steps[one["step"]]["memory_bytes"]
     wall_s = world.clock[0]["now_s"] - one["started_s"]
     cpu_s = _used_cpu_s(world, attempt) * pool["speed"]
-    return rental_usd(pool["rent"], float(tool_used_s(room, cpu_s, wall_s, memory_bytes)))
+    return rental_usd(one["rent"], float(tool_used_s(room, cpu_s, wall_s, memory_bytes)))
 
 
 def _used_cpu_s(world: World, attempt: int) -> float:
@@ -286,6 +298,10 @@ def _learn_llm(world: World, attempt: int) -> None:
         weight = min(pool["corrections"], _PLAIN_SAMPLES)
         pool["log_correction"] += (ratio - pool["log_correction"]) / weight
         pool["correction"] = math.exp(pool["log_correction"])
+        pool["log_square"] += (ratio * ratio - pool["log_square"]) / weight
+        variance = pool["log_square"] - pool["log_correction"] * pool["log_correction"]
+        off = max(LEAST_ERROR_FRAC, 2.0 * math.sqrt(max(0.0, variance)))
+        pool["error_frac"] = min(MOST_ERROR_FRAC, off)
     count_latency(world, TTFT, one["first_s"] - one["placed_s"])
     count_latency(world, LLM_STEP, now_s - one["placed_s"])
 

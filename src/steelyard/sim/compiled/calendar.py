@@ -2,14 +2,12 @@
 
 Entries are thrown into buckets by time, unsorted. When the clock reaches a bucket, its entries go
 into the heap `near`, which stays in the first-level cache. Alarms that were overtaken are dropped
-on that occasion, and reading the replicas of a whole bucket at once lets the processor wait for
-many cache misses at the same time. Entries of the same moment leave in the order of entering, as
+on that occasion. Entries of the same moment leave in the order of entering, as
 in the reference path. With one bucket this is a binary heap.
 """
 
-from steelyard.sim.compiled.layout import ALARM, NONE, Records, World
-
-CHUNK = 16
+from steelyard.sim.compiled.ahead import ask_ahead
+from steelyard.sim.compiled.layout import ALARM, CHUNK, NONE, Records, World
 
 
 def enter(world: World, t_s: float, code: int) -> None:
@@ -88,6 +86,8 @@ def _open_next(world: World) -> None:
     mask = len(world.bucket_head) - 1
     if clock["bucket"] & mask == 0:
         _bring_near(world)
+    if clock["looks_ahead"]:
+        ask_ahead(world)
     at = clock["bucket"] & mask
     count = world.bucket_n[at]
     if count == 0:
@@ -109,25 +109,6 @@ def _open_next(world: World) -> None:
     clock["pending"] -= count
     world.bucket_head[at] = NONE
     world.bucket_n[at] = 0
-    _touch(world)
-
-
-def _touch(world: World) -> None:
-    """Read what the alarms of the moment will need; these reads do not wait for one another."""
-    touched = 0
-    for at in range(world.clock[0]["near_n"]):
-        code = world.near[at]["code"]
-        if code & 3 == ALARM:
-            machine = world.machines[code >> 2]
-            touched += world.book[code >> 2]["running"]
-            if machine["shared_n"] > 0:
-                one = world.attempts[world.shared[machine["places"]]["attempt"]]
-                touched += world.tasks[one["task"]]["open"]
-            if machine["delays_n"] > 0:
-                one = world.attempts[world.delays[machine["places"]]["attempt"]]
-                touched += world.tasks[one["task"]]["open"]
-    # Kept, so that no compiler leaves the reads out.
-    world.clock[0]["touched"] = touched
 
 
 def _drop_overtaken(world: World, last: int, count: int) -> None:

@@ -12,6 +12,7 @@ from steelyard.placement.scoring import (
     queued_use_s,
     two_of,
 )
+from steelyard.sim.compiled.ahead import ask_for
 from steelyard.sim.compiled.layout import LLM, NONE, World
 from steelyard.sim.compiled.rankings import (
     CPU,
@@ -46,7 +47,12 @@ def find_candidates(world: World, task: int, step: int, number: int) -> None:
             world.replica[pool] = _least_loaded(world, pool)
             continue
         first, second = two_of(key, salt, one["replicas"])
-        world.replica[pool] = _less_loaded(world, one["first"] + first, one["first"] + second)
+        drawn = _less_loaded(world, one["first"] + first, one["first"] + second)
+        world.replica[pool] = drawn
+        # Wherever the step goes, it waits to start there first.
+        ask_for(world.machines, drawn)
+        ask_for(world.delays, world.machines[drawn]["places"])
+        ask_for(world.shared, world.machines[drawn]["places"])
     if is_program:
         _stay_at_home(world, task, step)
     if policy == 0:
@@ -86,7 +92,7 @@ def _serves(world: World, pool: int, step: int) -> bool:
 
 def load_of(world: World, replica: int) -> int:
     """Steps that run and wait on a replica."""
-    book = world.book[replica]
+    book = world.machines[replica]
     return int(book["running"] + book["waiting"])
 
 
@@ -100,11 +106,15 @@ def _less_loaded(world: World, one: int, other: int) -> int:
 def _least_loaded(world: World, pool: int) -> int:
     one = world.pools[pool]
     best = int(one["first"])
+    end = best + one["replicas"]
+    # Nothing beats the first idle one, and none before `idle_from` is idle.
+    for replica in range(max(best, one["idle_from"]), end):
+        if load_of(world, replica) == 0:
+            one["idle_from"] = replica
+            return int(replica)
+    one["idle_from"] = end
     best_load = load_of(world, best)
-    for replica in range(best + 1, one["first"] + one["replicas"]):
-        # Nothing beats the first idle one, so that a large pool is seldom read to its end.
-        if best_load == 0:
-            break
+    for replica in range(best + 1, end):
         load = load_of(world, replica)
         if load < best_load:
             best, best_load = replica, load
@@ -185,7 +195,7 @@ def _is_warmest(world: World, pool: int, replica: int, tokens: float) -> bool:
 
 def _use_s(world: World, step: int, replica: int, cached: float) -> float:
     """`queued_use_s` of a step on one replica."""
-    one, book = world.pools[world.machines[replica]["pool"]], world.book[replica]
+    one, book = world.pools[world.machines[replica]["pool"]], world.machines[replica]
     uncached = max(0.0, float(world.steps[step]["prompt"]) - cached)
     counts = (float(book["running"]), float(book["waiting"]))
     load = (counts[0], counts[1], book["service_sum_s"], book["share_sum_s"])

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from steelyard.sim.compiled.ahead import ARRIVALS_AHEAD, ask_for_arrival
 from steelyard.sim.compiled.books import (
     count_latency,
     held_tokens,
@@ -13,6 +14,7 @@ from steelyard.sim.compiled.books import (
     note_started,
 )
 from steelyard.sim.compiled.calendar import enter, enter_now, fits, look_ahead, pop_near, take_now
+from steelyard.sim.compiled.hours import begin_hour, next_hour_s
 from steelyard.sim.compiled.layout import (
     ALARM,
     ATTEMPTS_USED_UP,
@@ -39,7 +41,7 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 from steelyard.sim.compiled.machines import advance, begin, drain, next_s, queue, take_ready
-from steelyard.sim.compiled.placing import choose, queue_key, share_s
+from steelyard.sim.compiled.placing import choose, is_ordered_by_policy, queue_key, share_s
 
 # Why `run` returns.
 DONE, PAUSED, FULL = 0, 1, 2
@@ -62,7 +64,7 @@ def run(world: World, until_s: float, actions: int) -> int:
     while done < actions:
         if _is_full(world):
             return FULL
-        given_s = min(_next_outage_s(world), _next_arrival_s(world))
+        given_s = min(_next_outage_s(world), next_hour_s(world), _next_arrival_s(world))
         look_ahead(world, min(given_s, until_s))
         near_s = world.near[0]["t_s"] if clock["near_n"] > 0 else math.inf
         if clock["near_n"] == 0 and clock["pending"] + clock["far_n"] > 0 and not fits(world):
@@ -77,6 +79,8 @@ def run(world: World, until_s: float, actions: int) -> int:
             _set_time(world, given_s)
             if _next_outage_s(world) <= given_s:
                 _change_outage(world)
+            elif clock["next_hour_s"] <= given_s:
+                begin_hour(world)
             else:
                 _submit(world)
         else:
@@ -151,6 +155,7 @@ def _submit(world: World) -> None:
     clock = world.clock[0]
     number = clock["next_arrival"]
     clock["next_arrival"] += 1
+    ask_for_arrival(world, number + ARRIVALS_AHEAD)
     arrival = world.arrivals[number]
     slot = clock["free_task"]
     task = world.tasks[slot]
@@ -160,6 +165,7 @@ def _submit(world: World) -> None:
     task["template"] = arrival["template"]
     task["number"] = number
     task["key"] = arrival["key"]
+    task["slowness"] = arrival["slowness"]
     task["arrival_s"] = clock["now_s"]
     task["deadline_s"] = arrival["t_s"] + template["deadline_after_s"]
     task["budget_usd"] = template["budget_usd"]
@@ -211,19 +217,21 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     slack_s, waits_s = world.slack_s[pool], world.wait_s[pool]
     one["task"], one["step"], one["replica"], one["number"] = task, step, replica, number
     one["key_s"] = queue_key(world, task, slack_s + waits_s)
+    one["late"], one["late_after_s"] = 0, math.inf
+    if slot["deadline_s"] < math.inf and not is_ordered_by_policy(world):
+        one["late"] = slack_s + world.grace_s[pool] < 0.0
+        one["late_after_s"] = clock["now_s"] + (slack_s + waits_s) + world.grace_s[pool]
     one["service_s"] = world.finish_s[pool] - waits_s
     one["share_s"] = share_s(world, pool, step)
     one["least_s"] = clock["least_s"]
+    one["rent"] = world.pools[pool]["rent"]
     one["reserved_usd"] = world.cost_usd[pool]
     one["placed_s"] = clock["now_s"]
     one["started_s"] = one["first_s"] = math.nan
     one["left"] = 0.0
     one["cached"] = 0
-    slowness = world.arrivals[slot["number"]]["slowness"]
-    if slowness != NONE:
-        slowness += step - world.templates[slot["template"]]["first"]
-    # The last entry is the factor of every step when there is no noise.
-    one["slowness"] = world.slowness[slowness]
+    local = step - world.templates[slot["template"]]["first"]
+    one["slowness"] = world.slowness[slot["slowness"] + local]
     window["placed"] += 1
     window["placed_in_time"] += slack_s >= 0.0
     world.flow[clock["window"] * len(world.pools) + pool]["placed"] += 1

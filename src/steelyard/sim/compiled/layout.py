@@ -1,7 +1,8 @@
 """The world of the compiled path: arrays of records, so that what is used together lies together.
 
-A replica's state fills two cache lines and a step's attempt one and a half; one array per quantity
-would cost a cache miss per quantity, which is what limits a simulation of a million replicas.
+A replica, a step's attempt and an open task fill whole cache lines, mostly two are used; an array
+per quantity would cost a cache miss per quantity, which is what limits a simulation of a million
+replicas.
 """
 
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ ALARM, GAP, ENDED, LOST = 0, 1, 2, 3
 STARTS, WAITS = 0, 1
 # Why a task fails; 0 while it does not.
 REFUSED_BUDGET, REFUSED_POOLS, ATTEMPTS_USED_UP = 1, 2, 3
+# Entries of the calendar in one piece.
+CHUNK = 8
 # Powers of two of a step's number that are told apart, and one entry for all.
 DEPTHS = 24
 ANY_DEPTH = DEPTHS - 1
@@ -63,6 +66,20 @@ CHANGES = (
     "replica_up",
 )
 
+# Bytes that the processor reads and keeps together.
+LINE_BYTES = 64
+
+
+def in_lines(fields: list[tuple[str, str] | tuple[str, str, int]]) -> np.dtype[np.void]:
+    """A record that takes whole cache lines.
+
+    >>> in_lines([("a", "f8"), ("b", "i4")]).itemsize
+    64
+    """
+    spare = -np.dtype(fields).itemsize % LINE_BYTES
+    return np.dtype([*fields, ("padding", "u1", spare)] if spare else fields)
+
+
 CLOCK = np.dtype(
     [
         ("now_s", "f8"),
@@ -90,9 +107,12 @@ CLOCK = np.dtype(
         ("refuses", "i8"),
         ("window_s", "f8"),
         ("window", "i8"),
-        ("touched", "i8"),
         ("least_s", "f8"),
         ("lost_again", "i8"),
+        ("looks_ahead", "i8"),
+        ("hour", "i8"),
+        ("next_hour_s", "f8"),
+        ("first_hour", "f8"),
     ]
 )
 POOL = np.dtype(
@@ -121,7 +141,9 @@ POOL = np.dtype(
         ("places_from", "i8"),
         ("correction", "f8"),
         ("log_correction", "f8"),
+        ("log_square", "f8"),
         ("corrections", "i8"),
+        ("error_frac", "f8"),
         ("failures", "i8"),
         ("failed_s", "f8"),
         ("open_until_s", "f8"),
@@ -130,37 +152,47 @@ POOL = np.dtype(
         ("running", "i8"),
         ("waiting", "i8"),
         ("since_s", "f8"),
+        ("idle_from", "i8"),
+        ("rents_from", "i8"),
+        ("rents", "i8"),
+        ("bids_from", "i8"),
+        ("bids", "i8"),
     ]
 )
-BOOK = np.dtype(
-    [("service_sum_s", "f8"), ("share_sum_s", "f8"), ("running", "i4"), ("waiting", "i4")]
-)
-MACHINE = np.dtype(
+# What a decision reads of every candidate lies in the first line, and what only queues need in the
+# third, which is not asked for ahead.
+MACHINE = in_lines(
     [
+        ("running", "i4"),
+        ("waiting", "i4"),
+        ("service_sum_s", "f8"),
+        ("share_sum_s", "f8"),
+        ("late", "i4"),
+        ("pool", "i4"),
         ("alarm_s", "f8"),
+        ("active", "i4"),
+        ("places", "i4"),
+        # One queue for each class of `steelyard.placement.queue`.
+        ("queue_head", "i4", 3),
+        ("since_late", "i4"),
         ("attained", "f8"),
         ("rate", "f8"),
         ("at_s", "f8"),
         ("prefill_end_s", "f8"),
+        ("memory_bytes", "f8"),
         ("prefilling", "i4"),
         ("shared_n", "i4"),
         ("delays_n", "i4"),
-        ("active", "i4"),
         ("prefill_head", "i4"),
         ("prefill_tail", "i4"),
-        ("queue_head", "i4"),
-        ("queue_tail", "i4"),
         ("sequence", "i4"),
-        ("pool", "i4"),
-        ("memory_bytes", "f8"),
-        ("places", "i8"),
-        ("boundaries", "i8"),
-        ("padding", "i8"),
-    ],
+        ("queue_tail", "i4", 3),
+        ("boundaries", "i4"),
+    ]
 )
 # A stream or tool in a replica's heap: `key` is a time, or work attained at its end.
 MEMBER = np.dtype([("key", "f8"), ("sequence", "i4"), ("attempt", "i4")])
-ATTEMPT = np.dtype(
+ATTEMPT = in_lines(
     [
         ("task", "i4"),
         ("step", "i4"),
@@ -171,7 +203,6 @@ ATTEMPT = np.dtype(
         ("phase", "i2"),
         ("concurrency", "i4"),
         ("cached", "i4"),
-        ("key_s", "f8"),
         ("service_s", "f8"),
         ("share_s", "f8"),
         ("neighbours_share_s", "f8"),
@@ -182,9 +213,14 @@ ATTEMPT = np.dtype(
         ("first_s", "f8"),
         ("left", "f8"),
         ("slowness", "f8"),
+        ("rent", "f8"),
+        # While it waits.
+        ("key_s", "f8"),
+        ("late_after_s", "f8"),
+        ("late", "i8"),
     ]
 )
-TASK = np.dtype(
+TASK = in_lines(
     [
         ("template", "i4"),
         ("number", "i4"),
@@ -204,9 +240,10 @@ TASK = np.dtype(
         ("spent_usd", "f8"),
         ("reserved_usd", "f8"),
         ("avoidable_s", "f8"),
+        ("slowness", "i8"),
     ]
 )
-ENDED_STEP = np.dtype([("t_s", "f8"), ("step", "i8")])
+ENDED_STEP = np.dtype([("t_s", "f8"), ("step", "i4")])
 HELD = np.dtype([("replica", "i4"), ("step", "i2"), ("epoch", "i2")])
 TEMPLATE = np.dtype(
     [
@@ -306,7 +343,6 @@ class World(NamedTuple):
 
     clock: Records
     pools: Records
-    book: Records
     machines: Records
     shared: Records
     delays: Records
@@ -325,6 +361,7 @@ class World(NamedTuple):
     remaining: Records
     outages: Records
     hits: Ints
+    hourly_usd: Floats
     # The calendar.
     entries: Records
     chunk_next: Ints
@@ -344,6 +381,7 @@ class World(NamedTuple):
     patient: Ints
     slack_s: Floats
     wait_s: Floats
+    grace_s: Floats
     finish_s: Floats
     cost_usd: Floats
     bid_usd: Floats

@@ -6,6 +6,7 @@ The counterpart of `steelyard.sim.replica`, `llm_part` and `tool_part`, phase by
 import math
 
 from steelyard.perf.predict import itl_s
+from steelyard.placement.queue import LATE_SHARE
 from steelyard.sim.compiled.heaps import attain, join, pop, pop_due, push, set_rate
 from steelyard.sim.compiled.heaps import shared_next_s as _shared_next_s
 from steelyard.sim.compiled.layout import (
@@ -19,34 +20,83 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 
+# The class of those whose latest start has passed, after in time and not expected to be in time.
+LATE = 2
 # An infinite pace would make 0 * inf of a stream that ends at once.
 _SHORTEST_GAP_S = 1e-12
 
 
 def queue(world: World, replica: int, attempt: int) -> None:
     """Let an attempt wait in the order of `key_s`, after those with the same."""
+    _line_up_waiting(world, replica, attempt, int(world.attempts[attempt]["late"]))
+
+
+def _line_up_waiting(world: World, replica: int, attempt: int, kind: int) -> None:
+    """Put an attempt into the queue of a class; the late ones keep the order of coming there."""
     machine, new = world.machines[replica], world.attempts[attempt]
-    before = machine["queue_tail"]
-    while before != NONE and world.attempts[before]["key_s"] > new["key_s"]:
-        before = world.attempts[before]["previous"]
-    after = machine["queue_head"] if before == NONE else world.attempts[before]["next"]
+    before = machine["queue_tail"][kind]
+    if kind != LATE:
+        while before != NONE and world.attempts[before]["key_s"] > new["key_s"]:
+            before = world.attempts[before]["previous"]
+    after = machine["queue_head"][kind] if before == NONE else world.attempts[before]["next"]
     new["previous"], new["next"] = before, after
     if before == NONE:
-        machine["queue_head"] = attempt
+        machine["queue_head"][kind] = attempt
     else:
         world.attempts[before]["next"] = attempt
     if after == NONE:
-        machine["queue_tail"] = attempt
+        machine["queue_tail"][kind] = attempt
     else:
         world.attempts[after]["previous"] = attempt
+
+
+def _take_first(world: World, replica: int, kind: int) -> None:
+    """Take the head out of the queue of a class."""
+    machine = world.machines[replica]
+    following = world.attempts[machine["queue_head"][kind]]["next"]
+    machine["queue_head"][kind] = following
+    if following == NONE:
+        machine["queue_tail"][kind] = NONE
+    else:
+        world.attempts[following]["previous"] = NONE
+
+
+def _next_class(world: World, replica: int) -> int:
+    """Whose turn is it, as in `steelyard.placement.queue`? -1 when nobody waits."""
+    machine = world.machines[replica]
+    now_s = world.clock[0]["now_s"]
+    for kind in (0, 1):
+        head = machine["queue_head"][kind]
+        while head != NONE and world.attempts[head]["late_after_s"] < now_s:
+            _take_first(world, replica, kind)
+            _line_up_waiting(world, replica, head, LATE)
+            head = machine["queue_head"][kind]
+    late_waits = machine["queue_head"][LATE] != NONE
+    if late_waits and machine["since_late"] >= LATE_SHARE - 1:
+        return LATE
+    for kind in (0, 1):
+        if machine["queue_head"][kind] != NONE:
+            return kind
+    return LATE if late_waits else NONE
+
+
+def _take_out(world: World, replica: int, kind: int) -> None:
+    """Let the head of a class go, and count it."""
+    machine = world.machines[replica]
+    _take_first(world, replica, kind)
+    if kind == LATE:
+        machine["since_late"] = 0
+    elif machine["queue_head"][LATE] != NONE:
+        machine["since_late"] += 1
 
 
 def take_ready(world: World, replica: int) -> int:
     """Take the most urgent attempt out of the queue if there is room for it; else -1."""
     machine = world.machines[replica]
-    attempt = machine["queue_head"]
-    if attempt == NONE:
+    kind = _next_class(world, replica)
+    if kind == NONE:
         return NONE
+    attempt = machine["queue_head"][kind]
     pool = world.pools[machine["pool"]]
     if not machine["active"] < pool["cap"]:
         return NONE
@@ -54,12 +104,7 @@ def take_ready(world: World, replica: int) -> int:
         needed = world.steps[world.attempts[attempt]["step"]]["memory_bytes"]
         if machine["memory_bytes"] + needed > pool["memory_bytes"]:
             return NONE
-    following = world.attempts[attempt]["next"]
-    machine["queue_head"] = following
-    if following == NONE:
-        machine["queue_tail"] = NONE
-    else:
-        world.attempts[following]["previous"] = NONE
+    _take_out(world, replica, kind)
     return int(attempt)
 
 
@@ -237,11 +282,13 @@ def drain(world: World, replica: int, lost_n: int) -> int:
         lost_n += 1
     attain(world, replica, world.clock[0]["now_s"])
     lost_n = _drain_heap(world, replica, lost_n, shared=True)
-    while machine["queue_head"] != NONE:
-        world.batch[lost_n] = machine["queue_head"]
-        machine["queue_head"] = world.attempts[machine["queue_head"]]["next"]
+    kind = _next_class(world, replica)
+    while kind != NONE:
+        world.batch[lost_n] = machine["queue_head"][kind]
+        _take_out(world, replica, kind)
+        kind = _next_class(world, replica)
         lost_n += 1
-    machine["prefilling"] = machine["prefill_tail"] = machine["queue_tail"] = NONE
+    machine["prefilling"] = machine["prefill_tail"] = NONE
     machine["prefill_end_s"] = math.inf
     machine["shared_n"] = machine["delays_n"] = machine["active"] = 0
     machine["memory_bytes"] = 0.0

@@ -5,10 +5,12 @@ import math
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import prefill_share_s
+from steelyard.placement.queue import PATIENCE_S
 from steelyard.placement.scoring import (
     Traits,
     cheapest_in_time,
     first_ranked,
+    grace_s,
     least_late,
     llm_times_s,
     queued_usd,
@@ -24,9 +26,6 @@ from steelyard.sim.compiled.candidates import (
 )
 from steelyard.sim.compiled.layout import LLM, World
 from steelyard.sim.compiled.rankings import PROGRAM_FCFS, PROGRAM_LEAST_ATTAINED, keys
-
-# A step with no deadline is ordered as by steelyard.placement.queue.
-_PATIENCE_S = 60.0
 
 
 def choose(world: World, task: int, step: int, number: int) -> int:
@@ -90,6 +89,9 @@ def _score(world: World, task: int, step: int) -> bool:
             continue
         can_run = True
         service_s = _predict(world, pool, step)
+        world.grace_s[pool] = grace_s(after_s, service_s, world.pools[pool]["error_frac"])
+        longest_s = left_s - after_s - service_s + world.grace_s[pool]
+        world.wait_s[pool] = _wait_s(world, pool, service_s, longest_s)
         finish_s = world.wait_s[pool] + service_s
         world.finish_s[pool] = finish_s
         least_s = min(least_s, service_s)
@@ -123,10 +125,10 @@ def _can_run(world: World, pool: int, step: int) -> bool:
 
 
 def _predict(world: World, pool: int, step: int) -> float:
-    """Fill in wait and costs in one pool; returns seconds of service."""
+    """Fill in costs in one pool; returns seconds of service."""
     one, what = world.pools[pool], world.steps[step]
     estimate = world.estimates[what["estimate"]]
-    book = world.book[world.replica[pool]]
+    book = world.machines[world.replica[pool]]
     if what["kind"] == LLM:
         uncached = max(float(what["prompt"]) - world.cached[pool], 0.0)
         output = expected_output(world, step)
@@ -148,9 +150,16 @@ def _predict(world: World, pool: int, step: int) -> float:
         used_h = tool_used_s(room, estimate["cpu_s"], service_s, memory_bytes) / SECONDS_PER_HOUR
         world.cost_usd[pool] = used_h * one["rent"]
         world.bid_usd[pool] = used_h * one["bid"]
-    counts = (float(book["running"]), float(book["waiting"]), book["service_sum_s"])
-    world.wait_s[pool] = wait_s(counts, service_s, one["cap"])
     return float(service_s)
+
+
+def _wait_s(world: World, pool: int, service_s: float, longest_s: float) -> float:
+    book = world.machines[world.replica[pool]]
+    counts = (float(book["running"]), float(book["waiting"]), float(book["late"]))
+    waits_s = wait_s(
+        (*counts, book["service_sum_s"]), service_s, world.pools[pool]["cap"], longest_s
+    )
+    return float(waits_s)
 
 
 def _traits(world: World, pool: int) -> Traits[float]:
@@ -168,6 +177,12 @@ def _traits(world: World, pool: int) -> Traits[float]:
     )
 
 
+def is_ordered_by_policy(world: World) -> bool:
+    """Does the policy order queues by a key of its own?"""
+    policy = world.clock[0]["policy"]
+    return bool(policy in (PROGRAM_FCFS, PROGRAM_LEAST_ATTAINED))
+
+
 def queue_key(world: World, task: int, slack_at_start_s: float) -> float:
     """What queues are ordered by: the latest start, or what a policy for whole tasks goes by."""
     clock, slot = world.clock[0], world.tasks[task]
@@ -177,4 +192,4 @@ def queue_key(world: World, task: int, slack_at_start_s: float) -> float:
         return float(slot["attained_s"])
     if slot["deadline_s"] < math.inf:
         return float(clock["now_s"] + slack_at_start_s)
-    return float(clock["now_s"] + _PATIENCE_S)
+    return float(clock["now_s"] + PATIENCE_S)

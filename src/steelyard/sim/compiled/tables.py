@@ -12,6 +12,7 @@ from steelyard.domain.pool import OWN_POOL_PREFIX, PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 from steelyard.errors import ConfigError, WorkloadError
+from steelyard.fleet.lessons import LEAST_ERROR_FRAC
 from steelyard.placement.candidates import task_key
 from steelyard.placement.scoring import mixed
 from steelyard.sim.compiled import layout
@@ -24,6 +25,7 @@ _MAX_ESTIMATES = 10_000
 _SUPPORTED = frozenset(
     {
         "bids_usd_per_hour",
+        "first_hour",
         "outages",
         "renting",
         "service_factor",
@@ -33,6 +35,7 @@ _SUPPORTED = frozenset(
         "on_miss",
     }
 )
+_RENTING = frozenset({"start_s", "usd_per_hour_by_hour", "bid_usd_per_hour_by_hour"})
 _BLOCKERS, _PROMPT = (
     list(layout.STEP.fields or ()).index("blockers"),
     list(layout.STEP.fields or ()).index("prompt"),
@@ -157,7 +160,7 @@ def _check_renting(conditions: Conditions) -> None:
     usual = Renting()
     for pool, renting in sorted(conditions.renting.items()):
         for field in renting.__struct_fields__:
-            if field != "start_s" and getattr(renting, field) != getattr(usual, field):
+            if field not in _RENTING and getattr(renting, field) != getattr(usual, field):
                 raise ConfigError(
                     f"renting of {pool}: the compiled simulator does not know {field}; {_CURE}"
                 )
@@ -314,26 +317,22 @@ def _merges(task: WorkloadTask, table: npt.NDArray[np.int32]) -> bool:
     )
 
 
-def pool_table(
-    pools: tuple[PoolSpec, ...], models: dict[str, int], conditions: Conditions
-) -> layout.Records:
-    """Lay the pools out as an array.
+def pool_table(pools: tuple[PoolSpec, ...], models: dict[str, int]) -> layout.Records:
+    """Lay the pools out as an array; their prices are left to `hours.lay_out_prices`.
 
     Args:
         pools: The fleet.
         models: Numbers of the models that the workload asks for.
-        conditions: The world, for bid prices.
     """
     table = np.zeros(len(pools), layout.POOL)
     first = places = 0
     for at, spec in enumerate(pools):
         row = table[at]
         row["first"], row["replicas"], row["places_from"] = first, spec.replicas, places
-        row["rent"] = spec.usd_per_hour
-        row["bid"] = conditions.bids_usd_per_hour.get(spec.name, spec.usd_per_hour)
         row["off_gpu"] = spec.hardware != "gpu"
         row["off_cpu"] = spec.hardware not in {"arm", "x86"}
         row["correction"] = 1.0
+        row["error_frac"] = LEAST_ERROR_FRAC
         row["failed_s"] = row["open_until_s"] = -math.inf
         row["model"] = -2
         _fill_speed(row, spec, models)
@@ -378,15 +377,14 @@ def arrival_table(
         conditions: The world.
 
     Returns:
-        Records of shape [arrivals], and factors; the last of these is the one without noise.
+        Records of shape [arrivals], and factors; without noise all tasks share the same few.
     """
     table = np.zeros(len(sample.arrival_s), layout.ARRIVAL)
     table["t_s"], table["template"], table["key"] = sample.arrival_s, sample.drawn, sample.keys
-    table["slowness"] = layout.NONE
     table["success_s"] = math.nan
     factor, sigma = conditions.service_factor, conditions.noise_sigma
     if sigma == 0.0:
-        return table, np.array([factor])
+        return table, np.full(_longest(sample), factor)
     counts = np.array([len(task.steps) for task in sample.tasks], dtype=np.int64)[sample.drawn]
     ends = np.cumsum(counts)
     table["slowness"] = ends - counts
@@ -394,7 +392,11 @@ def arrival_table(
     draws = random.standard_normal(int(ends[-1]) if len(ends) else 0)
     # math.exp, as in the reference path: NumPy's differs in the last digit.
     noisy = [factor * math.exp(sigma * float(one) - sigma * sigma / 2.0) for one in draws]
-    return table, np.array([*noisy, factor])
+    return table, np.array(noisy or [factor])
+
+
+def _longest(sample: Sample) -> int:
+    return max((len(task.steps) for task in sample.tasks), default=1)
 
 
 def outage_tables(

@@ -6,6 +6,7 @@ and cost share with kernels need no mark. Without Numba the same copies run in P
 give the same answer.
 """
 
+import dis
 import functools
 import hashlib
 import importlib
@@ -17,6 +18,7 @@ from typing import Any
 
 from steelyard.errors import ConfigError
 from steelyard.perf.predict import pick
+from steelyard.sim.compiled.ahead import ask_for, ask_for_start
 
 Function = Callable[..., Any]
 
@@ -56,18 +58,25 @@ def translated(kernel: types.FunctionType, *, compiled: bool = True) -> Function
             "install steelyard[fast], or run the same functions in Python with compiled=False"
         )
     numba = importlib.import_module("numba")
-    refer: Function = importlib.import_module("steelyard.sim.compiled.by_reference").refer
+    by_reference = importlib.import_module("steelyard.sim.compiled.by_reference")
     options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True}
     # What only kernels call needs no entry from Python; that is a fifth of the time to compile.
     inner_options = {**options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
+    hints: dict[Any, Function] = {
+        ask_for: by_reference.prefetch,
+        ask_for_start: by_reference.prefetch_start,
+    }
+    sites = _call_sites(kernel)
+
     def compile_one(function: types.FunctionType) -> Function:
-        jitted: Function = numba.njit(**inner_options)(function)
+        is_lone = sites.get(function.__code__, 0) == 1
+        jitted: Function = numba.njit(**inner_options, forceinline=is_lone)(function)
         return jitted
 
-    inner = _copied(kernel, {}, compile_one)
+    inner = _copied(kernel, hints, compile_one)
     outer = types.FunctionType(
-        _call_by_reference.__code__, {"inner": inner, "refer": refer}, kernel.__name__
+        _call_by_reference.__code__, {"inner": inner, "refer": by_reference.refer}, kernel.__name__
     )
     outer.__module__ = kernel.__module__
     # Numba's cache looks at one file's date only; a name made of all sources tells every change.
@@ -111,6 +120,23 @@ def _called_by(function: types.FunctionType, seen: set[types.FunctionType]) -> N
         called = function.__globals__.get(name)
         if isinstance(called, types.FunctionType) and called.__module__.startswith("steelyard."):
             _called_by(called, seen)
+
+
+def _call_sites(kernel: types.FunctionType) -> dict[types.CodeType, int]:
+    """From how many places is each function called, by its code?"""
+    seen: set[types.FunctionType] = set()
+    _called_by(kernel, seen)
+    sites = dict.fromkeys((function.__code__ for function in seen), 0)
+    for function in seen:
+        for instruction in dis.get_instructions(function):
+            called = (
+                function.__globals__.get(instruction.argval)
+                if instruction.opname == "LOAD_GLOBAL"
+                else None
+            )
+            if isinstance(called, types.FunctionType) and called.__code__ in sites:
+                sites[called.__code__] += 1
+    return sites
 
 
 def _digest(kernel: types.FunctionType) -> str:

@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from steelyard.domain.pool import PoolSpec
 from steelyard.sim.compiled import layout
-from steelyard.sim.compiled.calendar import CHUNK, chunks_to_bring
-from steelyard.sim.compiled.layout import World
+from steelyard.sim.compiled.calendar import chunks_to_bring
+from steelyard.sim.compiled.hours import lay_out_prices, start_clock
+from steelyard.sim.compiled.layout import CHUNK, World
 from steelyard.sim.compiled.rankings import POLICIES
 from steelyard.sim.compiled.tables import (
     Sample,
@@ -22,8 +23,10 @@ from steelyard.sim.conditions import Conditions
 
 _FIRST_TASKS = 1024
 # Entries per bucket for which buckets are sized: the heap of the moment stays in the first cache.
-_PER_BUCKET = 32
-_BUCKETS = 4096
+_PER_BUCKET = 16
+_BUCKETS = 16384
+# Fewer fit into the caches with all that runs on them.
+_MANY_MACHINES = 5000
 
 
 def make_world(
@@ -48,7 +51,8 @@ def make_world(
         The world.
     """
     tables = task_tables(sample, conditions) if sample.tables is None else sample.tables
-    table = pool_table(pools, tables.models, conditions)
+    table = pool_table(pools, tables.models)
+    hourly_usd = lay_out_prices(table, pools, conditions)
     arrivals, slowness = arrival_table(sample, seed, conditions)
     outages, hits = outage_tables(pools, conditions)
     window_s, windows, logs = told
@@ -59,20 +63,21 @@ def make_world(
     clock["stride"], clock["window_s"] = tables.stride, window_s
     clock["max_attempts"] = conditions.max_attempts
     clock["refuses"] = conditions.on_miss == "refuse"
+    start_clock(clock[0], conditions)
+    clock["looks_ahead"] = len(machines) >= _MANY_MACHINES
     clock["width_s"] = _width_s(sample, tables.templates)
     clock["free_chunk"] = clock["free_attempt"] = clock["free_task"] = layout.NONE
     count = len(pools)
     empty = World(
         clock=clock,
         pools=table,
-        book=np.zeros(max(1, len(machines)), layout.BOOK),
         machines=machines,
-        shared=np.zeros(max(1, places), layout.MEMBER),
-        delays=np.zeros(max(1, places), layout.MEMBER),
+        shared=_zeros(max(1, places), layout.MEMBER),
+        delays=_zeros(max(1, places), layout.MEMBER),
         attempts=np.zeros(0, layout.ATTEMPT),
         tasks=np.zeros(0, layout.TASK),
         ended=np.zeros(0, layout.ENDED_STEP),
-        blockers=np.zeros(0, np.int64),
+        blockers=np.zeros(0, np.int16),
         held=np.zeros(0, layout.HELD),
         templates=tables.templates,
         steps=tables.steps,
@@ -84,6 +89,7 @@ def make_world(
         remaining=np.zeros(max(1, tables.estimates) * layout.DEPTHS, layout.REMAINING),
         outages=outages,
         hits=hits,
+        hourly_usd=hourly_usd,
         entries=np.zeros(0, layout.DUE),
         chunk_next=np.zeros(0, np.int32),
         bucket_head=np.full(_BUCKETS, layout.NONE, np.int32),
@@ -101,6 +107,7 @@ def make_world(
         patient=np.zeros(count, np.bool_),
         slack_s=np.zeros(count),
         wait_s=np.zeros(count),
+        grace_s=np.zeros(count),
         finish_s=np.zeros(count),
         cost_usd=np.zeros(count),
         bid_usd=np.zeros(count),
@@ -122,8 +129,15 @@ def _with_log(world: World, *, logs: bool) -> World:
     return world
 
 
+def _zeros(count: int, kind: np.dtype[np.void]) -> layout.Records:
+    """Records of which the first begins with a cache line."""
+    room = np.zeros(count * kind.itemsize + layout.LINE_BYTES, np.uint8)
+    begin = -room.ctypes.data % layout.LINE_BYTES
+    return room[begin : begin + count * kind.itemsize].view(kind)
+
+
 def _machines(pools: layout.Records) -> layout.Records:
-    machines = np.zeros(max(1, int(pools["replicas"].sum())), layout.MACHINE)
+    machines = _zeros(max(1, int(pools["replicas"].sum())), layout.MACHINE)
     for field in ("prefilling", "prefill_head", "prefill_tail", "queue_head", "queue_tail"):
         machines[field] = layout.NONE
     machines["alarm_s"] = machines["prefill_end_s"] = math.inf
@@ -181,7 +195,7 @@ def _longer(records: layout.Records, needed: int) -> layout.Records:
 def _more_tasks(world: World, stride: int) -> World:
     old = len(world.tasks)
     new = max(_FIRST_TASKS, 2 * old)
-    tasks = np.zeros(new, layout.TASK)
+    tasks = _zeros(new, layout.TASK)
     tasks[:old] = world.tasks
     tasks["next"][old:] = np.arange(old + 1, new + 1)
     tasks["next"][new - 1] = world.clock["free_task"][0]
@@ -203,7 +217,7 @@ def _with_rows(old: npt.NDArray[np.generic], rows: int) -> npt.NDArray[np.generi
 
 def _more_attempts(world: World, more: int) -> World:
     old = len(world.attempts)
-    attempts = np.zeros(old + more, layout.ATTEMPT)
+    attempts = _zeros(old + more, layout.ATTEMPT)
     attempts[:old] = world.attempts
     attempts["next"][old:] = np.arange(old + 1, old + more + 1)
     attempts["next"][-1] = world.clock["free_attempt"][0]

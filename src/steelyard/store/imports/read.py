@@ -54,8 +54,10 @@ def import_workload(path: Path, form: str = "", mapping: str = "") -> Imported:
     if chosen == STEELYARD:
         return _recorded(path, read_workload(path), STEELYARD)
     if chosen == LEDGER:
-        ledger = Ledger.of(read_events(path))
-        return _recorded(path, workload_of(ledger, path.stem, str(path)), LEDGER)
+        workload = workload_of(Ledger.of(read_events(path)), path.stem, str(path))
+        if not workload.tasks:
+            raise WorkloadError(f"store {path} holds no step that went well; run something first")
+        return _recorded(path, workload, LEDGER)
     if chosen == mapped.FORM:
         return mapped.read(path, mapped.mapping_of(mapping))
     if chosen not in _READERS:
