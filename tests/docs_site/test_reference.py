@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import asyncio
 import re
 import tomllib
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_every_path_is_listed() -> None:
     page = http_page.page()
     # Routes are made without asking anybody.
     nobody: Any = object()
-    app = control_plane(nobody, Metrics(), nobody, GatewayLimits())
+    app = control_plane(nobody, Metrics(), nobody, GatewayLimits(), asyncio.Event())
     known = {str(route.path) for route in app.routes if isinstance(route, Route)}
     folder = ROOT / "src" / "steelyard" / "gateway"
     for file in sorted(folder.glob("*.py")):
