@@ -1,8 +1,8 @@
 """The reference is written from the code, and leaves nothing out."""
 
+import asyncio
 import importlib
 import pkgutil
-import asyncio
 import re
 import tomllib
 from pathlib import Path
