@@ -55,7 +55,8 @@ async def test_a_known_head_is_refused_as_any_other(start: Start) -> None:
 
     async with rig_of(start, script) as (rig, _, _), asyncio.timeout(20.0):
         reader, writer = await asyncio.open_connection(rig.server.host, rig.server.port)
-        for body, status in ((ASK, 200), ({**ASK, "model": "none"}, 404), (ASK, 200), ([], 400)):
+        bodies: list[Any] = [ASK, {**ASK, "model": "none"}, ASK, []]
+        for body, status in zip(bodies, (200, 404, 200, 400), strict=True):
             writer.write(asked(body))
             assert (await answered(reader))[0] == status
         writer.write(asked(ASK, "Origin: http://elsewhere.example"))
