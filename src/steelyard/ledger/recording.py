@@ -14,8 +14,9 @@ def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
     """Which tasks did the ledger see?
 
     Tasks that ended and ran at least one step well are part of it. So are those that only requests
-    name (`Steelyard-Task`, `traceparent`), up to where they are: nobody tells when these end. Only
-    attempts that went well count. CPU seconds are converted to the reference core.
+    name (`Steelyard-Task`, `traceparent`), up to where they are: these end by a long silence alone,
+    and a log may be read before. Only attempts that went well count. CPU seconds are converted to
+    the reference core.
 
     Args:
         ledger: The books.
@@ -34,7 +35,7 @@ def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
             for prefix in _prefixes(attempt.step):
                 if first_task.setdefault(prefix, attempt.step.task_id) != attempt.step.task_id:
                     common.add(prefix)
-    seen = [*ledger.tasks, *_named(ledger, steps)]
+    seen: list[TaskRecord | OpenTask] = [*ledger.tasks, *_named(ledger, steps)]
     tasks = sorted(
         (task for task in seen if task.task_id in steps),
         key=lambda task: (task.submitted_s, task.task_id),
