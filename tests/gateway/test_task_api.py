@@ -63,6 +63,7 @@ async def test_a_task_is_created_signalled_and_streamed_to_its_end(tmp_path: Pat
         async with http.get("/api/tasks/t1") as answer:
             shown = await answer.json()
         assert shown["task"]["state"] == "succeeded"
+        assert shown["deadline_s"] - shown["task"]["submitted_s"] == pytest.approx(60.0)
         assert [step["kind"] for step in shown["steps"]] == ["signal"]
 
 

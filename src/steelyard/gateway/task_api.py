@@ -4,14 +4,22 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from steelyard.domain.events import Event, JsonValue, SignalSent, TaskSubmitted
+from steelyard.domain.events import (
+    Event,
+    JsonValue,
+    SignalSent,
+    TaskFinished,
+    TaskRetried,
+    TaskStatus,
+    TaskSubmitted,
+)
 from steelyard.errors import TaskNotFoundError
 from steelyard.gateway import sse
 from steelyard.gateway.errors_http import RequestError
@@ -19,6 +27,7 @@ from steelyard.gateway.headers import NAME, TASK_ID
 from steelyard.gateway.protocol import too_large
 from steelyard.gateway.settings import GatewayLimits
 from steelyard.gateway.wire import parse_json, parse_request
+from steelyard.ledger.ledger import Ledger
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.explanation import explained
 from steelyard.runtime.journal import Journal
@@ -65,6 +74,26 @@ class NewSignal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     name: str
     value: JsonValue = None
+
+
+class KnownTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log says of a task, durable or not.
+
+    Attributes:
+        task_id: The task.
+        agent: Its agent.
+        state: `open`, or how it ended.
+        submitted_s: When its first request came, or when it was submitted.
+        deadline_s: Its deadline; None without one.
+        budget_usd: Its budget; None without one.
+    """
+
+    task_id: str
+    agent: str
+    state: TaskStatus | Literal["open"] = "open"
+    submitted_s: float
+    deadline_s: float | None
+    budget_usd: float | None
 
 
 class TaskApi:
@@ -127,17 +156,18 @@ class TaskApi:
     async def _get(self, request: Request) -> Response:
         """One task: its state, deadline, budget, cost, result and steps.
 
-        A task that only requests name is there, too; `task` then says what the log knows of it,
-        and has the state `open` until it ends.
+        A task that only requests name is there, too, and `open` until it ends.
         """
         task_id = request.path_params["task_id"]
-        rows, known = await self._rows(task_id), None
+        rows = await self._rows(task_id)
+        events: Sequence[Event] = ()
         if task_id.isprintable():
-            known = await asyncio.wrap_future(self._store.listed(task_id))
+            events = await self._dispatcher.journal(task_id)
+        known = _known(events)
         if known is None and not rows:
             raise _unknown(task_id)
-        journal = Journal.of(await self._dispatcher.journal(task_id))
-        cost_usd = known.cost_usd if known else 0.0
+        journal = Journal.of(events)
+        cost_usd = Ledger.of(events).cost_usd
         if rows:
             # With its children, which a task of requests has not.
             cost_usd = await asyncio.wrap_future(self._store.cost_usd(task_id))
@@ -228,6 +258,34 @@ class TaskApi:
         if not task_id.isprintable():
             return []
         return await asyncio.wrap_future(self._store.tasks(task_id=task_id))
+
+
+def _known(events: Sequence[Event]) -> KnownTask | None:
+    """The task as its log tells; None without a submission."""
+    known: KnownTask | None = None
+    for event in events:
+        match event:
+            # Also of a task that ended and was named again: a submission opens it.
+            case TaskSubmitted():
+                known = KnownTask(
+                    task_id=event.task_id,
+                    agent=event.agent,
+                    submitted_s=event.t_s,
+                    deadline_s=event.deadline_s,
+                    budget_usd=event.budget_usd,
+                )
+            case TaskRetried() if known:
+                known = msgspec.structs.replace(
+                    known,
+                    state="open",
+                    deadline_s=event.deadline_s,
+                    budget_usd=event.budget_usd,
+                )
+            case TaskFinished() if known:
+                known = msgspec.structs.replace(known, state=event.status)
+            case _:
+                pass
+    return known
 
 
 def _unknown(task_id: str) -> TaskNotFoundError:

@@ -21,14 +21,13 @@ from steelyard.domain.events import (
 )
 from steelyard.domain.pool import PoolLimit
 from steelyard.errors import ConfigError, SchemaMismatchError, StoreError
-from steelyard.store import place_sql, task_search, task_sql, waiting_sql
+from steelyard.store import place_sql, task_sql, waiting_sql
 from steelyard.store.backend import SCHEMA_VERSION, Backend, EventRow, TaskToAdd
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
 from steelyard.store.keys import KeyStore
 from steelyard.store.loads import LoadStore
 from steelyard.store.older_versions import as_version
-from steelyard.store.task_search import ListedTask
 from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
 
 A = TypeVar("A")
@@ -263,11 +262,6 @@ class EventStore:
         return self._writer.read(
             lambda backend: task_sql.tasks(backend, state=state, limit=limit, task_id=task_id)
         )
-
-    def listed(self, task_id: str) -> "Future[ListedTask | None]":
-        """What is known of a task, durable or named by requests alone? None when there is none."""
-        _check_text("task id", task_id)
-        return self._writer.read(lambda backend: task_search.listed(backend, task_id))
 
     def take_places(
         self, owner: str, asked: tuple[str, list[str]], limit: PoolLimit, lease_s: float
