@@ -67,8 +67,12 @@ class OpenVinoAdapter:
         self.cache_blocks = 2452 * max(1, round(settings.cache_bytes / _GIB_BYTES))
 
     def _load(
-        self, model_path: Path, folder: Path, scheduler: Any, settings: EngineSettings
-    ) -> Any:  # noqa: ANN401 - the library has no types
+        self,
+        model_path: Path,
+        folder: Path,
+        scheduler: Any,  # noqa: ANN401 - the library has no types
+        settings: EngineSettings,
+    ) -> Any:  # noqa: ANN401
         if settings.precision == "int8":
             cache = Path(settings.cache_folder) if settings.cache_folder else folder
             return load(PerChannelCopy(model_path, cache), scheduler, settings.threads)
