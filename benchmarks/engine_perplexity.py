@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/engine_perplexity.py
 
 The texts are those of steelyard.pools.engine.quality. OpenVINO GenAI computes in every precision,
-and echoes the log-probabilities of a prompt. llama.cpp's server does not: it is asked for one token behind
-every start of the text, with a bias that makes it choose the text's own, whose log-probability it
-reports from before the bias. No wire of ours is involved, and no chance, so there is no seed.
+and echoes the log-probabilities of a prompt. llama.cpp's server does not: it is asked for one
+token behind every start of the text, with a bias that makes it choose the text's own, whose log-
+probability it reports from before the bias. No wire of ours is involved, and no chance, so there
+is no seed.
 """
 
 import datetime as dt

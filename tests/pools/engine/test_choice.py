@@ -34,7 +34,7 @@ class Host:
         self.memory = memory
         self.model = model
         self.measured = 0
-        self.compared: tuple[str, ...] = ()
+        self.compared: list[str] = []
         self.wall_s = {"openvino": 1.0, "openvino in f32": 1.5, "llamacpp": 2.0}
         self.wall_s["openvino in int8"] = 0.9
         self.failed: dict[str, str] = {}
@@ -49,7 +49,7 @@ class Host:
         self, variants: Sequence[Variant], model_path: Path, cache: Path
     ) -> Comparison:
         assert (model_path, cache) == (Path(self.model.path), self.memory.parent)
-        self.compared = tuple(str(variant) for variant in variants)
+        self.compared = [str(variant) for variant in variants]
         self.measured += 1
         names = [str(variant) for variant in variants]
         return Comparison(
@@ -145,9 +145,9 @@ async def test_takes_the_faster_precision_where_the_processor_has_two(host: Host
 
 async def test_takes_an_8_bit_copy_where_the_processor_multiplies_integers(host: Host) -> None:
     assert (await host.choose("openvino", "flags: avx512_vnni")).precision == "int8"
-    assert host.compared == ("openvino", "openvino in int8")
+    assert host.compared == ["openvino", "openvino in int8"]
     assert (await host.choose("openvino", "flags: amx_bf16 amx_int8")).precision == "int8"
-    assert host.compared == ("openvino", "openvino in f32", "openvino in int8")
+    assert host.compared == ["openvino", "openvino in f32", "openvino in int8"]
     assert (await host.choose("openvino", "flags: amx_bf16")).precision == "native"
 
 
@@ -161,7 +161,7 @@ async def test_offers_no_copy_that_is_known_to_predict_worse(host: Host) -> None
     processor = "flags: avx512_vnni"
     keep_verdict(host, Verdict(refused="its perplexity is 78.3"))
     chosen = await host.choose("auto", processor)
-    assert host.compared == ("openvino", "llamacpp")
+    assert host.compared == ["openvino", "llamacpp"]
     assert (chosen.engine, chosen.precision) == ("openvino", "native")
     assert "openvino in int8 is not taken (its perplexity is 78.3)" in chosen.reason
     assert (await host.choose("auto", processor)).precision == "native"
