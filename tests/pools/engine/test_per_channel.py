@@ -3,9 +3,11 @@
 import importlib.util
 import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +126,44 @@ def test_another_model_has_another_folder(copy: PerChannelCopy, tmp_path: Path) 
     other = tmp_path / "n.gguf"
     other.write_bytes(b"GGUF, another")
     assert PerChannelCopy(other, tmp_path / "cache").folder != copy.folder
+
+
+def grouped_model(weights: npt.NDArray[np.uint8]) -> Any:
+    """One layer, as the GGUF reader writes it: groups of 32, zero at 128, a scale of 1/64."""
+    pytest.importorskip("openvino", exc_type=ImportError)
+    import openvino.opset13  # noqa: PLC0415 - an extra
+
+    ops: Any = openvino.opset13
+    rows, width = weights.shape
+    grouped = ops.constant(weights.reshape(rows, width // 32, 32))
+    numbers = ops.subtract(ops.convert(grouped, "f16"), ops.constant(np.float16(128)))
+    scaled = ops.multiply(numbers, ops.constant(np.full((rows, 1, 1), 1 / 64, np.float16)))
+    layer = ops.reshape(scaled, ops.constant(np.array([rows, width])), special_zero=False)
+    inputs = ops.parameter([1, width], np.float32)
+    product = ops.matmul(inputs, ops.convert(layer, "f32"), transpose_a=False, transpose_b=True)
+    return openvino.Model([product], [inputs], "m")
+
+
+def outputs(model: Any, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    import openvino  # noqa: PLC0415 - an extra
+
+    core: Any = openvino.Core()
+    precise = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    computed: npt.NDArray[np.float32] = core.compile_model(model, "CPU", precise)(inputs)[0]
+    return computed
+
+
+def test_a_rewritten_graph_computes_the_same_but_for_rounding() -> None:
+    chance = np.random.default_rng(1)
+    model = grouped_model(chance.integers(0, 256, (8, 64), np.uint8))
+    inputs = chance.normal(size=(1, 64)).astype(np.float32)
+    before = outputs(model, inputs)
+    assert per_channel.rewrite(model) == [64]
+    after = outputs(model, inputs)
+    assert np.allclose(before, after, atol=0.15)
+    assert not np.array_equal(before, after)
+    # Nothing is left to rewrite.
+    assert per_channel.rewrite(model) == []
 
 
 @pytest.mark.engine

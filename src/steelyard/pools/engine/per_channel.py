@@ -250,8 +250,9 @@ def rewrite(graph: Any) -> list[int]:  # noqa: ANN401 - the library has no types
     Returns:
         Widths of the weights' rows; empty if there are none of that kind.
     """
-    from openvino import opset13 as ops  # noqa: PLC0415 - an optional extra
+    import openvino.opset13  # noqa: PLC0415 - an optional extra
 
+    ops: Any = openvino.opset13
     widths: list[int] = []
     for node in list(graph.get_ordered_ops()):
         weights = _grouped_weights(node)
