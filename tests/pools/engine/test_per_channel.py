@@ -133,6 +133,7 @@ def grouped_model(weights: npt.NDArray[np.uint8]) -> Any:
     pytest.importorskip("openvino", exc_type=ImportError)
     import openvino.opset13  # noqa: PLC0415 - an extra
 
+    library: Any = openvino
     ops: Any = openvino.opset13
     rows, width = weights.shape
     grouped = ops.constant(weights.reshape(rows, width // 32, 32))
@@ -141,7 +142,7 @@ def grouped_model(weights: npt.NDArray[np.uint8]) -> Any:
     layer = ops.reshape(scaled, ops.constant(np.array([rows, width])), special_zero=False)
     inputs = ops.parameter([1, width], np.float32)
     product = ops.matmul(inputs, ops.convert(layer, "f32"), transpose_a=False, transpose_b=True)
-    return openvino.Model([product], [inputs], "m")
+    return library.Model([product], [inputs], "m")
 
 
 def outputs(model: Any, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
