@@ -11,6 +11,7 @@ import steelyard
 from steelyard.cli import catalog
 from steelyard.cli.keys_app import keys_app
 from steelyard.cli.tasks_app import tasks_app
+from steelyard.cli.traces_app import traces_app
 from steelyard.cli.workload_app import workload_app
 from steelyard.errors import SteelyardError
 
@@ -63,6 +64,7 @@ def _print_version(wanted: bool) -> None:
 app.add_typer(catalog.app)
 app.add_typer(keys_app, name="keys")
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(traces_app, name="traces")
 app.add_typer(workload_app, name="workload")
 
 
