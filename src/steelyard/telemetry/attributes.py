@@ -56,7 +56,7 @@ def attempt_attributes(
         names.COST_USD: record.cost_usd,
         names.POLICY: decision.policy,
         names.REASON: decision.reason,
-        names.WAIT_S: (record.started_s or record.finished_s) - record.placed_s,
+        names.WAIT_S: _begun_s(record) - record.placed_s,
         names.WALL_S: usage.wall_s,
         names.PREDICTED_FINISH_S: decision.predicted_finish_s,
         names.PREDICTED_COST_USD: decision.predicted_cost_usd,
@@ -68,6 +68,10 @@ def attempt_attributes(
     if record.outcome == "failed":
         told[names.ERROR] = record.error_code or "_OTHER"
     return told | _usage_attributes(record, spec, earlier)
+
+
+def _begun_s(record: AttemptRecord) -> float:
+    return record.finished_s if record.started_s is None else record.started_s
 
 
 def _usage_attributes(

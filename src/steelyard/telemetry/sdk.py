@@ -100,7 +100,7 @@ def send_spans(endpoint: str, spans: Iterable[Span]) -> int:
         if batch:
             _send(exporter, batch, endpoint)
     finally:
-        exporter.shutdown()  # type: ignore[no-untyped-call]
+        exporter.shutdown()
     return count
 
 
@@ -130,4 +130,4 @@ class SpanSender:
 
     def close(self) -> None:
         """Send what is left, and end."""
-        self._batches.shutdown()
+        self._batches.shutdown()  # type: ignore[no-untyped-call]
