@@ -1,6 +1,7 @@
 """Through the official SDK to a real receiver, and through a file and back."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -37,7 +38,7 @@ def _log() -> list[Event]:
     for number, task_id in enumerate(("one", "two")):
         at_s = 1_763_890_000.1234567 + 10 * number
         books.open(task_id, at_s, deadline_s=at_s + 60.0, budget_usd=0.1 + number)
-        limits = {"deadline_s": at_s + 60.0, "budget_usd": 0.1 + number}
+        limits: dict[str, Any] = {"deadline_s": at_s + 60.0, "budget_usd": 0.1 + number}
         first = llm_call(prefix_hashes=(1, 2), prefix_tokens=(40, 100))
         used = Usage(input_tokens=110, output_tokens=20, wall_s=1.25, cached_tokens=3)
         books.attempt(
