@@ -10,7 +10,8 @@ beside them, the same pools and policy, and no measured time of a model.
 
 What it knows of the machine was measured outside of the runs that it predicts: curves by
 `steelyard measure` right before and right after each load (their mean; engines with a figures file
-keep theirs), the seconds that pass between two steps by the tasks of the warm-up.
+keep theirs); by the tasks of the warm-up, which run one after the other, the seconds that pass
+between two steps, and the factor by which live steps take longer than the profile says.
 
 Printed per load, live and simulated: task latency (mean, p50, p95), step latency by kind, cost per
 task, goodput; errors are relative to live. The distance is Wasserstein's of the task latencies,
@@ -58,14 +59,14 @@ sys.path.insert(0, str(AGENTS))
 
 from comparison import Row, compare, print_errors, print_row  # noqa: E402
 from conversation import conversation  # noqa: E402
-from profiles import mean_curve, profile, swing_frac  # noqa: E402
+from profiles import correction, mean_curve, profile, slowed, swing_frac  # noqa: E402
 
 WARM_UP, WARM_UP_TASKS = "warm-", 8
 DEADLINE_S = 60.0
 # Two profiles further apart than this say that the machine was another one in between.
 STEADY_FRAC = 0.10
-# What OpenVINO GenAI keeps on CPUs; other engines keep every token.
-OPENVINO = Serving(cache_block_tokens=32)
+# OpenVINO GenAI keeps prefixes in blocks on CPUs, and a first token takes a pass over the weights.
+OPENVINO = Serving(cache_block_tokens=32, floor_stalls=True)
 
 # Curves before and after a load, by pool.
 Around = dict[str, tuple[LlmCurve, LlmCurve]]
@@ -197,6 +198,10 @@ def _rows(live: Live, events: tuple[Event, ...], source: str) -> list[Row]:
             if isinstance(pool, EmbeddedPoolSettings) and pool.engine == "openvino"
         },
     )
+    first = live.around[runs_of(live.asked)[0][0]]
+    factors = {name: correction(ledger, name, first[name][0], WARM_UP) for name in first}
+    for name, factor in factors.items():
+        print(f"service time over the profile's, by the warm-up: {factor:.3f} in {name}")
     whole = workload_of(ledger, "live", source)
     rows: list[Row] = []
     for prefix, share in runs_of(live.asked):
@@ -204,7 +209,7 @@ def _rows(live: Live, events: tuple[Event, ...], source: str) -> list[Row]:
         swing = max((swing_frac(*pair) for pair in around.values()), default=0.0)
         run = simulate(
             _part(whole, prefix),
-            tuple(_as_measured(spec, around) for spec in specs),
+            tuple(_as_measured(spec, around, factors) for spec in specs),
             CheapestFeasible(),
             live.asked.seed,
             conditions,
@@ -220,10 +225,10 @@ def _rows(live: Live, events: tuple[Event, ...], source: str) -> list[Row]:
     return rows
 
 
-def _as_measured(spec: PoolSpec, around: Around) -> PoolSpec:
+def _as_measured(spec: PoolSpec, around: Around, factors: dict[str, float]) -> PoolSpec:
     if spec.name not in around:
         return spec
-    curve = mean_curve(*around[spec.name])
+    curve = slowed(mean_curve(*around[spec.name]), factors[spec.name])
     return msgspec.structs.replace(spec, llm_curves=dict.fromkeys(spec.llm_curves, curve))
 
 

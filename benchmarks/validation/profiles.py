@@ -15,6 +15,7 @@ import msgspec
 from steelyard.config.figures_file import read_figures
 from steelyard.config.pool_settings import EmbeddedPoolSettings
 from steelyard.domain.pool import LlmCurve
+from steelyard.ledger.ledger import Ledger
 from steelyard.perf.predict import itl_s, prefill_s
 
 # Prompts as short as what the validation's conversations add at a time: a line through longer ones
@@ -61,6 +62,43 @@ def mean_curve(before: LlmCurve, after: LlmCurve) -> LlmCurve:
         prefill_s_per_token=(before.prefill_s_per_token + after.prefill_s_per_token) / 2.0,
         itl_base_s=(before.itl_base_s + after.itl_base_s) / 2.0,
         itl_slope_s=(before.itl_slope_s + after.itl_slope_s) / 2.0,
+    )
+
+
+def correction(ledger: Ledger, pool: str, curve: LlmCurve, prefix: str) -> float:
+    """By what factor did tasks that ran one after the other take longer than their curve says?
+
+    A profile asks the engine alone; live, its answers pass the gateway, prompts follow cached ones,
+    and their first tokens wait for a pass that has begun. The live policy learns the same factor.
+
+    Args:
+        ledger: The books.
+        pool: Name of the pool.
+        curve: Its profile.
+        prefix: What the ids of the tasks begin with; they must not be among those predicted.
+
+    Returns:
+        Measured over predicted service time of all their calls; 1 without any.
+    """
+    measured_s, predicted_s = 0.0, 0.0
+    for one in ledger.attempts:
+        if one.decision.pool == pool and one.step.task_id.startswith(prefix):
+            usage = one.usage
+            uncached = float(usage.input_tokens - usage.cached_tokens)
+            measured_s += usage.wall_s
+            predicted_s += prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, uncached)
+            predicted_s += usage.output_tokens * itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0)
+    return measured_s / predicted_s if predicted_s else 1.0
+
+
+def slowed(curve: LlmCurve, factor: float) -> LlmCurve:
+    """The curve of a machine that takes so much longer for everything."""
+    return msgspec.structs.replace(
+        curve,
+        ttft_floor_s=curve.ttft_floor_s * factor,
+        prefill_s_per_token=curve.prefill_s_per_token * factor,
+        itl_base_s=curve.itl_base_s * factor,
+        itl_slope_s=curve.itl_slope_s * factor,
     )
 
 

@@ -33,6 +33,7 @@ _USUAL = {
     "error_code": "Stable code of the error, empty when it went well.",
     "error": "Its message.",
     "result": "What the agent returned.",
+    "ended_s": "End of its last step, where a while of silence ended the task; None elsewhere.",
     "wrapped_up": "Whether that is what `wrap_up` made of a part.",
 }
 

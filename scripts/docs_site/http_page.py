@@ -175,7 +175,7 @@ def _resolved(schema: _Json, schemas: _Json) -> _Json:
 
 def _type(schema: _Json, schemas: _Json) -> str:
     if "$ref" in schema:
-        return schema["$ref"].rpartition("/")[2]
+        return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
         kinds = (_type(one, schemas) for one in schema["anyOf"])
         return " or ".join(kind for kind in dict.fromkeys(kinds) if kind != "null")

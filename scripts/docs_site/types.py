@@ -42,7 +42,7 @@ def readable(kind: Any) -> str:  # noqa: ANN401 - any annotation
     # Annotated[X, ...]: what X is.
     if hasattr(kind, "__metadata__"):
         return readable(inner[0])
-    return _WORDS.get(kind) or getattr(kind, "__name__", str(kind))
+    return _WORDS.get(kind) or str(getattr(kind, "__name__", kind))
 
 
 def numeric(kind: Any) -> bool:  # noqa: ANN401 - any annotation

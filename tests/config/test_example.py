@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from steelyard.config import aliases, limits, pool_settings, settings
+from steelyard.config import aliases, limits, pool_settings, ray_settings, settings
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.figures_file import FORMAT, FiguresFile, write_figures
 from steelyard.config.pool_specs import pool_spec
@@ -52,6 +52,7 @@ _SECTIONS = (
     pool_settings.ToolPoolSettings,
     pool_settings.McpPoolSettings,
     pool_settings.EndpointPoolSettings,
+    ray_settings.RayPoolSettings,
     pool_settings.CurveSettings,
     pool_settings.TokenPriceSettings,
     limits.LimitsSection,
@@ -82,6 +83,7 @@ def test_every_commented_setting_of_the_example_is_valid(tmp_path: Path) -> None
         "local",
         "embeddings",
         "tools",
+        "cluster",
         "documents",
         "tickets",
         "gpu",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,15 @@ _ADDRESS = "http://127.0.0.1:8080/v1"
 _A_POOL = '[pools.local]\nkind = "embedded"\n'
 
 
-def _by_place(found: list[Any]) -> Any:
-    return pytest.mark.parametrize("found", found, ids=[one[0] for one in found])
+def _places(found: Iterable[tuple[str, ...]]) -> list[str]:
+    return [one[0] for one in found]
 
 
-@_by_place(blocks("python"))
+PYTHON, TOML = blocks("python"), blocks("toml")
+COMMANDS, INLINE = commands(), inline_commands()
+
+
+@pytest.mark.parametrize("found", PYTHON, ids=_places(PYTHON))
 def test_python_runs_where_it_can_and_parses_elsewhere(
     found: Block, gateway: Gateway, tmp_path: Path
 ) -> None:
@@ -44,7 +49,7 @@ def test_python_runs_where_it_can_and_parses_elsewhere(
     assert ended.returncode == 0, f"{found.place} {told}\n{ended.stderr}"
 
 
-@_by_place(blocks("toml"))
+@pytest.mark.parametrize("found", TOML, ids=_places(TOML))
 def test_toml_is_taken_by_who_reads_it(found: Block, tmp_path: Path) -> None:
     file = tmp_path / "example.toml"
     file.write_text(found.text, encoding="utf-8")
@@ -73,7 +78,7 @@ def _pool(name: str) -> PoolSpec:
     )
 
 
-@_by_place(commands())
+@pytest.mark.parametrize("found", COMMANDS, ids=_places(COMMANDS))
 def test_a_command_in_a_block_has_only_options_that_there_are(found: tuple[str, str]) -> None:
     place, line = found
     arguments = [word for word in words(line) if word != "..."]
@@ -94,7 +99,7 @@ def _accept(place: str, arguments: list[str]) -> None:
     command.make_context(name, arguments, parent=context)
 
 
-@_by_place(inline_commands())
+@pytest.mark.parametrize("found", INLINE, ids=_places(INLINE))
 def test_a_command_in_running_text_is_one_with_options_that_there_are(
     found: tuple[str, str],
 ) -> None:
@@ -151,6 +156,11 @@ def test_a_gateway_with_a_request_log_writes_a_line_for_each_request(gateway: Ga
     while not lines and time.monotonic() < until_s:
         lines = [json.loads(line) for line in [*gateway.said] if line.startswith("{")]
     assert {"method", "path", "status", "duration_s", "task_id", "pool"} <= lines[0].keys()
+
+
+def test_a_command_with_an_option_that_there_is_not_is_found() -> None:
+    with pytest.raises(Exception, match="--nope"):
+        _accept("here", ["plan", "--nope"])
 
 
 def test_a_mark_holds_for_the_next_block_alone() -> None:

@@ -1,5 +1,6 @@
 """The reference is written from the code, and leaves nothing out."""
 
+import asyncio
 import importlib
 import pkgutil
 import re
@@ -31,6 +32,7 @@ from steelyard.errors import SteelyardError
 from steelyard.gateway.app import control_plane
 from steelyard.gateway.metrics import Metrics
 from steelyard.gateway.settings import GatewayLimits
+from steelyard.runtime.context import TaskContext
 from steelyard.store.workload_file import write_workload
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +45,10 @@ def _settings_structs() -> list[type[msgspec.Struct]]:
     for info in pkgutil.iter_modules(steelyard.config.__path__):
         module = importlib.import_module(f"steelyard.config.{info.name}")
         for name, value in vars(module).items():
-            is_struct = isinstance(value, type) and issubclass(value, msgspec.Struct)
-            if is_struct and value.__struct_config__.forbid_unknown_fields:
-                found[name] = value
+            if isinstance(value, type) and issubclass(value, msgspec.Struct):
+                struct: type[msgspec.Struct] = value
+                if struct.__struct_config__.forbid_unknown_fields:
+                    found[name] = struct
     return [found[name] for name in sorted(found)]
 
 
@@ -106,7 +109,7 @@ def test_every_path_is_listed() -> None:
     page = http_page.page()
     # Routes are made without asking anybody.
     nobody: Any = object()
-    app = control_plane(nobody, Metrics(), nobody, GatewayLimits())
+    app = control_plane(nobody, Metrics(), nobody, GatewayLimits(), asyncio.Event())
     known = {str(route.path) for route in app.routes if isinstance(route, Route)}
     folder = ROOT / "src" / "steelyard" / "gateway"
     for file in sorted(folder.glob("*.py")):
@@ -141,7 +144,7 @@ def test_every_event_and_every_field_of_it_is_listed() -> None:
 def test_every_public_name_and_every_step_of_a_task_is_listed() -> None:
     page = python_page.page()
     names = [f"steelyard.{name}" for name in python_page.exported()]
-    names += [f"ctx.{name}" for name in python_page.members(python_page.TaskContext)]
+    names += [f"ctx.{name}" for name in python_page.members(TaskContext)]
     assert "ctx.llm" in names
     assert [name for name in names if f"### `{name}" not in page] == []
     assert "Create a new string object" not in page

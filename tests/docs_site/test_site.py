@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 import pytest
 
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+from playwright.async_api import ConsoleMessage, Request, async_playwright  # noqa: E402
+
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _FLAGS = (
@@ -91,16 +94,24 @@ def test_a_dead_link_fails_the_build(tmp_path: Path) -> None:
 async def test_pages_are_sound_at_this_size_and_in_this_scheme(
     address: str, tmp_path: Path, width: int, scheme: Literal["light", "dark"]
 ) -> None:
-    driver_of = pytest.importorskip("playwright.async_api").async_playwright
     wrong: list[str] = []
-    async with driver_of() as driver:
+
+    def note(one: ConsoleMessage) -> None:
+        wrong.append(f"{one.type}: {one.text}")
+
+    def watch(one: Request) -> None:
+        if not one.url.startswith((address, "data:", "blob:")):
+            wrong.append(one.url)
+
+    async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=CHROMIUM, args=[*_FLAGS])
-        viewport = {"width": width, "height": 900}
-        context = await browser.new_context(viewport=viewport, color_scheme=scheme)
+        context = await browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
         page = await context.new_page()
-        page.on("console", lambda one: wrong.append(f"{one.type}: {one.text}"))
+        page.on("console", note)
         page.on("pageerror", lambda one: wrong.append(str(one)))
-        page.on("request", lambda one: wrong.append(one.url) if _leaves(one.url, address) else None)
+        page.on("request", watch)
         for name in _PAGES:
             await page.goto(f"{address}/{name}")
             await page.locator("h1").first.wait_for()
@@ -113,10 +124,6 @@ async def test_pages_are_sound_at_this_size_and_in_this_scheme(
         assert await page.locator("svg.drawn").count() == 2
         await browser.close()
     assert wrong == []
-
-
-def _leaves(url: str, address: str) -> bool:
-    return not url.startswith((address, "data:", "blob:"))
 
 
 def test_the_pictures_are_those_that_the_policy_draws(tmp_path: Path) -> None:

@@ -131,6 +131,43 @@ def test_memory_for_one_context_computes_every_prompt_anew(llm_pool: PoolSpec) -
     assert scarce[-1].t_s > ample[-1].t_s
 
 
+def test_a_floor_that_is_work_of_the_replica_stalls_its_decodes(llm_pool: PoolSpec) -> None:
+    curve = msgspec.structs.replace(llm_pool.llm_curves["m"], ttft_floor_s=0.5)
+    pool = msgspec.structs.replace(llm_pool, llm_curves={"m": curve})
+    work = calls([(0.0, 0, 40), (0.6, 100, 1)])
+    beside = finished(work, pool, Serving())
+    stalled = finished(work, pool, Serving(floor_stalls=True))
+    # Alone, a stream notices nothing; beside another one, it stands still for the floor as well.
+    assert stalled[0].task_id == "1"
+    assert stalled[-1].t_s > beside[-1].t_s
+    alone = calls([(0.0, 100, 30)])
+    assert finished(alone, pool, Serving(floor_stalls=True)) == finished(alone, pool, Serving())
+
+
+def test_whole_blocks_alone_are_found_again(llm_pool: PoolSpec) -> None:
+    work = agents(count=1, steps=3, grows=100)
+    found = finished(work, llm_pool, Serving(cache_block_tokens=32))
+    # Of 100 and 200 shared tokens; the last one of each was chosen and never computed.
+    assert [e.usage.cached_tokens for e in found] == [0, 96, 192]
+    assert Serving(cache_block_tokens=32).found_tokens(0) == 0
+
+
+def test_the_answer_that_a_later_prompt_repeats_is_cached(llm_pool: PoolSpec) -> None:
+    (task,) = agents(count=1, steps=2, grows=100).tasks
+    first, second = task.steps
+    second = msgspec.structs.replace(second, shared_prefix_tokens=106)
+    task = msgspec.structs.replace(task, steps=(first, second))
+    work = Workload(name="w", tasks=(task,), source="test")
+    assert [e.usage.cached_tokens for e in finished(work, llm_pool, Serving())] == [0, 106]
+    # It wrote ten tokens after 100: no more than that can be found.
+    second = msgspec.structs.replace(second, shared_prefix_tokens=150)
+    task = msgspec.structs.replace(task, steps=(first, second))
+    work = Workload(name="w", tasks=(task,), source="test")
+    for serving in (Serving(), Serving(kv_tokens=1000)):
+        found = finished(work, llm_pool, serving)
+        assert [e.usage.cached_tokens for e in found] == [0, 110]
+
+
 lengths = st.lists(st.integers(1, 400), min_size=1, max_size=4)
 
 

@@ -181,6 +181,27 @@ def test_the_next_step_finds_its_prefix_where_the_last_one_ran(llm_pool: PoolSpe
     assert len({e.decision.replica for e in run.events if isinstance(e, StepPlaced)}) == 1
 
 
+def test_time_passes_between_the_steps_of_a_task(llm_pool: PoolSpec) -> None:
+    steps = tuple(
+        WorkloadStep(
+            step_id=n,
+            parents=(n - 1,) if n else (),
+            kind="llm",
+            name="s",
+            model="m",
+            prompt_tokens=100,
+            output_tokens=5,
+        )
+        for n in range(3)
+    )
+    work = of(WorkloadTask(task_id="t", agent="a", arrival_s=0.0, steps=steps))
+    usual = simulate(work, (llm_pool,), POLICY, seed=0)
+    slower = simulate(work, (llm_pool,), POLICY, 0, Conditions(between_steps_s=0.5))
+    assert slower.end_s == pytest.approx(usual.end_s + 3 * 0.5)
+    with pytest.raises(ConfigError, match="between_steps_s -1 must be finite and not negative"):
+        simulate(work, (llm_pool,), POLICY, 0, Conditions(between_steps_s=-1.0))
+
+
 def test_the_same_seed_gives_the_same_events(
     workload: Workload, fleet: tuple[PoolSpec, ...]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import steelyard
-from steelyard.cli import catalog
+from steelyard.cli import catalog, fleet_app
 from steelyard.cli.keys_app import keys_app
 from steelyard.cli.tasks_app import tasks_app
 from steelyard.cli.traces_app import traces_app
@@ -61,6 +61,8 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app.command()(fleet_app.apply)
+app.command()(fleet_app.replan)
 app.add_typer(catalog.app)
 app.add_typer(keys_app, name="keys")
 app.add_typer(tasks_app, name="tasks")
@@ -123,6 +125,18 @@ def reload(
     from steelyard.cli.reload import run_reload
 
     run_reload(config, seconds(timeout), as_json=as_json)
+
+
+@app.command()
+def upgrade(
+    config: ConfigOption = Path("steelyard.toml"),
+    store: _StoreOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Let an older event log be written as this version does; older versions then refuse it."""
+    from steelyard.cli.upgrade import run_upgrade
+
+    run_upgrade(config, store, as_json=as_json)
 
 
 @app.command()

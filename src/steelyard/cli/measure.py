@@ -11,6 +11,7 @@ from rich.console import Console
 
 from steelyard.cli.progress import Stages
 from steelyard.config.catalog_table import load_catalog
+from steelyard.config.choices import EngineChoice, PrecisionChoice
 from steelyard.config.environment import (
     cache_folder,
     machine_description,
@@ -18,7 +19,6 @@ from steelyard.config.environment import (
     secret,
 )
 from steelyard.config.figures_file import FiguresFile, write_figures
-from steelyard.config.pool_settings import EngineChoice, PrecisionChoice
 from steelyard.config.unknown_keys import nearest
 from steelyard.errors import ConfigError
 from steelyard.pools.backend import LlmBackend
@@ -145,12 +145,12 @@ async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
 
 def _library(asked: str) -> EngineChoice:
     choices: tuple[EngineChoice, ...] = get_args(EngineChoice)
-    found = next((one for one in choices if one == (asked or "auto")), None)
-    if found is None:
+    wanted = asked or "auto"
+    if wanted not in choices:
         raise ConfigError(
             f"--engine {asked!r} is no library of the embedded engine; {nearest(asked, [*choices])}"
         )
-    return found
+    return choices[choices.index(wanted)]
 
 
 def _model(asked: MeasureRequest, served: tuple[str, ...]) -> str:

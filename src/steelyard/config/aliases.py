@@ -10,6 +10,8 @@ from steelyard.config.pool_settings import (
     EndpointPoolSettings,
     PoolSettings,
 )
+from steelyard.config.ray_pools import replica_settings
+from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.config.unknown_keys import nearest
 from steelyard.domain.pool import PoolSpec
 from steelyard.errors import ConfigError
@@ -103,4 +105,5 @@ def with_aliases(spec: PoolSpec, aliases: Mapping[str, str]) -> PoolSpec:
 def _models(pool: PoolSettings) -> tuple[str, ...]:
     if isinstance(pool, EndpointPoolSettings):
         return pool.models
-    return (pool.model,) if isinstance(pool, EmbeddedPoolSettings) else ()
+    one = replica_settings(pool) if isinstance(pool, RayPoolSettings) else pool
+    return (one.model,) if isinstance(one, EmbeddedPoolSettings) else ()

@@ -7,15 +7,14 @@ from typing import Literal, get_args
 
 import msgspec
 
+from steelyard.config.choices import EngineChoice, PrecisionChoice, SandboxChoice
+from steelyard.config.ray_settings import RayPoolSettings, anchored_ray, check_ray
 from steelyard.domain.offering import Arch
 from steelyard.errors import ConfigError
 
-EngineChoice = Literal["auto", "openvino", "llamacpp"]
-PrecisionChoice = Literal["auto", "native", "f32"]
 EngineTask = Literal["generate", "embeddings"]
 EndpointEngine = Literal["", "openai", "vllm", "sglang", "llama.cpp", "ollama", "mistral"]
 EndpointApi = Literal["responses", "rerank"]
-SandboxChoice = Literal["auto", "bubblewrap", "landlock", "off"]
 
 
 class CurveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -229,7 +228,13 @@ class McpPoolSettings(
     folder_bytes: int = 256 * 1024 * 1024
 
 
-PoolSettings = EmbeddedPoolSettings | ToolPoolSettings | McpPoolSettings | EndpointPoolSettings
+PoolSettings = (
+    EmbeddedPoolSettings
+    | ToolPoolSettings
+    | McpPoolSettings
+    | EndpointPoolSettings
+    | RayPoolSettings
+)
 POOL_KINDS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(PoolSettings)
 }
@@ -246,7 +251,9 @@ def check_pool(where: str, pool: PoolSettings) -> None:
         ConfigError: A value is wrong, or one is missing.
     """
     counts: dict[str, float | None] = {}
-    if isinstance(pool, EmbeddedPoolSettings):
+    if isinstance(pool, RayPoolSettings):
+        check_ray(where, pool)
+    elif isinstance(pool, EmbeddedPoolSettings):
         if pool.task == "embeddings" and pool.engine == "llamacpp":
             raise ConfigError(f"{where}.engine is 'llamacpp'; embeddings are made with openvino")
         counts = {
@@ -311,6 +318,8 @@ def anchored_pool(pool: PoolSettings, folder: Path) -> PoolSettings:
     if isinstance(pool, ToolPoolSettings):
         paths = tuple(folder / path for path in pool.python_paths)
         return msgspec.structs.replace(pool, python_paths=paths)
+    if isinstance(pool, RayPoolSettings):
+        return anchored_ray(pool, folder)
     if isinstance(pool, McpPoolSettings):
         paths = tuple(folder / path for path in pool.readable)
         return msgspec.structs.replace(pool, readable=paths)

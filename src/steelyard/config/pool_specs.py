@@ -12,6 +12,8 @@ from steelyard.config.pool_settings import (
     PoolSettings,
     ToolPoolSettings,
 )
+from steelyard.config.ray_pools import exact_label, node_arch, replica_settings
+from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.domain.offering import Offering, TokenPrice
 from steelyard.domain.pool import OWN_POOL_PREFIX, LlmCurve, PoolSpec, ToolCurve
 from steelyard.domain.units import TOKENS_PER_MILLION
@@ -78,6 +80,8 @@ def pool_spec(name: str, pool: PoolSettings, catalog: Catalog) -> PoolSpec:
     Raises:
         ConfigError: The offering is not in the catalogue.
     """
+    if isinstance(pool, RayPoolSettings):
+        return _ray(name, pool, catalog)
     if isinstance(pool, EmbeddedPoolSettings):
         return _embedded(name, pool, catalog)
     if isinstance(pool, ToolPoolSettings):
@@ -85,6 +89,33 @@ def pool_spec(name: str, pool: PoolSettings, catalog: Catalog) -> PoolSpec:
     if isinstance(pool, McpPoolSettings):
         return _mcp(name, pool, catalog)
     return _endpoint(name, pool, catalog)
+
+
+def _ray(name: str, pool: RayPoolSettings, catalog: Catalog) -> PoolSpec:
+    one = replica_settings(pool)
+    known = {offering.name for offering in catalog.offerings}
+    if (
+        pool.offering is None
+        and one.offering is not None
+        and one.offering.count("/") == 3
+        and one.offering not in known
+    ):
+        # Spot prices are not in every catalogue; the machine's own price is the upper bound.
+        parts = one.offering.split("/")
+        one = msgspec.structs.replace(one, offering="/".join((parts[0], parts[-2])))
+    if one.offering is None:
+        one = msgspec.structs.replace(one, offering=_LOCAL_OFFERING[node_arch(pool)])
+    spec = pool_spec(name, one, catalog)
+    machine = catalog.offering(spec.offering)
+    share = min(1.0, pool.cores / machine.instance_type.vcpus)
+    # Labels tell where the nodes are, even where they are priced as others.
+    return msgspec.structs.replace(
+        spec,
+        provider=exact_label(pool, "provider") or spec.provider,
+        region=exact_label(pool, "region") or spec.region,
+        usd_per_hour=machine.usd_per_hour * share,
+        replicas=pool.max_replicas,
+    )
 
 
 def _embedded(name: str, pool: EmbeddedPoolSettings, catalog: Catalog) -> PoolSpec:

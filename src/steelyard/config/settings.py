@@ -24,6 +24,7 @@ from steelyard.config.pool_settings import (
     anchored_pool,
     check_pool,
 )
+from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.config.unknown_keys import is_table, nearest, refuse_unknown
 from steelyard.errors import ConfigError
 
@@ -39,6 +40,8 @@ class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             `steelyard keys create` then.
         max_body_bytes: Longest request body.
         drain_s: Seconds that open requests get to finish when the gateway stops.
+        unready_s: Seconds for which a gateway that is told to stop first serves on while /readyz
+            says 503, so that load balancers take it out.
         request_log: Whether to write one line of JSON per request to standard error.
         task_idle_s: Seconds of silence after which a task that only requests name is over; a later
             request begins it anew.
@@ -50,6 +53,7 @@ class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     require_key: bool = False
     max_body_bytes: int = 10 * 1024 * 1024
     drain_s: int = 30
+    unready_s: int = 0
     request_log: bool = False
     task_idle_s: float = 600.0
 
@@ -264,7 +268,7 @@ def _check_hidden(path: Path, settings: Settings) -> None:
         "gateway.api_keys_file": settings.gateway.api_keys_file,
     }
     for name, pool in settings.pools.items():
-        if isinstance(pool, ToolPoolSettings):
+        if isinstance(pool, ToolPoolSettings | RayPoolSettings):
             key_of_folders, folders = "python_paths", pool.python_paths
         elif isinstance(pool, McpPoolSettings):
             key_of_folders, folders = "readable", pool.readable

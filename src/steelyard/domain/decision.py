@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from steelyard.domain.task import Step
 from steelyard.errors import BudgetExceededError, NoFeasiblePoolError
 
 Verdict = Literal[
@@ -88,11 +89,18 @@ class Decision(
         """Slack if the step started at once; queues order by it. None without a deadline."""
         return None if self.slack_s is None else self.slack_s + self.predicted_wait_s
 
-    @property
-    def expected_late(self) -> bool:
-        """Is it too late behind those in front of it? A policy with its own order cannot tell."""
-        is_late = self.slack_s is not None and self.slack_s + self.grace_s < 0.0
-        return is_late and self.queue_key is None
+    def gives_way(self, step: Step) -> bool:
+        """Does the step let those pass that can be in time, as it cannot behind them?
+
+        A step of a task that has begun does not: what was done of it would be lost. Nor does one
+        of a policy that has an order of its own.
+
+        Args:
+            step: The step that was placed.
+        """
+        if self.slack_s is None or self.queue_key is not None or step.step_id > 0:
+            return False
+        return self.slack_s + self.grace_s < 0.0
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):

@@ -51,7 +51,7 @@ class OpenAttempt(msgspec.Struct):
         neighbours_share_s: Mean `share_s` of the other steps there when it started.
         placed_s: When it was placed.
         least_s: Predicted seconds in the fastest pool without a queue; None where unknown.
-        late: Whether it was expected to be late when it was placed.
+        late: Whether it lets others pass while it waits, see `Decision.gives_way`.
     """
 
     step: Step

@@ -74,6 +74,7 @@ class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):
         remaining_s: Seconds from the end of this step to the end of its task, mean plus one
             standard deviation; 0 until seen.
         remaining_known: Whether such a task has ended, so that `remaining_s` means something.
+        remaining_deviation_s: Its standard deviation.
     """
 
     output_tokens: float
@@ -82,6 +83,7 @@ class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: float
     remaining_s: float
     remaining_known: bool
+    remaining_deviation_s: float = 0.0
 
 
 class StepEstimate(msgspec.Struct):
@@ -110,16 +112,19 @@ class StepEstimate(msgspec.Struct):
                 spread = self.remaining_s[depth] = RunningSpread()
             spread.add(remaining_s)
 
-    def usual(self, step_id: int, max_output_tokens: float) -> tuple[float, float, bool]:
-        """Output tokens, seconds that remain, and whether those are known; see `expectation`."""
+    def usual(self, step_id: int, max_output_tokens: float) -> tuple[float, float, bool, float]:
+        """Output tokens, seconds that remain, whether they are known, and their deviation.
+
+        See `expectation`.
+        """
         output = self.output_tokens
         tokens = max_output_tokens
         if output.count > 0 and output.value < tokens:
             tokens = output.value
         remaining = self.remaining_s.get(step_id.bit_length(), self.remaining_s.get(_ANY_DEPTH))
         if remaining is None:
-            return tokens, 0.0, False
-        return tokens, remaining.high, True
+            return tokens, 0.0, False, 0.0
+        return tokens, remaining.high, True, remaining.deviation
 
     def expectation(
         self, step_id: int, max_output_tokens: float, memory_bytes: float
@@ -135,12 +140,13 @@ class StepEstimate(msgspec.Struct):
         Returns:
             The expectation.
         """
-        output_tokens, remaining_s, remaining_known = self.usual(step_id, max_output_tokens)
+        output_tokens, remaining_s, known, deviation_s = self.usual(step_id, max_output_tokens)
         return StepExpectation(
             output_tokens=output_tokens,
             cpu_s=self.cpu_s.value,
             other_s=self.other_s.value,
             memory_bytes=self.memory_bytes.value if self.memory_bytes.count else memory_bytes,
             remaining_s=remaining_s,
-            remaining_known=remaining_known,
+            remaining_known=known,
+            remaining_deviation_s=deviation_s,
         )

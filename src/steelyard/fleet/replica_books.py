@@ -30,7 +30,7 @@ class ReplicaBooks:
         shares: How many steps this process may run there, by place, where others share a replica.
         running: Steps that run.
         waiting: Steps that wait.
-        late: Those of this process's that were expected to be late when they came.
+        late: Those of this process's that let others pass, see `Decision.gives_way`.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         up: 1 where the replica is there, 0 where not.
@@ -130,6 +130,7 @@ class ReplicaBooks:
         return ReplicaLoad(
             self.running[at] - others.running,
             self.waiting[at] - others.waiting,
+            self.late[at] - others.late,
             max(0.0, self.service_sum_s[at] - others.service_sum_s),
             max(0.0, self.prefill_share_sum_s[at] - others.prefill_share_sum_s),
         )
@@ -152,6 +153,7 @@ class ReplicaBooks:
             own, others = self.own(at), elsewhere.get(at, _NOTHING)
             self.running[at] = own.running + others.running
             self.waiting[at] = own.waiting + others.waiting
+            self.late[at] = own.late + others.late
             self.service_sum_s[at] = own.service_sum_s + others.service_sum_s
             self.prefill_share_sum_s[at] = own.prefill_share_sum_s + others.prefill_share_sum_s
         self.elsewhere, self.shares = dict(elsewhere), dict(shares)

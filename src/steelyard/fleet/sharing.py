@@ -19,6 +19,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         running: Steps that run.
         waiting: Steps that wait.
+        late: Those of them that were expected to be late when they came.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         share: How many it may run at once: its claim.
@@ -27,6 +28,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
 
     running: float = 0.0
     waiting: float = 0.0
+    late: float = 0.0
     service_sum_s: float = 0.0
     prefill_share_sum_s: float = 0.0
     share: int = 0
@@ -42,6 +44,7 @@ class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
         return ReplicaLoad(
             self.running + other.running,
             self.waiting + other.waiting,
+            self.late + other.late,
             self.service_sum_s + other.service_sum_s,
             self.prefill_share_sum_s + other.prefill_share_sum_s,
             self.share + other.share,

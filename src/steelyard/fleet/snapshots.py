@@ -113,7 +113,7 @@ class Snapshots:
             The same as `glance`, in plain numbers.
         """
         estimate = self._lessons.known(step)
-        usual = (float(call.max_output_tokens), 0.0, False)
+        usual = (float(call.max_output_tokens), 0.0, False, 0.0)
         if estimate is not None:
             usual = estimate.usual(step.step_id, usual[0])
         account, books = self._accounts.get(step.task_id), self._books

@@ -121,7 +121,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         offsets: Replicas of pool p are `offsets[p] .. offsets[p + 1]`, shape [pools + 1].
         running: Steps that run, shape [replicas].
         waiting: Steps that wait, shape [replicas].
-        late: Those of them that were expected to be late when they came, shape [replicas].
+        late: Those of them that let others pass, see `Decision.gives_way`, shape [replicas].
         service_sum_s: Predicted service time of all of them, shape [replicas].
         prefill_share_sum_s: Sum of their `prefill_share_s`: what their prefill would add to each
             gap of a further stream, shape [replicas].
@@ -170,7 +170,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         starts: Replicas of pool p are `starts[p] .. starts[p + 1]`.
         running: Steps that run, by replica.
         waiting: Steps that wait, by replica.
-        late: Those of them that were expected to be late when they came, by replica.
+        late: Those of them that let others pass, see `Decision.gives_way`, by replica.
         service_sum_s: Predicted service time of all of them, by replica.
         prefill_share_sum_s: Sum of their `prefill_share_s`, by replica.
         up: Whether the replica is there, by replica.
@@ -179,6 +179,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         output_tokens: Expected length of the answer.
         remaining_s: Seconds from the end of this step to the end of its task.
         remaining_known: Whether that was ever seen.
+        remaining_deviation_s: Its standard deviation.
         committed_usd: Spent and reserved of the task's budget.
     """
 
@@ -200,6 +201,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     output_tokens: float
     remaining_s: float
     remaining_known: bool
+    remaining_deviation_s: float
     committed_usd: float
 
 
@@ -234,6 +236,7 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         expected.output_tokens,
         expected.remaining_s,
         expected.remaining_known,
+        expected.remaining_deviation_s,
         view.committed_usd,
     )
 

@@ -17,8 +17,9 @@ def workload_of(ledger: Ledger, name: str, source: str) -> Workload:
     """Which tasks did the ledger see?
 
     Tasks that ended and ran at least one step well are part of it. So are those that only requests
-    name (`Steelyard-Task`, `traceparent`), up to where they are: nobody tells when these end. Only
-    attempts that went well count. CPU seconds are converted to the reference core.
+    name (`Steelyard-Task`, `traceparent`), up to where they are: these end by a long silence alone,
+    and a log may be read before. Only attempts that went well count. CPU seconds are converted to
+    the reference core.
 
     Args:
         ledger: The books.

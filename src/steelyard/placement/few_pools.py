@@ -16,6 +16,7 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.fleet.view import FewView
 from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
+from steelyard.placement.scoring import grace_s as pool_grace_s
 from steelyard.placement.scoring import mixed, queued_use_s, within_share_s
 
 # Beyond these the arrays are as fast (measured: 16 pools, or 64 replicas).
@@ -199,7 +200,8 @@ def _score(
         used_h = (row.floor_share_s + uncached * per_token_s + decode_s) / SECONDS_PER_HOUR
         cost_usd, bid_usd = used_h * rent_usd_per_hour, used_h * few.bid_usd_per_hour[pool]
     left_s, left_usd = limits
-    grace_s = few.remaining_s - service_s * few.error_frac[pool]
+    after_s, deviation_s = few.remaining_s, few.remaining_deviation_s
+    grace_s = pool_grace_s(after_s, deviation_s, service_s, few.error_frac[pool])
     queue_s = 0.0
     if running >= cap:
         queue_s = wait_s(few, at, service_s, cap, left_s - service_s + grace_s)

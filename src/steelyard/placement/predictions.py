@@ -78,7 +78,8 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
     left_s = math.inf
     if step.deadline_s is not None:
         left_s = step.deadline_s - view.now_s - view.expected.remaining_s
-    more_s = grace_s(view.expected.remaining_s, service_s, view.error_frac)
+    after = view.expected
+    more_s = grace_s(after.remaining_s, after.remaining_deviation_s, service_s, view.error_frac)
     book = (view.running[at], view.waiting[at], view.late[at], view.service_sum_s[at])
     waits_s = wait_s(book, service_s, cap, left_s - service_s + more_s)
     finish_s = waits_s + service_s

@@ -27,6 +27,10 @@ class _Waiting(msgspec.Struct, gc=False):
     late_after_s: float
 
 
+# Key, number in order of coming, step.
+_Heap = list[tuple[float, int, _Waiting]]
+
+
 class StepQueue:
     """Waiting steps of one replica, most urgent first.
 
@@ -36,12 +40,14 @@ class StepQueue:
 
     Under overload that order alone would be the worst one: what is started is always what will
     just miss its deadline (the domino effect of earliest deadline first; Baruah and Haritsa, IEEE
-    Transactions on Computers 46(9), 1997). So there are three classes (ADR 23):
+    Transactions on Computers 46(9), 1997). So some give way (ADR 23):
 
-    1. steps that were expected to be in time when they came, those ahead of them considered;
-    2. steps that would be in time only if others ahead of them are not;
-    3. steps whose latest start has passed (`Decision.late_after_s`): in the order in which that was
-       noticed, when nobody else waits, and besides in one start of 32.
+    - Steps that cannot be in time any more start when nobody else waits, and besides in one start
+      of 32, in the order in which that was noticed.
+    - First steps of tasks that could not be in time behind those in front of them when they came
+      start after all others that can be.
+    - As long as there are steps that cannot be in time any more, tasks that have begun go before
+      new ones: what was done of them would be lost.
 
     Where a policy orders by a key of its own, that alone counts.
 
@@ -61,8 +67,8 @@ class StepQueue:
     """
 
     def __init__(self) -> None:
-        # Expected to be in time, and not: key, number in order of coming, step.
-        self._classes: tuple[list[tuple[float, int, _Waiting]], ...] = ([], [])
+        # Of tasks that have begun, of new ones, and of new ones that give way.
+        self._classes: tuple[_Heap, _Heap, _Heap] = ([], [], [])
         self._late: deque[_Waiting] = deque()
         self._known: dict[tuple[str, int, int], _Waiting] = {}
         self._pushed = 0
@@ -93,7 +99,7 @@ class StepQueue:
             key = math.inf
         waiting = _Waiting(step, late_after_s)
         self._known[(step.task_id, step.step_id, step.attempt)] = waiting
-        heapq.heappush(self._classes[decision.expected_late], (key, self._pushed, waiting))
+        heapq.heappush(self._classes[_class_of(step, decision)], (key, self._pushed, waiting))
         self._pushed += 1
 
     def peek(self, now_s: float) -> Step:
@@ -154,7 +160,7 @@ class StepQueue:
             heapq.heapify(heap)
         self._late = deque(one for one in self._late if one.step is not None)
 
-    def _next(self, now_s: float) -> "tuple[_Waiting, list[tuple[float, int, _Waiting]] | None]":
+    def _next(self, now_s: float) -> tuple[_Waiting, _Heap | None]:
         """The next one to start, and the heap that it heads; None for the late ones."""
         for heap in self._classes:
             while heap and (heap[0][2].step is None or heap[0][2].late_after_s < now_s):
@@ -163,11 +169,19 @@ class StepQueue:
                     self._late.append(waiting)
         while self._late and self._late[0].step is None:
             self._late.popleft()
-        if not self._late or self._since_late < LATE_SHARE - 1:
-            for heap in self._classes:
-                if heap:
-                    return heap[0][2], heap
-        return self._late[0], None
+        if self._late and self._since_late >= LATE_SHARE - 1:
+            return self._late[0], None
+        begun, new, giving_way = self._classes
+        first = begun or new or giving_way
+        if begun and new and not self._late and new[0][:2] < begun[0][:2]:
+            first = new
+        return (first[0][2], first) if first else (self._late[0], None)
+
+
+def _class_of(step: Step, decision: Decision) -> int:
+    if step.step_id > 0:
+        return 0
+    return 2 if decision.gives_way(step) else 1
 
 
 def _step(waiting: _Waiting) -> Step:

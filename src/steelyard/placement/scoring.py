@@ -120,22 +120,26 @@ def llm_times_s(
     return ttft_s, ttft_s + output * gap_s * correction
 
 
-def grace_s(remaining_s: float, service_s: Number, error_frac: Number) -> Number:
+def grace_s(
+    remaining_s: float, deviation_s: float, service_s: Number, error_frac: Number
+) -> Number:
     """How long after its latest start is a step surely late?
 
-    A latest start leaves time for what usually remains of the task, but nobody knows that this step
-    is not the last one: it is given up only when it cannot itself be done by the deadline, should
-    it take as much longer than predicted as they do.
+    A latest start is cautious: it leaves the mean of what remains of the task and a standard
+    deviation more. Given up is a step only where the mean less two of them is too much, should the
+    step itself take as much longer than predicted as they do.
 
     Args:
-        remaining_s: Expected seconds from the end of the step to the end of its task.
+        remaining_s: Expected seconds from the end of the step to the end of its task: mean and
+            standard deviation.
+        deviation_s: The standard deviation.
         service_s: Predicted seconds of service of the step itself.
         error_frac: By how much service times of the pool may be off.
 
     Returns:
         Seconds, negative before the latest start.
     """
-    return remaining_s - service_s * error_frac
+    return min(remaining_s, 3.0 * deviation_s) - service_s * error_frac
 
 
 def wait_s(
@@ -143,12 +147,12 @@ def wait_s(
 ) -> Number:
     """How long would a step wait at a replica?
 
-    Steps that were expected to be late let those that can be in time pass, see
+    Steps that cannot be in time behind those in front of them let later ones pass that can, see
     `steelyard.placement.queue`.
 
     Args:
-        book: Steps that run there, steps that wait, those of them that were expected to be late,
-            and predicted seconds of service of all that run and wait.
+        book: Steps that run there, steps that wait, those of them that let others pass, and
+            predicted seconds of service of all that run and wait.
         service_s: Predicted seconds of service of the step itself.
         cap: Steps that run at once.
         longest_s: With a longer wait it is late itself, and waits for all of them.

@@ -18,7 +18,15 @@ def pack_frame(message: msgspec.Struct) -> bytes:
     Raises:
         PoolProtocolError: The message is larger than a frame may be.
     """
-    body = msgspec.msgpack.encode(message)
+    return frame_of(msgspec.msgpack.encode(message))
+
+
+def frame_of(body: bytes) -> bytes:
+    """Which bytes carry a message that is encoded already?
+
+    Raises:
+        PoolProtocolError: It is larger than a frame may be.
+    """
     if len(body) > MAX_FRAME_BYTES:
         raise PoolProtocolError(
             f"A message of {len(body)} bytes does not fit a frame of {MAX_FRAME_BYTES}."

@@ -129,7 +129,14 @@ class Dispatcher:
         return {spec.name: self.state.replicas_up(spec.name) for spec in self.state.pools}
 
     def replica_changed(
-        self, pool: str, replica: int, *, up: bool, reason: str, draining: bool = False
+        self,
+        pool: str,
+        replica: int,
+        *,
+        up: bool,
+        reason: str,
+        draining: bool = False,
+        rented: bool = True,
     ) -> None:
         """Record that a replica went down, came back or is to go; pools' watchers call this.
 
@@ -139,6 +146,7 @@ class Dispatcher:
             up: Whether it takes new steps.
             reason: Why, for people.
             draining: Whether one that takes none goes on with those it has.
+            rented: Whether it is paid for from now on.
         """
         self._recorder.record(
             ReplicaChanged(
@@ -148,6 +156,7 @@ class Dispatcher:
                 up=up,
                 reason=reason,
                 draining=draining,
+                rented=rented,
             )
         )
         if up:
@@ -459,7 +468,13 @@ class Dispatcher:
                 step = await self._retries.next_attempt(step, error, first)
 
     async def embed(
-        self, step: Step, texts: list[str], model: str, *, journal: bool = False
+        self,
+        step: Step,
+        texts: list[str],
+        model: str,
+        *,
+        journal: bool = False,
+        starts: Callable[[], None] = lambda: None,
     ) -> tuple[Decision, Embeddings, Settlement]:
         """Place and run an embedding step; a journalled one that is in the log is read from there.
 
@@ -468,6 +483,7 @@ class Dispatcher:
             texts: What to turn into vectors.
             model: Name of the model.
             journal: Whether the vectors are recorded with the cost.
+            starts: Called whenever an attempt starts; what it raises ends the step.
 
         Returns:
             Where it ran, the vectors, what it cost.
@@ -485,7 +501,7 @@ class Dispatcher:
         self._retries.earn()
         while True:
             try:
-                return await self._attempts.embed(step, texts, model, journal)
+                return await self._attempts.embed(step, texts, model, journal, starts)
             except PoolError as error:
                 step = await self._retries.next_attempt(step, error, first)
 

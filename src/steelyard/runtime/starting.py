@@ -21,6 +21,8 @@ from steelyard.config.pool_settings import (
     ToolPoolSettings,
 )
 from steelyard.config.pool_specs import pool_spec
+from steelyard.config.ray_pools import replica_settings
+from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.domain.pool import PoolSpec
 from steelyard.errors import MissingExtraError
 from steelyard.pools.aliased import aliased
@@ -29,6 +31,7 @@ from steelyard.pools.sandbox.confinement import SandboxLimits
 from steelyard.pools.sandbox.launch import Sandbox, find_sandbox
 from steelyard.runtime.calibration import calibrate, calibrate_embeddings
 from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.ray_pools import ray_engines, ray_tools
 
 _CALIBRATION_LIMIT_S = 30.0
 # Told what is being done, for progress displays.
@@ -45,7 +48,8 @@ class PoolWatch:
     def __init__(self, pool: str) -> None:
         self._pool = pool
         self._dispatcher: Dispatcher | None = None
-        self._up: dict[int, bool] = {}
+        # The last that was told of each replica, for a dispatcher that comes later.
+        self._last: dict[int, tuple[bool, bool, bool]] = {}
 
     def attach(self, dispatcher: Dispatcher | None) -> None:
         """Tell this dispatcher from now on; first which replicas are down already.
@@ -54,17 +58,30 @@ class PoolWatch:
             dispatcher: It knows the pool; None to tell nobody.
         """
         self._dispatcher = dispatcher
-        for replica, up in self._up.items():
+        for replica, (up, draining, rented) in self._last.items():
             if dispatcher is not None and not up:
-                reason = "down at the start"
-                dispatcher.replica_changed(self._pool, replica, up=False, reason=reason)
+                dispatcher.replica_changed(
+                    self._pool,
+                    replica,
+                    up=False,
+                    reason="down at the start",
+                    draining=draining,
+                    rented=rented,
+                )
 
     async def __call__(self, replica: int, up: bool) -> None:
         """A replica came or went."""
-        self._up[replica] = up
+        await self.told(replica, up=up, reason="ready" if up else "its process or connection ended")
+
+    async def told(
+        self, replica: int, *, up: bool, reason: str, draining: bool = False, rented: bool = True
+    ) -> None:
+        """A replica came, went or is to go; see `ReplicaChanged`."""
+        self._last[replica] = (up, draining, rented)
         if self._dispatcher is not None:
-            reason = "ready" if up else "its process or connection ended"
-            self._dispatcher.replica_changed(self._pool, replica, up=up, reason=reason)
+            self._dispatcher.replica_changed(
+                self._pool, replica, up=up, reason=reason, draining=draining, rented=rented
+            )
 
 
 class RunningPool(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,13 +154,13 @@ class PoolStarter:
         """
         spec = pool_spec(name, pool, self.catalog)
         watch = PoolWatch(name)
-        if isinstance(pool, ToolPoolSettings | McpPoolSettings):
+        if spec.tool_curve is not None:
             self.progress(f"starting the tools of pool {name}")
-            tools = await _tool_backend(name, pool)
+            tools = await _tool_backend(name, pool, watch)
             await tools.start()
             return RunningPool(settings=pool, spec=spec, backend=tools, watch=watch)
         self.progress(f"starting pool {name}")
-        backend = await _llm_backend(name, pool, self.progress)
+        backend = await _llm_backend(name, pool, watch, self.progress)
         started = RunningPool(
             settings=pool,
             spec=spec,
@@ -153,9 +170,10 @@ class PoolStarter:
         )
         try:
             await backend.start(watch)
-            if isinstance(pool, EmbeddedPoolSettings) and pool.figures is None:
+            one = replica_settings(pool) if isinstance(pool, RayPoolSettings) else pool
+            if isinstance(one, EmbeddedPoolSettings) and one.figures is None:
                 self.progress(f"calibrating pool {name}")
-                spec = await _calibrated(spec, pool, backend, self.progress)
+                spec = await _calibrated(spec, one, backend, self.progress)
         except BaseException:
             await started.close()
             raise
@@ -182,9 +200,13 @@ async def _calibrated(
     return msgspec.structs.replace(spec, llm_curves={pool.model: curve})
 
 
-async def _tool_backend(name: str, pool: ToolPoolSettings | McpPoolSettings) -> ToolBackend:
+async def _tool_backend(name: str, pool: PoolSettings, watch: PoolWatch) -> ToolBackend:
     if isinstance(pool, McpPoolSettings):
         return await _mcp_backend(name, pool)
+    if isinstance(pool, RayPoolSettings):
+        return ray_tools(name, pool, watch)
+    if not isinstance(pool, ToolPoolSettings):
+        raise TypeError(f"pool {name} runs no tools")
     from steelyard.pools.tools import ProcessToolPool  # noqa: PLC0415 - only when configured
 
     python_paths = tuple(str(path.resolve()) for path in pool.python_paths)
@@ -235,8 +257,12 @@ async def _sandbox(
     return await find_sandbox(pool.sandbox, limits, readable)
 
 
-async def _llm_backend(name: str, pool: PoolSettings, progress: Progress) -> LlmBackend:
+async def _llm_backend(
+    name: str, pool: PoolSettings, watch: PoolWatch, progress: Progress
+) -> LlmBackend:
     """Each kind of pool loads its own dependencies, and only when it is configured."""
+    if isinstance(pool, RayPoolSettings):
+        return ray_engines(name, pool, watch)
     if isinstance(pool, EndpointPoolSettings):
         from steelyard.pools.endpoint import EndpointTraits, OpenAiEndpointPool  # noqa: PLC0415
 

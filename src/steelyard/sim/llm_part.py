@@ -7,6 +7,7 @@ from collections import deque
 from steelyard.domain.pool import LlmCurve
 from steelyard.perf.predict import itl_s
 from steelyard.sim.attempts import SimAttempt
+from steelyard.sim.serving import WHOLE_PROMPTS, Serving
 from steelyard.sim.sharing import SharedProgress
 
 # An infinite pace would make 0 * inf of a stream that ends at once.
@@ -16,7 +17,8 @@ _SHORTEST_GAP_S = 1e-12
 class LlmPart:
     """The streams that one replica serves at once.
 
-    A stream goes through three phases. Its floor (`ttft_floor_s`) stalls nobody. Its prefill has
+    A stream goes through three phases. Its floor (`ttft_floor_s`) stalls nobody, unless `Serving`
+    tells that it is work of the replica: then it is part of the prefill. Its prefill has
     the replica for itself and stalls every decode, first come first served; cut into chunks
     (`Serving`), each chunk is computed in one pass with a token of every decode, so that decodes
     go on slowly and the prefill ends later by what they take. Then it decodes at
@@ -33,10 +35,11 @@ class LlmPart:
         curves: dict[str, LlmCurve],
         *,
         is_vendor: bool = False,
-        chunk_tokens: int | None = None,
+        serving: Serving = WHOLE_PROMPTS,
     ) -> None:
         self._curves = curves
-        self._chunk_tokens = chunk_tokens
+        self._chunk_tokens = serving.prefill_chunk_tokens
+        self._floor_stalls = serving.floor_stalls and not is_vendor
         self._is_vendor = is_vendor
         self._floors: list[tuple[float, int, SimAttempt]] = []
         self._started = 0
@@ -61,7 +64,7 @@ class LlmPart:
         """
         curve = self._curves[attempt.truth.model]
         attempt.work_left = attempt.truth.output_tokens * attempt.slowness
-        floor_s = curve.ttft_floor_s
+        floor_s = 0.0 if self._floor_stalls else curve.ttft_floor_s
         if self._is_vendor:
             floor_s += _uncached(attempt) * curve.prefill_s_per_token
         floor_end_s = now_s + floor_s * attempt.slowness
@@ -120,7 +123,9 @@ class LlmPart:
         curve = self._curves[attempt.truth.model]
         uncached = 0 if self._is_vendor else _uncached(attempt)
         self._prefilling = attempt
-        self._prefill_left_s = uncached * curve.prefill_s_per_token * attempt.slowness
+        floor_s = curve.ttft_floor_s if self._floor_stalls else 0.0
+        work_s = floor_s + uncached * curve.prefill_s_per_token
+        self._prefill_left_s = work_s * attempt.slowness
         self._prefill_at_s, self._prefill_rate = now_s, 1.0
         self._prefill_end_s = now_s + self._prefill_left_s
 

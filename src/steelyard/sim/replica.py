@@ -37,7 +37,7 @@ class SimReplica:
         self._llm = LlmPart(
             spec.llm_curves,
             is_vendor=spec.token_price is not None,
-            chunk_tokens=serving.prefill_chunk_tokens,
+            serving=serving,
         )
         self._serving = serving
         self._memory = None if serving.kv_tokens is None else KvCache(serving.kv_tokens)

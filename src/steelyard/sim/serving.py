@@ -20,11 +20,15 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
         cache_block_tokens: Size of the blocks in which prefixes are kept: of what a prompt shares
             with an earlier one, whole blocks alone are found, and the last token of an answer was
             never computed. vLLM takes 16 tokens, OpenVINO GenAI 32 on CPUs. 1 finds every token.
+        floor_stalls: Whether the floor of a first token is work of the replica, which stalls its
+            decodes as the rest of the prefill does. So it is in an embedded engine, where the floor
+            is a pass over all weights; behind HTTP, it is mostly the way there and back.
     """
 
     prefill_chunk_tokens: int | None = None
     kv_tokens: int | None = None
     cache_block_tokens: int = 1
+    floor_stalls: bool = False
 
     def found_tokens(self, shared_tokens: int) -> int:
         """How much of what a prompt shares with an earlier one is found in whole blocks?
@@ -47,7 +51,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
         """
         for key in self.__struct_fields__:
             tokens = getattr(self, key)
-            if tokens is not None and tokens < 1:
+            if key.endswith("_tokens") and tokens is not None and tokens < 1:
                 raise ConfigError(f"serving of {pool}: {key} is {tokens}; it must be at least 1")
 
 

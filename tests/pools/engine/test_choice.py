@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.config.pool_settings import EngineChoice, PrecisionChoice
+from steelyard.config.choices import EngineChoice, PrecisionChoice
 from steelyard.errors import MissingExtraError
 from steelyard.pools.engine import choice, comparison
 from steelyard.pools.engine.choice import ChosenEngine, choose_engine, installed_engines

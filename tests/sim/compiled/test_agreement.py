@@ -19,6 +19,7 @@ from steelyard.domain.events import (
 )
 from steelyard.domain.offering import TokenPrice
 from steelyard.domain.pool import LlmCurve, PoolSpec
+from steelyard.domain.task import OnMiss
 from steelyard.domain.workload import Workload, WorkloadStep
 from steelyard.errors import ConfigError
 from steelyard.placement.baselines import policy_named, policy_names
@@ -195,6 +196,23 @@ def test_queues_and_caches_are_weighed_the_same_on_both_paths(
     busy = msgspec.structs.replace(chains, tasks=tasks)
     assert_same(busy, crowded, name, compiled=False)
     assert_same(busy, crowded, name, HARSH, compiled=False)
+
+
+@pytest.mark.parametrize("on_miss", ["run_late", "refuse"])
+def test_under_overload_the_same_steps_give_way_on_both_paths(
+    chains: Workload, fleet: tuple[PoolSpec, ...], on_miss: OnMiss
+) -> None:
+    """Tasks come ten times too fast: some are late from the start, others while they wait."""
+    pools = tuple(msgspec.structs.replace(spec, replicas=1) for spec in fleet)
+    tasks = tuple(
+        msgspec.structs.replace(
+            one, arrival_s=one.arrival_s / 10.0, deadline_after_s=2.0 * (1 + at % 5)
+        )
+        for at, one in enumerate(chains.tasks)
+    )
+    busy = msgspec.structs.replace(chains, tasks=tasks)
+    conditions = Conditions(noise_sigma=0.2, on_miss=on_miss)
+    assert_same(busy, pools, "cheapest_feasible", conditions, compiled=False)
 
 
 def test_every_policy_has_a_compiled_counterpart() -> None:

@@ -9,10 +9,10 @@ import uvloop
 
 from steelyard.cli.demo.agent import MODULES, catalogue_module
 from steelyard.config.catalog_table import Catalog
+from steelyard.config.choices import EngineChoice
 from steelyard.config.environment import usable_cores
 from steelyard.config.pool_settings import (
     EmbeddedPoolSettings,
-    EngineChoice,
     PoolSettings,
     ToolPoolSettings,
 )

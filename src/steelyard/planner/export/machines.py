@@ -41,6 +41,17 @@ class PlannedNode(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+def ray_labels(offering: Offering) -> dict[str, str]:
+    """Labels of a Ray node, by which pools find it and a fleet is counted."""
+    return {
+        "provider": offering.provider,
+        "region": offering.region,
+        "arch": offering.instance_type.arch,
+        "capacity_type": offering.capacity_type,
+        "instance_type": offering.instance_type.name,
+    }
+
+
 def planned_nodes(plan: FleetPlan, catalog: Catalog) -> tuple[PlannedNode, ...]:
     """Which machines must be rented? Owned ones are there already and are left out.
 

@@ -7,7 +7,7 @@ class, a project, an image) stands in the file's first lines.
 from collections.abc import Callable, Mapping
 
 from steelyard.errors import ConfigError
-from steelyard.planner.export.machines import PlannedNode
+from steelyard.planner.export.machines import PlannedNode, ray_labels
 from steelyard.planner.export.yaml_text import Yaml, yaml_text
 
 Files = dict[str, str]
@@ -208,6 +208,8 @@ def _ray_type(node: PlannedNode, machines: int, resources: Mapping[str, Yaml]) -
         "min_workers": machines,
         "max_workers": machines,
         "resources": resources,
+        # Pools of kind "ray" select nodes by them.
+        "labels": ray_labels(node.offering),
         "node_config": configs[node.offering.provider],
     }
 

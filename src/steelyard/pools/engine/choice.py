@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from steelyard.config.pool_settings import EngineChoice, PrecisionChoice
+from steelyard.config.choices import EngineChoice, PrecisionChoice
 from steelyard.errors import MissingExtraError
 from steelyard.pools.engine.adapter import EngineName, Precision
 from steelyard.pools.engine.comparison import Variant, compare

@@ -162,14 +162,15 @@ def learn_remaining(world: World, task: int) -> None:
         _add_remaining(world, row + ANY_DEPTH, left_s)
 
 
-def remaining_s(world: World, step: int) -> tuple[float, bool]:
-    """How long does a task usually go on after this step, and is that known?"""
+def remaining_s(world: World, step: int) -> tuple[float, bool, float]:
+    """How long does a task usually go on after this step, is that known, and how far is it off?"""
     one = world.steps[step]
     row = world.remaining[one["estimate"] * DEPTHS + one["depth"]]
     if row["count"] == 0:
         row = world.remaining[one["estimate"] * DEPTHS + ANY_DEPTH]
     variance = row["square"] - row["mean"] * row["mean"]
-    return row["mean"] + math.sqrt(max(0.0, variance)), row["count"] > 0
+    deviation_s = math.sqrt(max(0.0, variance))
+    return row["mean"] + deviation_s, row["count"] > 0, deviation_s
 
 
 def count_latency(world: World, what: int, seconds: float) -> None:

@@ -219,7 +219,8 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     one["key_s"] = queue_key(world, task, slack_s + waits_s)
     one["late"], one["late_after_s"] = 0, math.inf
     if slot["deadline_s"] < math.inf and not is_ordered_by_policy(world):
-        one["late"] = slack_s + world.grace_s[pool] < 0.0
+        gives_way = world.steps[step]["step_id"] == 0 and slack_s + world.grace_s[pool] < 0.0
+        one["late"] = gives_way
         one["late_after_s"] = clock["now_s"] + (slack_s + waits_s) + world.grace_s[pool]
     one["service_s"] = world.finish_s[pool] - waits_s
     one["share_s"] = share_s(world, pool, step)

@@ -173,8 +173,7 @@ MACHINE = in_lines(
         ("active", "i4"),
         ("places", "i4"),
         # One queue for each class of `steelyard.placement.queue`.
-        ("queue_head", "i4", 3),
-        ("since_late", "i4"),
+        ("queue_head", "i4", 4),
         ("attained", "f8"),
         ("rate", "f8"),
         ("at_s", "f8"),
@@ -185,8 +184,10 @@ MACHINE = in_lines(
         ("delays_n", "i4"),
         ("prefill_head", "i4"),
         ("prefill_tail", "i4"),
+        ("since_late", "i4"),
         ("sequence", "i4"),
-        ("queue_tail", "i4", 3),
+        ("queued", "i4"),
+        ("queue_tail", "i4", 4),
         ("boundaries", "i4"),
     ]
 )
@@ -199,6 +200,7 @@ ATTEMPT = in_lines(
         ("replica", "i4"),
         ("next", "i4"),
         ("previous", "i4"),
+        ("came", "i4"),
         ("number", "i2"),
         ("phase", "i2"),
         ("concurrency", "i4"),

@@ -20,15 +20,21 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 
-# The class of those whose latest start has passed, after in time and not expected to be in time.
-LATE = 2
+# The classes of those that wait.
+BEGUN, NEW, GIVING_WAY, LATE = 0, 1, 2, 3
 # An infinite pace would make 0 * inf of a stream that ends at once.
 _SHORTEST_GAP_S = 1e-12
 
 
 def queue(world: World, replica: int, attempt: int) -> None:
     """Let an attempt wait in the order of `key_s`, after those with the same."""
-    _line_up_waiting(world, replica, attempt, int(world.attempts[attempt]["late"]))
+    machine, one = world.machines[replica], world.attempts[attempt]
+    one["came"] = machine["queued"]
+    machine["queued"] += 1
+    kind = BEGUN
+    if world.steps[one["step"]]["step_id"] == 0:
+        kind = GIVING_WAY if one["late"] else NEW
+    _line_up_waiting(world, replica, attempt, kind)
 
 
 def _line_up_waiting(world: World, replica: int, attempt: int, kind: int) -> None:
@@ -65,7 +71,7 @@ def _next_class(world: World, replica: int) -> int:
     """Whose turn is it, as in `steelyard.placement.queue`? -1 when nobody waits."""
     machine = world.machines[replica]
     now_s = world.clock[0]["now_s"]
-    for kind in (0, 1):
+    for kind in (BEGUN, NEW, GIVING_WAY):
         head = machine["queue_head"][kind]
         while head != NONE and world.attempts[head]["late_after_s"] < now_s:
             _take_first(world, replica, kind)
@@ -74,10 +80,21 @@ def _next_class(world: World, replica: int) -> int:
     late_waits = machine["queue_head"][LATE] != NONE
     if late_waits and machine["since_late"] >= LATE_SHARE - 1:
         return LATE
-    for kind in (0, 1):
+    begun, new = machine["queue_head"][BEGUN], machine["queue_head"][NEW]
+    both = begun != NONE and new != NONE  # noqa: PLR1714 - a kernel
+    if both and not late_waits and _is_before(world, new, begun):
+        return NEW
+    for kind in (BEGUN, NEW, GIVING_WAY):
         if machine["queue_head"][kind] != NONE:
             return kind
     return LATE if late_waits else NONE
+
+
+def _is_before(world: World, attempt: int, other: int) -> bool:
+    one, two = world.attempts[attempt], world.attempts[other]
+    if one["key_s"] != two["key_s"]:
+        return bool(one["key_s"] < two["key_s"])
+    return bool(one["came"] < two["came"])
 
 
 def _take_out(world: World, replica: int, kind: int) -> None:

@@ -76,7 +76,7 @@ def share_s(world: World, pool: int, step: int) -> float:
 def _score(world: World, task: int, step: int) -> bool:
     """Predict the step in each pool, and rank the pools; returns whether any can run it."""
     now_s = world.clock[0]["now_s"]
-    after_s, known = remaining_s(world, step)
+    after_s, known, deviation_s = remaining_s(world, step)
     left_s = world.tasks[task]["deadline_s"] - now_s
     money = world.tasks[task]
     left_usd = money["budget_usd"] - (money["spent_usd"] + money["reserved_usd"])
@@ -89,7 +89,8 @@ def _score(world: World, task: int, step: int) -> bool:
             continue
         can_run = True
         service_s = _predict(world, pool, step)
-        world.grace_s[pool] = grace_s(after_s, service_s, world.pools[pool]["error_frac"])
+        off_frac = world.pools[pool]["error_frac"]
+        world.grace_s[pool] = grace_s(after_s, deviation_s, service_s, off_frac)
         longest_s = left_s - after_s - service_s + world.grace_s[pool]
         world.wait_s[pool] = _wait_s(world, pool, service_s, longest_s)
         finish_s = world.wait_s[pool] + service_s
