@@ -7,6 +7,7 @@ from docs_site import (
     configuration,
     errors_page,
     events_page,
+    frames_page,
     http_page,
     metrics_page,
     python_page,
@@ -22,5 +23,6 @@ GENERATED: Mapping[str, Callable[[], str]] = MappingProxyType(
         "reference/errors.md": errors_page.page,
         "reference/events.md": events_page.page,
         "reference/python.md": python_page.page,
+        "reference/frames.md": frames_page.page,
     }
 )

@@ -11,6 +11,7 @@ import steelyard
 from steelyard.cli import catalog, fleet_app
 from steelyard.cli.keys_app import keys_app
 from steelyard.cli.tasks_app import tasks_app
+from steelyard.cli.traces_app import traces_app
 from steelyard.cli.workload_app import workload_app
 from steelyard.errors import SteelyardError
 
@@ -65,6 +66,7 @@ app.command()(fleet_app.replan)
 app.add_typer(catalog.app)
 app.add_typer(keys_app, name="keys")
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(traces_app, name="traces")
 app.add_typer(workload_app, name="workload")
 
 

@@ -129,6 +129,7 @@ def _check_fixed(config: Path, old: Settings, new: Settings) -> None:
         ("gateway.host", old.gateway.host, new.gateway.host),
         ("gateway.port", old.gateway.port, new.gateway.port),
         ("dashboard", old.dashboard, new.dashboard),
+        ("telemetry", old.telemetry, new.telemetry),
     ):
         if before != after:
             raise ConfigError(

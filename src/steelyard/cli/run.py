@@ -17,6 +17,7 @@ import uvloop
 from steelyard.cli.demo.live import local_pools
 from steelyard.cli.limits import limits_of, seconds
 from steelyard.cli.store_choice import opened_store
+from steelyard.cli.telemetry import telling, wants_traces
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.limits import LimitSettings
 from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings, ToolPoolSettings
@@ -195,7 +196,10 @@ async def _worker(
     agents = tuple(one.limited(limits[one.name].agent_limit()) for one in served.agents)
     async with (
         live_fleet(settings, load_catalog(), policy, store, _say) as dispatcher,
-        serve(GatewaySettings(port=0), dispatcher) as server,
+        telling(settings, dispatcher),
+        serve(
+            GatewaySettings(port=0, traced=wants_traces(settings.telemetry)), dispatcher
+        ) as server,
     ):
         models = dispatcher.models()
         client = OpenAiEndpointPool([server.base_url], models or ("none",))

@@ -15,6 +15,7 @@ import uvloop
 from steelyard.cli.gateway_note import NoteFile, this_process
 from steelyard.cli.reload import Reloader
 from steelyard.cli.store_choice import opened_store, store_address
+from steelyard.cli.telemetry import telling, wants_traces
 from steelyard.cli.upgrade import how_old
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
@@ -104,8 +105,13 @@ def gateway_settings(section: GatewaySection) -> GatewaySettings:
     )
 
 
+def _front(settings: Settings) -> GatewaySettings:
+    traced = wants_traces(settings.telemetry)
+    return msgspec.structs.replace(gateway_settings(settings.gateway), traced=traced)
+
+
 async def _serve(config: Path, settings: Settings, where: str, shown: DashboardSection) -> None:
-    front = gateway_settings(settings.gateway)
+    front = _front(settings)
     policy = policy_named(settings.policy.name)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -118,6 +124,7 @@ async def _serve(config: Path, settings: Settings, where: str, shown: DashboardS
                 _say(old)
             pages = _dashboard(shown, address, fleet.dispatcher, log)
             async with (
+                telling(settings, fleet.dispatcher),
                 serve(
                     front, fleet.dispatcher, listener=listener, store=log, pages=pages.attach
                 ) as server,
@@ -163,7 +170,7 @@ async def _reloading(
     config: Path, settings: Settings, parts: tuple[LiveFleet, GatewayServer]
 ) -> AsyncGenerator[None, None]:
     """Read the configuration anew at every SIGHUP, and note how that went."""
-    reloader = Reloader(config, settings, lambda new: gateway_settings(new.gateway), parts)
+    reloader = Reloader(config, settings, _front, parts)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
     with ExitStack() as stack:
         note = NoteFile(this_process(config, parts[1].base_url))

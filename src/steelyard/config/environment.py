@@ -29,6 +29,12 @@ def secret(variable: str, setting: str) -> str:
     return value
 
 
+def names_otlp_collector() -> bool:
+    """Does the environment name a collector, and not turn OpenTelemetry off?"""
+    is_off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return not is_off and bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip())
+
+
 def read_keys(path: Path) -> tuple[str, ...]:
     """Which keys does a file hold, one per line?
 

@@ -100,6 +100,23 @@ class DashboardSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     plan_settings: Path | None = None
 
 
+class TelemetrySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is told to OpenTelemetry, over OTLP/HTTP; needs the extra `steelyard[otel]`.
+
+    Headers with keys belong into `OTEL_EXPORTER_OTLP_HEADERS`, not into this file.
+
+    Attributes:
+        endpoint: Base URL of the collector, without `/v1/traces`; empty takes
+            `OTEL_EXPORTER_OTLP_ENDPOINT`, and tells nothing where that is not set, either.
+        traces: Whether spans are sent.
+        metrics: Whether metrics are sent.
+    """
+
+    endpoint: str = ""
+    traces: bool = True
+    metrics: bool = True
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings; the file's sections.
 
@@ -110,6 +127,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         policy: `[policy]`.
         limits: `[limits.agents.NAME]` and `[limits.pools.NAME]`.
         dashboard: `[dashboard]`.
+        telemetry: `[telemetry]`.
         aliases: Further names of models, `[aliases.NAME]`.
     """
 
@@ -119,6 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policy: PolicySection = PolicySection()
     limits: LimitsSection = LimitsSection()
     dashboard: DashboardSection = DashboardSection()
+    telemetry: TelemetrySection = TelemetrySection()
     aliases: dict[str, AliasSettings] = {}
 
 
@@ -128,6 +147,7 @@ _NESTED: dict[str, type[msgspec.Struct]] = {
     "policy": PolicySection,
     "limits": LimitsSection,
     "dashboard": DashboardSection,
+    "telemetry": TelemetrySection,
     "curve": CurveSettings,
     "token_price": TokenPriceSettings,
 }
@@ -201,6 +221,7 @@ def _check_values(path: Path, settings: Settings) -> None:
             f"configuration {path}: gateway.max_body_bytes is 0; it must be greater than 0"
         )
     _check_store(f"configuration {path}: store", settings.store)
+    _check_telemetry(f"configuration {path}: telemetry", settings.telemetry)
     if not settings.pools:
         raise ConfigError(
             f"configuration {path} declares no pools; add one, e.g. [pools.local] with "
@@ -226,6 +247,17 @@ def _check_store(where: str, store: StoreSection) -> None:
         raise ConfigError(
             f"{where}.url holds a password; take it out, and name an environment variable in "
             "password_env, or use libpq's password file"
+        )
+
+
+def _check_telemetry(where: str, telemetry: TelemetrySection) -> None:
+    """The URL is not shown: it may hold what it should not."""
+    url = urlsplit(telemetry.endpoint)
+    if telemetry.endpoint and (url.scheme not in {"http", "https"} or not url.hostname):
+        raise ConfigError(f"{where}.endpoint is no URL; write e.g. http://127.0.0.1:4318")
+    if "@" in url.netloc:
+        raise ConfigError(
+            f"{where}.endpoint holds a password; take it out, and set OTEL_EXPORTER_OTLP_HEADERS"
         )
 
 

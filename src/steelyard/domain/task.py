@@ -57,6 +57,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
         fence: Number of the lease under which it runs; None outside of durable tasks.
         pools: Pools that it may go to; empty for all.
         priority: -10 to 10; among those that wait, each point counts as 6 s less of slack.
+        trace_parent: Span of the caller that asked, as a W3C `traceparent`; empty without one.
     """
 
     task_id: str
@@ -74,6 +75,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     fence: int | None = None
     pools: tuple[str, ...] = ()
     priority: int = 0
+    trace_parent: str = ""
 
     @property
     def kind(self) -> Literal["llm", "tool"]:

@@ -42,6 +42,7 @@ from steelyard.gateway.rerank import RERANK_PATH, Rerank
 from steelyard.gateway.responses import RESPONSES_PATH, Responses
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.gateway.tasks import RequestTask, context_tokens, llm_call
+from steelyard.gateway.tracing import traced_request
 from steelyard.gateway.wire import parse_json
 from steelyard.pools.backend import LlmChunk, LlmRequest, RelayRequest
 from steelyard.runtime.dispatcher import Dispatcher
@@ -250,6 +251,7 @@ class DataPlane:
             exchange.step_key = step.key
             if task.remaining_s is not None:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
+            request = traced_request(request, step, kept=self._settings.traced)
             answer = Answer(exchange, generation, step, self._dispatcher.now_s)
             if task.journal:
                 await self._journalled(step, request, answer)

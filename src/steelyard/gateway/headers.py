@@ -40,14 +40,12 @@ import msgspec
 
 from steelyard.domain.decision import Decision
 from steelyard.domain.task import OnMiss
+from steelyard.domain.trace_context import parse_traceparent
 from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange
 
 TASK_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}.*"
-)
 _STEP_NUMBER = re.compile(r"[0-9]{1,9}")
 _JOURNAL = re.compile(r"(-|[0-9]{1,18}) ([0-9]{1,9}) ([a-z0-9_.]{1,200}) ([0-9a-f]{16})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -74,6 +72,7 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
         path: Place of the step in a durable task's program; empty elsewhere.
         fingerprint: Hash of what the step asks, where the caller sent it.
         fence: Number of the task's lease; None outside of durable tasks.
+        trace_parent: The caller's span as a W3C `traceparent`; empty without one.
     """
 
     task_id: str | None = None
@@ -90,6 +89,7 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     fingerprint: str = ""
     fence: int | None = None
+    trace_parent: str = ""
 
 
 NOTHING = TaskHeaders()
@@ -122,7 +122,7 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
     if not says_anything(exchange):
         return NOTHING
     task_id = _matching(exchange, "Steelyard-Task", TASK_ID, "1-128 letters, digits and ._:-")
-    trace = _TRACEPARENT.fullmatch(exchange.header(b"traceparent") or "")
+    trace = parse_traceparent(exchange.header(b"traceparent") or "")
     on_miss = exchange.header(b"steelyard-on-miss")
     if on_miss is not None and on_miss not in _ON_MISS:
         raise _wrong("Steelyard-On-Miss", on_miss, " or ".join(_ON_MISS))
@@ -132,7 +132,7 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
     fence, attempt, path, fingerprint = (journal or "- 0  ").split(" ")
     return TaskHeaders(
         # A malformed traceparent is ignored, as W3C Trace Context section 3.2 demands.
-        task_id=task_id or (trace.group(1) if trace else None),
+        task_id=task_id or (trace.trace_id if trace else None),
         task_is_hint=task_id is None and trace is not None,
         agent=_matching(exchange, "Steelyard-Agent", NAME, printable) or "unnamed",
         step=_matching(exchange, "Steelyard-Step", NAME, printable),
@@ -146,6 +146,7 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
         path=path,
         fingerprint=fingerprint,
         fence=None if fence == "-" else int(fence),
+        trace_parent=trace.header() if trace else "",
     )
 
 

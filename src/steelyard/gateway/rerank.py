@@ -31,6 +31,7 @@ from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.gateway.tasks import RequestTask
+from steelyard.gateway.tracing import traced_request
 from steelyard.gateway.wire import parse_request
 from steelyard.pools.backend import (
     LlmBackend,
@@ -130,6 +131,7 @@ class Rerank:
                     prompt="\n".join(texts),
                     deadline_s=task.remaining_s,
                 )
+                request = traced_request(request, step, kept=self._settings.traced)
                 path = _UPSTREAM_PATH
                 body = _plain_body(exchange.body, document)
                 relayed = RelayRequest(request=request, body=body, stream=False, path=path)

@@ -24,6 +24,7 @@ from steelyard.gateway.responses_memory import ResponsesMemory, owner_of
 from steelyard.gateway.responses_wire import ResponsesRequest, check_background
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.gateway.tasks import RequestTask
+from steelyard.gateway.tracing import traced_request
 from steelyard.gateway.wire import parse_request
 from steelyard.pools.backend import (
     LlmChunk,
@@ -132,6 +133,7 @@ class Responses:
                 exchange.step_key = step.key
                 if task.remaining_s is not None:
                     request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
+                request = traced_request(request, step, kept=self._settings.traced)
                 target = ResponseAnswer(
                     exchange, question.asked, step, int(self._dispatcher.now_s())
                 )

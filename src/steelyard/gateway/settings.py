@@ -50,6 +50,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
             `Steelyard-On-Miss` header says otherwise.
         access_log: Whether each request is logged as one line of JSON.
         task_idle_s: Seconds of silence after which a task that only requests name is over.
+        traced: Whether spans of steps are kept, so that endpoints are told of them.
         limits: How much one client may ask.
 
     Raises:
@@ -63,6 +64,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     on_miss: OnMiss = "run_late"
     access_log: bool = False
     task_idle_s: float = 600.0
+    traced: bool = False
     limits: GatewayLimits = GatewayLimits()
 
     def __post_init__(self) -> None:
@@ -89,7 +91,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
             f"GatewaySettings(host={self.host!r}, port={self.port}, "
             f"api_keys=<{len(self.api_keys)} hidden>, require_key={self.require_key}, "
             f"on_miss={self.on_miss!r}, "
-            f"access_log={self.access_log}, task_idle_s={self.task_idle_s}, limits={self.limits!r})"
+            f"access_log={self.access_log}, task_idle_s={self.task_idle_s}, "
+            f"traced={self.traced}, limits={self.limits!r})"
         )
 
 

@@ -116,6 +116,7 @@ class RequestTask:
             fingerprint=headers.fingerprint,
             fence=headers.fence,
             priority=headers.priority,
+            trace_parent=headers.trace_parent,
         )
 
 

@@ -1,7 +1,10 @@
 """The ledger as a workload: what was served can be planned for and simulated."""
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
+from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 from steelyard.ledger.ledger import AttemptRecord, Ledger, OpenTask, TaskRecord
@@ -77,7 +80,7 @@ def _task(
     for index, attempt in enumerate(ordered):
         earlier = ordered[:index]
         parents = tuple(parent for parent in attempt.step.parents if parent in known)
-        step = _step(ledger, attempt, earlier, parents)
+        step = workload_step(ledger.pools, attempt, earlier, parents)
         if isinstance(attempt.step.call, LlmCall):
             tokens = _common_tokens(attempt, common)
             step = msgspec.structs.replace(
@@ -94,12 +97,23 @@ def _task(
     )
 
 
-def _step(
-    ledger: Ledger,
+def workload_step(
+    pools: Mapping[str, PoolSpec],
     attempt: AttemptRecord,
-    earlier: list[AttemptRecord],
+    earlier: Sequence[AttemptRecord],
     parents: tuple[int, ...],
 ) -> WorkloadStep:
+    """Which step of a workload is an attempt that went well?
+
+    Args:
+        pools: By name, for the speed of tools.
+        attempt: The attempt.
+        earlier: Attempts of the task that went well, of steps with lower numbers.
+        parents: Steps that it waited for.
+
+    Returns:
+        The step; what other tasks share with it is not known here, and 0.
+    """
     step, usage = attempt.step, attempt.usage
     if isinstance(step.call, LlmCall):
         return WorkloadStep(
@@ -115,7 +129,8 @@ def _step(
             recorded_s=usage.wall_s,
             cached_tokens=usage.cached_tokens,
         )
-    curve = ledger.pools[attempt.decision.pool].tool_curve
+    spec = pools.get(attempt.decision.pool)
+    curve = None if spec is None else spec.tool_curve
     speed = 1.0 if curve is None else curve.relative_speed
     return WorkloadStep(
         step_id=step.step_id,
@@ -160,7 +175,7 @@ def _common_tokens(attempt: AttemptRecord, common: set[_Prefix]) -> int:
     return round(longest * _scale(attempt))
 
 
-def _shared_tokens(attempt: AttemptRecord, earlier: list[AttemptRecord]) -> int:
+def _shared_tokens(attempt: AttemptRecord, earlier: Sequence[AttemptRecord]) -> int:
     """Tokens of the longest beginning that an earlier step of the same task read or wrote.
 
     Where a prompt goes on past the end of an earlier one, it goes on with that one's answer: an

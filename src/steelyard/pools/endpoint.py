@@ -209,7 +209,7 @@ class OpenAiEndpointPool:
         relay = relay_for(asked, target, self._errors[replica])
         request = asked.request
         body = asked.body if asked.path else relayed_body(asked)
-        sent = HttpRequest("POST", asked.path or _path(request), body)
+        sent = HttpRequest("POST", asked.path or _path(request), body, _more(request.extra_headers))
         limit_s = self._limits.first_token_s if asked.stream else self._limits.answer_s
         await self._exchange(replica, sent, relay, limit_s, request.deadline_s)
         return relay.answer()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from steelyard.errors import WorkloadError
 from steelyard.store.imports.assemble import assemble, count_of
+from steelyard.store.imports.own_spans import OwnAttempt, is_own, own_attempt, own_workload
 from steelyard.store.imports.record import Imported, SeenStep
 from steelyard.store.imports.records import Record, field, nested, objects_of, records_of
 
@@ -32,7 +33,8 @@ def read(path: Path) -> Imported:
     """Which tasks do these spans show?
 
     A task is a trace, or a conversation (`gen_ai.conversation.id`) where spans name one; spans of
-    `invoke_agent` and others that only hold calls are left out.
+    `invoke_agent` and others that only hold calls are left out. Where spans are Steelyard's own,
+    those of others beside them show the same calls once more, and are left out.
 
     Args:
         path: OTLP JSON, one export request or one per line.
@@ -44,13 +46,26 @@ def read(path: Path) -> Imported:
         WorkloadError: The file holds no such span, or a span is wrong.
     """
     seen: list[SeenStep] = []
+    own: list[OwnAttempt] = []
     skipped: Counter[str] = Counter()
     for row, (span, resource) in enumerate(_spans(path), start=1):
+        told = _attributes(path, f"span {row},", span)
+        if is_own(told):
+            attempt = own_attempt(path, row, span, told)
+            if attempt is None:
+                skipped["span that is no attempt that went well"] += 1
+            else:
+                own.append(attempt)
+            continue
         step = _step(path, row, span, resource)
         if step is None:
             skipped["span that is neither a call nor a tool"] += 1
         else:
             seen.append(step)
+    if own:
+        if seen:
+            skipped["span of another program beside Steelyard's"] += len(seen)
+        return own_workload(path, FORM, own, skipped)
     return assemble(path, FORM, seen, skipped)
 
 
@@ -71,6 +86,10 @@ def _attributes(path: Path, where: str, holder: Record) -> Record:
         for kind in ("stringValue", "intValue", "doubleValue", "boolValue"):
             if kind in value:
                 found[str(pair.get("key"))] = value[kind]
+        if "arrayValue" in value:
+            held = objects_of(path, where, nested(value, "arrayValue"), "values")
+            # All of ours are of whole numbers.
+            found[str(pair.get("key"))] = [one.get("intValue") for one in held]
     return found
 
 
