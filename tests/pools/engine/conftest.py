@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -18,9 +19,15 @@ _VARIANTS: tuple[tuple[EngineName, Precision], ...] = (
 )
 
 
+@pytest.fixture(scope="session")
+def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the 8-bit copy of the packaged model is kept: making it takes some ten seconds."""
+    return tmp_path_factory.mktemp("copies")
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=_VARIANTS, ids=" ".join)
 async def engine_pool(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, copies: Path
 ) -> AsyncIterator[EmbeddedEnginePool]:
     engine: EngineName
     precision: Precision
@@ -31,7 +38,7 @@ async def engine_pool(
         settings=EngineSettings(
             adapter=engine,
             precision=precision,
-            cache_folder=str(tmp_path_factory.mktemp("cache")),
+            cache_folder=str(copies),
             max_streams=8,
         ),
         limits=SupervisorLimits(max_in_flight=10),

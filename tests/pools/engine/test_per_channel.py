@@ -169,18 +169,16 @@ def test_a_rewritten_graph_computes_the_same_but_for_rounding() -> None:
 
 @pytest.mark.engine
 @pytest.mark.timeout(300)
-def test_a_copy_of_the_packaged_model_is_made_once_and_refused_if_it_loses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_packaged_model_is_copied_without_loss(copies: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("openvino_genai") is None:
         pytest.skip("openvino_genai is not installed")
     from steelyard.pools.engine.openvino import OpenVinoAdapter  # noqa: PLC0415 - an extra
 
     model = find_model()
-    settings = EngineSettings(precision="int8", cache_folder=str(tmp_path / "cache"))
+    settings = EngineSettings(precision="int8", cache_folder=str(copies))
     adapter = OpenVinoAdapter(Path(model.path), settings, model.context_tokens)
     assert adapter.encode("Once upon a time")
-    copy = PerChannelCopy(Path(model.path), tmp_path / "cache")
+    copy = PerChannelCopy(Path(model.path), copies)
     made = copy.made()
     assert made.group == 192
     assert made.perplexity <= made.original_perplexity * 1.03

@@ -1,10 +1,10 @@
 """A copy of a model with 8-bit weights of one scale per output channel, kept as OpenVINO's files.
 
-A GGUF file scales its weights in groups of 32, and OpenVINO then multiplies in floating point. With
-one scale per channel, and activations rounded to 8 bits in groups as they come, it multiplies
-8-bit integers, which a processor with such instructions does several at a time. The copy is made
-once per model and library, from the graph that the library builds of the GGUF; a copy that predicts
-fixed texts worse than the original is refused, and the verdict kept in its place.
+A GGUF file scales its weights in groups of 32. With one scale per channel, and activations rounded
+to 8 bits in large groups as they come, OpenVINO sums long rows of products of 8-bit integers
+before it scales, which a processor with such instructions does several at a time. The copy is made
+once per model and library, from the graph that the library builds of the GGUF; a copy that
+predicts fixed texts worse than the original is refused, and the verdict kept in its place.
 """
 
 import hashlib
