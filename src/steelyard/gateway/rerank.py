@@ -235,9 +235,9 @@ class _Ranking:
         if self._exchange.key is not None:
             self._exchange.key.placed()
 
-    def sets_aside(self) -> bool:
+    async def sets_aside(self) -> bool:
         """Is there money for a second attempt beside the first? It is set aside then."""
-        return self._exchange.key is None or self._exchange.key.sets_aside()
+        return self._exchange.key is None or await self._exchange.key.sets_aside()
 
     def flows(self, flow: ReadFlow | None) -> None:
         """A whole answer is never held back."""

@@ -99,7 +99,7 @@ class AttemptGate:
 
         Args:
             step: The attempt.
-            allows: Whether it may be made there; asked last.
+            allows: Whether it may be made there.
 
         Returns:
             The attempt; None where the policy has no place for it in time, where it would have to
@@ -109,14 +109,24 @@ class AttemptGate:
             PoolError: The step is being served already.
         """
         now_s = self._recorder.now_s()
+        decision = self._decide_beside(step, allows, now_s)
+        if decision is None:
+            return None
+        return self._placed(step, decision, self._spec(decision.pool), now_s)
+
+    def has_place_beside(self, step: Step, allows: Callable[[Decision], bool]) -> bool:
+        """Would `place_beside` place it now?"""
+        return self._decide_beside(step, allows, self._recorder.now_s()) is not None
+
+    def _decide_beside(
+        self, step: Step, allows: Callable[[Decision], bool], now_s: float
+    ) -> Decision | None:
+        self.admission.check_new(step)
         decision = self._placing.ask(step, now_s)
         if not isinstance(decision, Decision) or (decision.slack_s or 0.0) < 0.0:
             return None
-        self.admission.check_new(step)
-        spec = self._spec(decision.pool)
-        if not self.admission.may_start(decision, step_cap(spec, step)) or not allows(decision):
-            return None
-        return self._placed(step, decision, spec, now_s)
+        cap = step_cap(self._spec(decision.pool), step)
+        return decision if self.admission.may_start(decision, cap) and allows(decision) else None
 
     def _placed(self, step: Step, decision: Decision, spec: PoolSpec, now_s: float) -> Attempt:
         attempt = Attempt(step, decision, AttemptMeter(step, spec), step_cap(spec, step))

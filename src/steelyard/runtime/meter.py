@@ -23,7 +23,6 @@ class AttemptMeter:
 
     Attributes:
         result: The answer, where it is journalled.
-        hedged_away: Whether another attempt at the step answered first.
     """
 
     # Of the class until they are set: most of them never are.
@@ -34,7 +33,8 @@ class AttemptMeter:
     _tool_outcome: ToolOutcome | None = None
     _finished: AttemptFinished | None = None
     result: JsonValue = None
-    hedged_away = False
+    # Of a prompt whose answer another attempt gave first; None of all others.
+    _hedged_cached_tokens: int | None = None
 
     def __init__(self, step: Step, spec: PoolSpec) -> None:
         self._step = step
@@ -81,6 +81,10 @@ class AttemptMeter:
         """The answer is whole, and used so much."""
         self._llm_usage = usage
 
+    def hedge_away(self, cached_tokens: int) -> None:
+        """Another attempt at the step answered first; so much of the prompt was thought cached."""
+        self._hedged_cached_tokens = cached_tokens
+
     def tool_done(self, outcome: ToolOutcome) -> None:
         """The tool has returned."""
         self._tool_outcome = outcome
@@ -118,10 +122,12 @@ class AttemptMeter:
                 start_to_first_token_s=first_s,
             )
         call = self._step.call
-        read = self._pieces > 0 or (self.hedged_away and self._started_s is not None)
+        cached = self._hedged_cached_tokens
+        read = self._pieces > 0 or (cached is not None and self._started_s is not None)
         prompt = call.input_tokens if isinstance(call, LlmCall) and read else 0
         return Usage(
             input_tokens=prompt,
+            cached_tokens=min(prompt, cached or 0),
             output_tokens=self._pieces,
             counting="estimated",
             cached_counting="estimated",
@@ -144,7 +150,7 @@ class AttemptMeter:
             ends as cancelled, whatever it came to.
         """
         code, message = ("", "") if error is None else (error.code, str(error))
-        if self.hedged_away:
+        if self._hedged_cached_tokens is not None:
             outcome, code = "cancelled", HEDGED_AWAY
             message = "another attempt at the step answered first"
         usage = self.usage(now_s)

@@ -117,7 +117,12 @@ class Race:
         if first is None or self.winner is not None:
             return None
         step = msgspec.structs.replace(self.last, attempt=self.last.attempt + 1)
-        attempt = self._attempts.gate.place_beside(step, self._allows)
+        gate = self._attempts.gate
+        # Asked twice: money is set aside only where there is a place, and while the store is asked
+        # for it the fleet may change.
+        if not gate.has_place_beside(step, self._allows) or not await self.target.sets_aside():
+            return None
+        attempt = gate.place_beside(step, self._allows)
         if attempt is None:
             return None
         self.last = step
@@ -135,9 +140,7 @@ class Race:
 
     def _allows(self, decision: Decision) -> bool:
         first = self._first
-        if first is None or not self._hedges.affords(first.attempt.decision, decision):
-            return False
-        return self.target.sets_aside()
+        return first is not None and self._hedges.affords(first.attempt.decision, decision)
 
     def claims(self, runner: "Runner") -> bool:
         """Is it this attempt whose answer counts? The first that asks is."""
@@ -155,7 +158,7 @@ class Race:
             decision = one.attempt.decision
             self._hedges.began(decision, now_s - one.placed_s, streams=one.streams)
             if one is not runner:
-                one.attempt.meter.hedged_away = True
+                one.attempt.meter.hedge_away(decision.predicted_cached_tokens)
         if runner is self._first:
             if self._hedge is not None:
                 self._hedge.cancel()
@@ -203,7 +206,7 @@ class Runner:
         if self._race.is_first(self):
             self._race.target.placed(decision)
 
-    def sets_aside(self) -> bool:
+    async def sets_aside(self) -> bool:
         """There is no third one."""
         return False
 

@@ -23,7 +23,7 @@ class AnswerTarget(RelayTarget, Protocol):
         """
         ...
 
-    def sets_aside(self) -> bool:
+    async def sets_aside(self) -> bool:
         """May a second attempt run beside the first? What it may cost is set aside then."""
         ...
 
