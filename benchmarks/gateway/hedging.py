@@ -199,7 +199,8 @@ async def measure(frac: float, port: int, count: int, seed: int) -> None:
                 if frac >= 1.0:
                     cut_ms = sorted(1e3 * one for one in await leave(load, upstream))
                     half = cut_ms[len(cut_ms) // 2]
-                    told_ms = f"median {half:.1f} ms, longest {cut_ms[-1]:.1f} ms, {sum(one > 50.0 for one in cut_ms)} over 50"
+                    over = sum(one > 50.0 for one in cut_ms)
+                    told_ms = f"median {half:.1f} ms, longest {cut_ms[-1]:.1f} ms, {over} over 50"
                     print(f"clients left: {len(cut_ms)} attempts cut, {told_ms}", flush=True)
         finally:
             await asyncio.to_thread(running.__exit__, None, None, None)

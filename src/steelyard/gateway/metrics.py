@@ -205,8 +205,8 @@ class Metrics:
     def _render(self) -> bytes:
         families = [
             *(self.running, self.waiting, self._replicas_up, self._attempts_done),
-            *(self._refused, self._input_tokens, self._cached_tokens, self._output_tokens),
             *(self._hedges, self._hedged_away),
+            *(self._refused, self._input_tokens, self._cached_tokens, self._output_tokens),
             *(self._cost_usd, self._ttft_s, self._e2e_s, self._tasks_open, self._tasks_done),
             self._http,
         ]
