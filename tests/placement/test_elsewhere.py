@@ -5,7 +5,7 @@ import itertools
 import msgspec
 import pytest
 
-from steelyard.domain.decision import Decision
+from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.events import (
     AttemptFinished,
     AttemptStarted,
@@ -152,3 +152,49 @@ def test_retries_are_decided_again_on_the_log() -> None:
     for _ in range(4):
         tried.attempt()
     assert [one.same for one in replay(tried.log, CheapestFeasible())] == [True] * 4
+
+
+def beside(tried: Tried) -> Decision | Refusal:
+    """Place the step and, while that attempt is under way, ask for a second place."""
+    step = tried.step
+    decision = decide_elsewhere(tried.policy, step, tried.state.view(step, 0.1))
+    assert isinstance(decision, Decision)
+    tried.take(StepPlaced(t_s=0.1, step=step, decision=decision))
+    second = msgspec.structs.replace(step, attempt=1)
+    return decide_elsewhere(tried.policy, second, tried.state.view(second, 0.2))
+
+
+@pytest.mark.parametrize("policy", policy_names())
+def test_a_second_attempt_is_never_where_the_first_is_under_way(policy: str) -> None:
+    tried = Tried(pool("lab", 1.0, 2), policy=policy)
+    answer = beside(tried)
+    placed = tried.log[-1]
+    assert isinstance(answer, Decision)
+    assert isinstance(placed, StepPlaced)
+    assert answer.replica == 1 - placed.decision.replica
+    assert answer.reason.endswith("beside an attempt that is late")
+
+
+def test_it_goes_to_another_pool_where_the_first_has_the_only_replica() -> None:
+    answer = beside(Tried(pool("cheap", 1.0, 1), pool("dear", 9.0, 1)))
+    assert isinstance(answer, Decision)
+    assert answer.pool == "dear"
+    assert [one.verdict for one in answer.verdicts] == ["under_way", "chosen"]
+
+
+def test_it_is_refused_where_there_is_no_other_place() -> None:
+    answer = beside(Tried(pool("lab", 1.0, 1)))
+    assert isinstance(answer, Refusal)
+    assert [one.verdict for one in answer.verdicts] == ["under_way"]
+
+
+def test_a_third_attempt_avoids_where_the_first_failed_and_where_the_second_runs() -> None:
+    tried = Tried(pool("lab", 1.0, 3))
+    first = tried.attempt()
+    second = decide_elsewhere(tried.policy, tried.step, tried.state.view(tried.step, 0.5))
+    assert isinstance(second, Decision)
+    tried.take(StepPlaced(t_s=0.5, step=tried.step, decision=second))
+    step = msgspec.structs.replace(tried.step, attempt=2)
+    third = decide_elsewhere(tried.policy, step, tried.state.view(step, 0.6))
+    assert isinstance(third, Decision)
+    assert {first.replica, second.replica, third.replica} == {0, 1, 2}

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from tests.runtime.conftest import MODEL, llm_spec, tool_spec
 
+from steelyard.domain.decision import Decision
 from steelyard.domain.events import AttemptFinished, PoolAdded, SignalSent, StepPlaced
 from steelyard.errors import PoolOverloadedError
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.placement.policy import CheapestFeasible
+from steelyard.pools.backend import LlmChunk, ReadFlow, RelayedAnswer, RelayRequest
 from steelyard.pools.endpoint import OpenAiEndpointPool
 from steelyard.pools.scripted import ScriptedAnswer, ScriptedLlmPool
 from steelyard.pools.tools import ProcessToolPool
@@ -132,6 +134,32 @@ async def test_a_cancellation_from_elsewhere_stops_the_running_step(
                 assert not set(pids) & set(bench.tools.pids())
 
 
+class _Said:
+    """Takes an answer."""
+
+    begun = False
+    decision: Decision | None = None
+    text = ""
+
+    def placed(self, decision: Decision) -> None:
+        self.decision = decision
+
+    async def sets_aside(self) -> bool:
+        return False
+
+    def flows(self, flow: ReadFlow | None) -> None:
+        pass
+
+    def events(self, data: bytes, texts: int) -> None:
+        raise AssertionError
+
+    async def chunk(self, chunk: LlmChunk) -> None:
+        self.text += chunk.text
+
+    def relayed(self, answer: RelayedAnswer) -> None:
+        raise AssertionError
+
+
 async def test_an_answer_in_the_log_is_returned_without_asking_again(path: Path) -> None:
     with SqliteEventLog(path) as store:
         async with _bench(store, ScriptedLlmPool()) as bench:
@@ -140,13 +168,14 @@ async def test_an_answer_in_the_log_is_returned_without_asking_again(path: Path)
             dispatcher = bench.dispatcher
             placed = next(e for e in read_events(path) if isinstance(e, StepPlaced))
             request = bench.llm.requests[0]
-            items = [
-                item async for item in dispatcher.serve_llm_once(placed.step, request, journal=True)
-            ]
+            asked = RelayRequest(request=request, body=b"", stream=False)
+            target = _Said()
+            told = await dispatcher.relay_journalled(placed.step, asked, target)
             assert len(bench.llm.requests) == 1
     assert ended.result == "Hello world"
-    assert items[0] == placed.decision
-    assert items[1].text == "Hello world"  # type: ignore[union-attr]
+    assert target.decision == placed.decision
+    assert target.text == "Hello world"
+    assert told.usage.output_tokens == 2
 
 
 async def test_a_deadline_is_not_exceeded_by_waiting_to_try_again(path: Path) -> None:

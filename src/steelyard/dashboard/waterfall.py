@@ -105,7 +105,7 @@ class Waterfall(msgspec.Struct, frozen=True, kw_only=True):
         left_out: Bars that are not shown.
         pools: Names of pools that worked on it.
         cost_usd: What its ended attempts and its children cost.
-        retries: Attempts beyond each step's first.
+        retries: Attempts beyond each step's first, without those made beside one that was late.
         result: The task's result as JSON, cut where long.
         error: Why it failed.
         can_retry: Whether it has ended and may be retried.
@@ -168,7 +168,7 @@ def waterfall(events: Sequence[Event], now_s: float) -> Waterfall:
         left_out=max(0, len(bars) - MOST_BARS),
         pools=tuple(sorted({bar.decision.pool for bar in bars if bar.decision})),
         cost_usd=math.fsum(costs_usd),
-        retries=sum(bar.attempt > 0 for bar in bars),
+        retries=_retries(events),
         result=shown_json(finished.result) if finished else "",
         error=finished.error if finished else "",
         can_retry=finished is not None and (finished.status != "succeeded" or finished.wrapped_up),
@@ -190,6 +190,20 @@ def _deadline_s(events: Sequence[Event], journal: Journal) -> float | None:
         if isinstance(event, TaskRetried):
             return event.deadline_s
     return journal.submitted.deadline_s if journal.submitted else None
+
+
+def _retries(events: Sequence[Event]) -> int:
+    """How many attempts came after one that had ended?"""
+    open_: set[tuple[int, int]] = set()
+    retries = 0
+    for event in events:
+        if isinstance(event, StepPlaced):
+            step = event.step
+            retries += step.attempt > 0 and (step.step_id, step.attempt - 1) not in open_
+            open_.add((step.step_id, step.attempt))
+        elif isinstance(event, AttemptFinished):
+            open_.discard((event.step_id, event.attempt))
+    return retries
 
 
 def _bars(

@@ -17,6 +17,7 @@ Verdict = Literal[
     "too_long",
     "down",
     "just_failed",
+    "under_way",
 ]
 
 
@@ -25,7 +26,7 @@ class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
     `dearer` is by bid price, with a surcharge for the queue; `later` is no dearer, and
     ends later, or takes more than the step's share of the slack. `just_failed` is a pool
-    that an earlier attempt at the step failed in.
+    that an earlier attempt at the step failed in; in one that is `under_way`, one still runs.
 
     Attributes:
         pool: Name of the pool.

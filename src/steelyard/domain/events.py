@@ -16,6 +16,8 @@ from steelyard.domain.task import Step
 JsonValue = Any
 AttemptOutcome = Literal["ok", "failed", "cancelled"]
 TaskStatus = Literal["succeeded", "failed", "cancelled"]
+# `error_code` of an attempt that was cut short because another one at its step answered first.
+HEDGED_AWAY = "hedged_away"
 # `llm` and `tool` steps run in pools; the others are recorded by the task's own worker.
 StepKind = Literal["llm", "tool", "local", "sleep", "signal", "child", "gather"]
 
@@ -171,6 +173,9 @@ class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True, tag="attempt_sta
 
 class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True, tag="attempt_finished"):
     """The attempt ended; usage, cost and result are recorded together.
+
+    A step may have two open attempts (a hedge, ADR 34). The one that answers first goes on; the
+    other one is `cancelled`, with `HEDGED_AWAY` for its code: no failure, and never tried again.
 
     Attributes:
         t_s: When.

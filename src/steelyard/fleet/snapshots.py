@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 
 from steelyard.domain.task import LlmCall, Step
-from steelyard.fleet.accounts import TaskAccount
+from steelyard.fleet.accounts import OpenAttempt, TaskAccount
 from steelyard.fleet.breakers import Breakers
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
@@ -22,7 +22,7 @@ class Snapshots:
         pools: Its pools, and counts of their replicas.
         prefixes: What replicas hold in their caches.
         trust: What was learned of pools and steps, and what fails.
-        accounts: Of open tasks.
+        tasks: Accounts of open tasks, and open attempts by task, step and number.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class Snapshots:
         pools: tuple[Roster, ReplicaBooks],
         prefixes: PrefixIndex,
         trust: tuple[Lessons, Breakers],
-        accounts: dict[str, TaskAccount],
+        tasks: tuple[dict[str, TaskAccount], dict[tuple[str, int, int], OpenAttempt]],
     ) -> None:
         self._roster, self._books = pools
         self._prefixes = prefixes
         self._lessons, self._breakers = trust
-        self._accounts = accounts
+        self._accounts, self._attempts = tasks
 
     def view(self, step: Step, now_s: float) -> FleetView:
         """What does the fleet look like to this step, now?
@@ -99,6 +99,7 @@ class Snapshots:
             committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
             history=NO_HISTORY if account is None else self._history(account),
             failed_at=self._failed_at(account, step) if account and step.attempt else (),
+            under_way_at=self._under_way_at(step) if step.attempt else (),
         )
 
     def few(self, step: Step, call: LlmCall, now_s: float) -> FewView:
@@ -150,6 +151,18 @@ class Snapshots:
             starts[pool] + replica
             for pool, replica in account.failed.get(step.step_id, ())
             if replica < self._roster.pools[pool].replicas
+        )
+
+    def _under_way_at(self, step: Step) -> tuple[int, ...]:
+        """Where do earlier attempts at a step wait or run? Places that are still there."""
+        before = [
+            self._attempts.get((step.task_id, step.step_id, number))
+            for number in range(step.attempt)
+        ]
+        return tuple(
+            self._books.starts[one.pool] + one.replica
+            for one in before
+            if one is not None and one.replica < self._roster.pools[one.pool].replicas
         )
 
     def _cached_list(self, held: dict[Place, int]) -> list[float]:

@@ -59,13 +59,13 @@ class FleetState:
         self._lessons = Lessons()
         self._breakers = Breakers()
         self._tasks = TaskBooks()
+        self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
         self._snapshots = Snapshots(
             (self._roster, self._books),
             self._prefixes,
             (self._lessons, self._breakers),
-            self._tasks.accounts,
+            (self._tasks.accounts, self._attempts),
         )
-        self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
         # Requests that will be one event; their tasks have no account.
         self._whole: dict[tuple[str, int, int], OpenAttempt] = {}
         # How many pools and replicas there are.

@@ -132,6 +132,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         history: What the task has done so far.
         failed_at: Places in the arrays of shape [replicas] where earlier attempts at this step
             failed, the last one last; see `steelyard.placement.elsewhere`.
+        under_way_at: Places where earlier attempts at this step have not ended: it is a hedge.
     """
 
     now_s: float
@@ -154,6 +155,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     committed_usd: float
     history: TaskHistory = NO_HISTORY
     failed_at: tuple[int, ...] = ()
+    under_way_at: tuple[int, ...] = ()
 
 
 class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):

@@ -73,6 +73,10 @@ class Answer:
             self._exchange.key.placed()
         self._parts.clear()
 
+    async def sets_aside(self) -> bool:
+        """Is there money for a second attempt beside the first? It is set aside then."""
+        return self._exchange.key is None or await self._exchange.key.sets_aside()
+
     def flows(self, flow: ReadFlow | None) -> None:
         """A client that reads too slowly holds the upstream back by this."""
         self._exchange.flow = flow

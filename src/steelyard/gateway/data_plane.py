@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
-from steelyard.domain.decision import Decision
 from steelyard.domain.task import Step
 from steelyard.errors import PoolError
 from steelyard.gateway.answer import Answer
@@ -44,7 +42,7 @@ from steelyard.gateway.settings import GatewaySettings
 from steelyard.gateway.tasks import RequestTask, context_tokens, llm_call
 from steelyard.gateway.tracing import traced_request
 from steelyard.gateway.wire import parse_json
-from steelyard.pools.backend import LlmChunk, LlmRequest, RelayRequest
+from steelyard.pools.backend import RelayRequest
 from steelyard.runtime.dispatcher import Dispatcher
 
 _MODELS_PATH = "/v1/models"
@@ -253,24 +251,11 @@ class DataPlane:
                 request = msgspec.structs.replace(request, deadline_s=task.remaining_s)
             request = traced_request(request, step, kept=self._settings.traced)
             answer = Answer(exchange, generation, step, self._dispatcher.now_s)
-            if task.journal:
-                await self._journalled(step, request, answer)
-            else:
-                asked = RelayRequest(request=request, body=exchange.body, stream=generation.stream)
-                answer.settled(await self._dispatcher.relay_llm(step, asked, answer))
+            asked = RelayRequest(request=request, body=exchange.body, stream=generation.stream)
+            dispatcher = self._dispatcher
+            relay = dispatcher.relay_journalled if task.journal else dispatcher.relay_llm
+            answer.settled(await relay(step, asked, answer))
         answer.finish()
-
-    async def _journalled(self, step: Step, request: LlmRequest, answer: Answer) -> None:
-        """A step that has an answer in the log gets that one; otherwise it is put there."""
-        items = self._dispatcher.serve_llm_once(step, request, journal=True)
-        async with aclosing(items):
-            async for item in items:
-                if isinstance(item, LlmChunk):
-                    await answer.chunk(item)
-                elif isinstance(item, Decision):
-                    answer.placed(item)
-                else:
-                    answer.settled(item)
 
     # ------------------------------------------------------------- embeddings
 

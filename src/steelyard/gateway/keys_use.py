@@ -135,6 +135,25 @@ class KeyUse:
         self._reserved_usd += more_usd
         self._tries_usd = self._spent_usd
 
+    async def sets_aside(self) -> bool:
+        """Set aside for a second attempt beside the first what one may cost at most.
+
+        Returns:
+            Whether there is so much; nothing is set aside otherwise.
+
+        Raises:
+            StoreError: The store is broken.
+        """
+        if not self.key.terms.has_budget:
+            return True
+        # The reservation covers one attempt, and those before that cost something.
+        one_usd = self._reserved_usd - self._tries_usd
+        if await self._books.reserve(self._account, one_usd) is not None:
+            return False
+        self._reserved_usd += one_usd
+        self._tries_usd += one_usd
+        return True
+
     def spent(self, event: AttemptFinished) -> None:
         """An attempt of the step has ended, in whatever way: this is what it cost."""
         self._spent_usd += event.cost_usd

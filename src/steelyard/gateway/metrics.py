@@ -11,6 +11,7 @@ from typing import Any, get_args
 import msgspec
 
 from steelyard.domain.events import (
+    HEDGED_AWAY,
     AttemptFinished,
     AttemptOutcome,
     AttemptStarted,
@@ -43,6 +44,7 @@ class _OpenAttempt(msgspec.Struct):
     pool: str
     placed_s: float
     started_s: float | None = None
+    is_hedge: bool = False
 
 
 class _PoolCells:
@@ -92,6 +94,17 @@ class Metrics:
         self._replicas_up = Family("steelyard_replicas_up", "gauge", "Replicas that are up.")
         self._attempts_done = Family(
             "steelyard_attempts_total", "counter", "Attempts that ended, by pool and outcome."
+        )
+        self._hedges = Family(
+            "steelyard_hedges_total",
+            "counter",
+            "Second attempts at steps whose answer was late, by pool.",
+        )
+        self._hedged_away = Family(
+            "steelyard_hedged_away_total",
+            "counter",
+            "Attempts cut short as another one at the step answered first, by pool; `which` is "
+            "`first` where the second attempt won.",
         )
         self._refused = Family(
             "steelyard_steps_refused_total", "counter", "Steps that no pool took, by cause."
@@ -149,7 +162,10 @@ class Metrics:
     def _place(self, event: StepPlaced) -> None:
         step, pool = event.step, event.decision.pool
         key = (step.task_id, step.step_id, step.attempt)
-        self._attempts[key] = _OpenAttempt(pool, event.t_s)
+        attempt = self._attempts[key] = _OpenAttempt(pool, event.t_s)
+        if step.attempt and (*step.key, step.attempt - 1) in self._attempts:
+            attempt.is_hedge = True
+            self._hedges.add(1.0, pool=pool)
         self._pool(pool).waiting[0] += 1.0
 
     def _refuse(self, event: StepRefused) -> None:
@@ -189,6 +205,7 @@ class Metrics:
     def _render(self) -> bytes:
         families = [
             *(self.running, self.waiting, self._replicas_up, self._attempts_done),
+            *(self._hedges, self._hedged_away),
             *(self._refused, self._input_tokens, self._cached_tokens, self._output_tokens),
             *(self._cost_usd, self._ttft_s, self._e2e_s, self._tasks_open, self._tasks_done),
             self._http,
@@ -255,6 +272,9 @@ class Metrics:
         cells = self._pool(attempt.pool)
         gauge = cells.waiting if attempt.started_s is None else cells.running
         gauge[0] -= 1.0
+        if event.error_code == HEDGED_AWAY:
+            which = "second" if attempt.is_hedge else "first"
+            self._hedged_away.add(1.0, pool=attempt.pool, which=which)
         self._count(event, attempt.pool, attempt.placed_s, attempt.started_s)
 
     def _serve(self, event: RequestServed) -> None:

@@ -240,6 +240,10 @@ class _Ranking:
         if self._exchange.key is not None:
             self._exchange.key.placed()
 
+    async def sets_aside(self) -> bool:
+        """Is there money for a second attempt beside the first? It is set aside then."""
+        return self._exchange.key is None or await self._exchange.key.sets_aside()
+
     def flows(self, flow: ReadFlow | None) -> None:
         """A whole answer is never held back."""
 

@@ -1,13 +1,10 @@
 """/v1/responses: asked as a chat where pools speak chats alone, else handed on byte for byte."""
 
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
-from steelyard.domain.decision import Decision
-from steelyard.domain.task import Step
 from steelyard.errors import SteelyardError
 from steelyard.gateway.chat import parse_chat
 from steelyard.gateway.errors_http import RequestError
@@ -27,7 +24,6 @@ from steelyard.gateway.tasks import RequestTask
 from steelyard.gateway.tracing import traced_request
 from steelyard.gateway.wire import parse_request
 from steelyard.pools.backend import (
-    LlmChunk,
     LlmRequest,
     RelayBackend,
     RelayRequest,
@@ -137,14 +133,12 @@ class Responses:
                 target = ResponseAnswer(
                     exchange, question.asked, step, int(self._dispatcher.now_s())
                 )
-                if task.journal:
-                    await self._journalled(step, request, target)
-                else:
-                    path = _UPSTREAM_PATH
-                    relayed = RelayRequest(
-                        request=request, body=question.body, stream=generation.stream, path=path
-                    )
-                    target.settled(await self._dispatcher.relay_llm(step, relayed, target))
+                path, dispatcher = _UPSTREAM_PATH, self._dispatcher
+                relayed = RelayRequest(
+                    request=request, body=question.body, stream=generation.stream, path=path
+                )
+                relay = dispatcher.relay_journalled if task.journal else dispatcher.relay_llm
+                target.settled(await relay(step, relayed, target))
         except SteelyardError as error:
             if target is None or not target.begun:
                 raise
@@ -154,17 +148,6 @@ class Responses:
         if question.asked.store is not False and isinstance(response.get("id"), str):
             items, previous_id = question.asked.items, question.previous_id
             self._memory.keep(question.owner, response, items, previous_id)
-
-    async def _journalled(self, step: Step, request: LlmRequest, target: ResponseAnswer) -> None:
-        items = self._dispatcher.serve_llm_once(step, request, journal=True)
-        async with aclosing(items):
-            async for item in items:
-                if isinstance(item, LlmChunk):
-                    await target.chunk(item)
-                elif isinstance(item, Decision):
-                    target.placed(item)
-                else:
-                    target.settled(item)
 
     # ---------------------------------------------------------- the question
 

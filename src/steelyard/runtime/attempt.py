@@ -1,5 +1,7 @@
 """One attempt at a step: placed, admitted, started, and ended whatever happens."""
 
+from collections.abc import Callable
+
 from steelyard.domain.decision import Decision
 from steelyard.domain.events import AttemptOutcome
 from steelyard.domain.pool import PoolSpec
@@ -23,11 +25,13 @@ class Attempt:
         cap: Steps that run at once on its replica.
         outcome: How it ends, unless something says otherwise: as if it were cancelled now.
         failure: Why it failed.
+        placed_s: When it was placed, on the log's clock; 0 where nobody asks.
     """
 
-    __slots__ = ("cap", "decision", "failure", "meter", "outcome", "step")
+    __slots__ = ("cap", "decision", "failure", "meter", "outcome", "placed_s", "step")
 
     def __init__(self, step: Step, decision: Decision, meter: AttemptMeter, cap: int) -> None:
+        self.placed_s = 0.0
         self.step = step
         self.decision = decision
         self.meter = meter
@@ -88,8 +92,45 @@ class AttemptGate:
         decision, now_s = await self._placing.decide(step)
         self.admission.check_new(step)
         self.admission.check_room(decision)
-        spec = self._spec(decision.pool)
+        return self._placed(step, decision, self._spec(decision.pool), now_s)
+
+    def place_beside(self, step: Step, allows: Callable[[Decision], bool]) -> Attempt | None:
+        """Place a second attempt at a step of which one is under way, in one moment as `place`.
+
+        Args:
+            step: The attempt.
+            allows: Whether it may be made there.
+
+        Returns:
+            The attempt; None where the policy has no place for it in time, where it would have to
+            wait, or where it is not allowed: nothing is recorded then.
+
+        Raises:
+            PoolError: The step is being served already.
+        """
+        now_s = self._recorder.now_s()
+        decision = self._decide_beside(step, allows, now_s)
+        if decision is None:
+            return None
+        return self._placed(step, decision, self._spec(decision.pool), now_s)
+
+    def has_place_beside(self, step: Step, allows: Callable[[Decision], bool]) -> bool:
+        """Would `place_beside` place it now?"""
+        return self._decide_beside(step, allows, self._recorder.now_s()) is not None
+
+    def _decide_beside(
+        self, step: Step, allows: Callable[[Decision], bool], now_s: float
+    ) -> Decision | None:
+        self.admission.check_new(step)
+        decision = self._placing.ask(step, now_s)
+        if not isinstance(decision, Decision) or (decision.slack_s or 0.0) < 0.0:
+            return None
+        cap = step_cap(self._spec(decision.pool), step)
+        return decision if self.admission.may_start(decision, cap) and allows(decision) else None
+
+    def _placed(self, step: Step, decision: Decision, spec: PoolSpec, now_s: float) -> Attempt:
         attempt = Attempt(step, decision, AttemptMeter(step, spec), step_cap(spec, step))
+        attempt.placed_s = now_s
         self.admission.place(step, decision, now_s)
         self._tasks.step_submitted(step.task_id, step.step_id, step.parents)
         return attempt
@@ -115,7 +156,7 @@ class AttemptGate:
         step = attempt.step
         self.admission.leave(ended, attempt.decision, attempt.cap, step.fence)
         self._limits.leave(step, attempt.decision)
-        if attempt.outcome == "ok":
+        if ended.outcome == "ok":
             self._tasks.step_done(step.task_id, step.step_id)
 
     def _spec(self, pool: str) -> PoolSpec:

@@ -75,6 +75,15 @@ class Attempts:
         self.whole = WholeRequests(recorder, self._gate, tasks, quick)
 
     @property
+    def gate(self) -> AttemptGate:
+        """Begins and ends attempts."""
+        return self._gate
+
+    def now_s(self) -> float:
+        """What time is it on the log's clock?"""
+        return self._recorder.now_s()
+
+    @property
     def admission(self) -> Admission:
         """Lets steps start on replicas."""
         return self._gate.admission
@@ -175,16 +184,31 @@ class Attempts:
             meter.result = outcome.result
         return decision, outcome, await self._settle(meter)
 
-    async def relay(self, step: Step, asked: RelayRequest, target: AnswerTarget) -> Settlement:
-        """One attempt at an LLM step, handed on; see `Dispatcher.relay_llm`."""
-        attempt = await self._gate.place(step)
+    def streams(self, attempt: Attempt, asked: RelayRequest) -> bool:
+        """Does the answer come in pieces, so that its beginning is seen?"""
+        relay = self._relays.get(attempt.decision.pool)
+        return asked.stream or relay is None or not relay.relays(asked.path)
+
+    async def run_relay(
+        self,
+        attempt: Attempt,
+        asked: RelayRequest,
+        target: AnswerTarget,
+        *,
+        journal: bool = False,
+    ) -> Settlement:
+        """An attempt at an LLM step that was placed, handed on; see `Dispatcher.relay_llm`.
+
+        A journalled answer comes as chunks.
+        """
         try:
             await self._gate.start(attempt)
             decision = attempt.decision
             target.placed(decision)
             relay = self._relays.get(decision.pool)
-            if relay is None or not relay.relays(asked.path):
-                await self._hand_on_chunks(attempt, asked.request, target)
+            if journal or relay is None or not relay.relays(asked.path):
+                transcript = Transcript() if journal else None
+                await self._hand_on_chunks(attempt, asked.request, target, transcript)
             else:
                 metered = MeteredTarget(target, attempt.meter, self._recorder.now_s)
                 answer = await relay.relay(asked, decision.replica, metered)
@@ -199,14 +223,22 @@ class Attempts:
         return await self._settle(attempt.meter)
 
     async def _hand_on_chunks(
-        self, attempt: Attempt, request: LlmRequest, target: AnswerTarget
+        self,
+        attempt: Attempt,
+        request: LlmRequest,
+        target: AnswerTarget,
+        transcript: Transcript | None,
     ) -> None:
         backend, meter = self._llm_pools[attempt.decision.pool], attempt.meter
         async with aclosing(backend.complete(request, attempt.decision.replica)) as chunks:
             async for chunk in chunks:
                 has_text = bool(chunk.text or chunk.tool_calls)
                 meter.piece(self._recorder.now_s(), chunk.usage, has_text=has_text)
+                if transcript is not None:
+                    transcript.add(chunk)
                 await target.chunk(chunk)
+        if transcript is not None:
+            meter.result = msgspec.to_builtins(transcript.finish())
 
     @asynccontextmanager
     async def _attempt(self, step: Step) -> AsyncGenerator[tuple[Decision, AttemptMeter], None]:

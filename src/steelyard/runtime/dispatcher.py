@@ -43,6 +43,7 @@ from steelyard.runtime.placing import Placing
 from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorded_answer import recorded_end, recorded_llm
 from steelyard.runtime.recorder import Recorder
+from steelyard.runtime.relayed_steps import RelayedSteps
 from steelyard.runtime.relaying import AnswerTarget
 from steelyard.runtime.retry_budget import Retries
 from steelyard.runtime.served_models import ServedModels
@@ -88,6 +89,7 @@ class Dispatcher:
             limits or PoolLimits.none(),
         )
         self._retries = Retries(recorder.now_s)
+        self._relayed = RelayedSteps(self._attempts, self._retries)
         self._ids = TaskIds()
         self.named = NamedTasks()
         self._served = ServedModels()
@@ -179,6 +181,14 @@ class Dispatcher:
     def change_policy(self, policy: Policy) -> None:
         """Let this policy place steps from now on."""
         self._placing.change_policy(policy)
+
+    def hedge_up_to(self, frac: float) -> None:
+        """Let so many of the LLM steps get a second attempt when their answer is late (ADR 34).
+
+        Args:
+            frac: Share of the steps; 0 for none.
+        """
+        self._relayed.hedges.change(frac)
 
     # ------------------------------------------------------------------ tasks
 
@@ -390,8 +400,9 @@ class Dispatcher:
     ) -> Settlement:
         """Place and run an LLM step; pools that can hand their answer on byte for byte.
 
-        An attempt that fails before anything was sent is retried, placed anew. Cancelling this
-        cancels the work in the pool at once.
+        An attempt that fails before anything was sent is retried, placed anew; one that is late may
+        get a second one beside it, and the first that answers counts. Cancelling this cancels the
+        work in the pools at once.
 
         Args:
             step: The step.
@@ -407,40 +418,24 @@ class Dispatcher:
             BudgetExceededError: The policy refused it for its cost.
             PoolError: The last attempt's failure.
         """
-        first = step.attempt
-        if failed is None:
-            self._retries.earn()
-        elif target.begun:
-            raise failed
-        else:
-            step = await self._retries.next_attempt(step, failed, first)
-        while True:
-            try:
-                return await self._attempts.relay(step, asked, target)
-            except PoolError as error:
-                if target.begun:
-                    raise
-                step = await self._retries.next_attempt(step, error, first)
+        return await self._relayed.relay(step, asked, target, failed)
 
-    async def serve_llm_once(
-        self, step: Step, request: LlmRequest, *, journal: bool = False
-    ) -> AsyncGenerator[Decision | LlmChunk | Settlement, None]:
-        """As `serve_llm`, but a journalled step that has an answer in the log gets that one.
+    async def relay_journalled(
+        self, step: Step, asked: RelayRequest, target: AnswerTarget
+    ) -> Settlement:
+        """As `relay_llm`, as chunks; a step that has an answer in the log gets that one.
 
         Raises:
             NondeterminismError: The recorded answer is one to another question.
         """
-        recorded = recorded_llm(await self.journal(step.task_id), step) if journal else None
-        if recorded is not None:
-            placed, chunks, ended = recorded
-            yield placed.decision
-            for chunk in chunks:
-                yield chunk
-            yield Settlement(usage=ended.usage, cost_usd=ended.cost_usd, attempt=ended.attempt)
-            return
-        async with aclosing(self.serve_llm(step, request, journal=journal)) as items:
-            async for item in items:
-                yield item
+        recorded = recorded_llm(await self.journal(step.task_id), step)
+        if recorded is None:
+            return await self._relayed.relay(step, asked, target, journal=True)
+        placed, chunks, ended = recorded
+        target.placed(placed.decision)
+        for chunk in chunks:
+            await target.chunk(chunk)
+        return Settlement(usage=ended.usage, cost_usd=ended.cost_usd, attempt=ended.attempt)
 
     async def serve_tool(
         self, step: Step, request: ToolRequest

@@ -96,6 +96,7 @@ class LiveFleet:
             self._remove(name)
         self._limits.change(wanted_limits(settings))
         self.dispatcher.change_policy(policy)
+        self.dispatcher.hedge_up_to(settings.gateway.hedge_frac)
         added = [name for name in started if name not in changed]
         parts = [("added", added), ("changed", [*changed]), ("removed", removed)]
         told = [f"{what} {', '.join(sorted(names))}" for what, names in parts if names]

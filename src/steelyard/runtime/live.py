@@ -76,6 +76,7 @@ async def changing_fleet(
             {name: one.tools for name, one in pools.items() if one.tools is not None},
             limits=limits,
         )
+        dispatcher.hedge_up_to(settings.gateway.hedge_frac)
         fleet = LiveFleet(dispatcher, starter, pools, limits)
         for one in pools.values():
             one.watch.attach(dispatcher)

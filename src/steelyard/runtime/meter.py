@@ -1,6 +1,12 @@
 """What an attempt used and cost, as it is recorded at its end."""
 
-from steelyard.domain.events import AttemptFinished, AttemptOutcome, JsonValue, Usage
+from steelyard.domain.events import (
+    HEDGED_AWAY,
+    AttemptFinished,
+    AttemptOutcome,
+    JsonValue,
+    Usage,
+)
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import SteelyardBugError, SteelyardError
@@ -27,6 +33,8 @@ class AttemptMeter:
     _tool_outcome: ToolOutcome | None = None
     _finished: AttemptFinished | None = None
     result: JsonValue = None
+    # Of a prompt whose answer another attempt gave first; None of all others.
+    _hedged_cached_tokens: int | None = None
 
     def __init__(self, step: Step, spec: PoolSpec) -> None:
         self._step = step
@@ -73,6 +81,10 @@ class AttemptMeter:
         """The answer is whole, and used so much."""
         self._llm_usage = usage
 
+    def hedge_away(self, cached_tokens: int) -> None:
+        """Another attempt at the step answered first; so much of the prompt was thought cached."""
+        self._hedged_cached_tokens = cached_tokens
+
     def tool_done(self, outcome: ToolOutcome) -> None:
         """The tool has returned."""
         self._tool_outcome = outcome
@@ -85,7 +97,8 @@ class AttemptMeter:
 
         Returns:
             The engine's counts where it gave them. An attempt cut short has none: then the prompt
-            counts once the first token came, and every piece as a token, as estimates.
+            counts once the first token came, or at once where it was hedged away (it was being
+            read, and a hedge must not look free), and every piece as a token, as estimates.
         """
         wall_s = 0.0 if self._started_s is None else now_s - self._started_s
         if self._tool_outcome is not None:
@@ -109,9 +122,12 @@ class AttemptMeter:
                 start_to_first_token_s=first_s,
             )
         call = self._step.call
-        prompt = call.input_tokens if isinstance(call, LlmCall) and self._pieces else 0
+        cached = self._hedged_cached_tokens
+        read = self._pieces > 0 or (cached is not None and self._started_s is not None)
+        prompt = call.input_tokens if isinstance(call, LlmCall) and read else 0
         return Usage(
             input_tokens=prompt,
+            cached_tokens=min(prompt, cached or 0),
             output_tokens=self._pieces,
             counting="estimated",
             cached_counting="estimated",
@@ -130,8 +146,13 @@ class AttemptMeter:
             error: Why it failed.
 
         Returns:
-            The event, with usage, cost, and `result` where it went well.
+            The event, with usage, cost, and `result` where it went well. One that was hedged away
+            ends as cancelled, whatever it came to.
         """
+        code, message = ("", "") if error is None else (error.code, str(error))
+        if self._hedged_cached_tokens is not None:
+            outcome, code = "cancelled", HEDGED_AWAY
+            message = "another attempt at the step answered first"
         usage = self.usage(now_s)
         # A step that never started has used nothing, not even the share of a replica's time that
         # every request takes.
@@ -145,8 +166,8 @@ class AttemptMeter:
             outcome=outcome,
             usage=usage,
             cost_usd=cost_usd,
-            error_code="" if error is None else error.code,
-            error="" if error is None else str(error),
+            error_code=code,
+            error=message,
             result=self.result if outcome == "ok" else None,
         )
         return self._finished

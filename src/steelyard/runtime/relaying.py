@@ -17,7 +17,14 @@ class AnswerTarget(RelayTarget, Protocol):
         ...
 
     def placed(self, decision: Decision) -> None:
-        """The step starts there; said again for every retry, and what came before is void."""
+        """The step starts there; said again for every retry, and what came before is void.
+
+        Of two attempts at once, the second one is told of when it answers first.
+        """
+        ...
+
+    async def sets_aside(self) -> bool:
+        """May a second attempt run beside the first? What it may cost is set aside then."""
         ...
 
     async def chunk(self, chunk: LlmChunk) -> None:

@@ -19,24 +19,33 @@ class RetryBudget:
     Without it, a failing fleet gets up to three times the load just when it can bear the least.
     A share of 20 % with a floor: Finagle's default (twitter.github.io/finagle, RetryBudget).
 
+    Args:
+        frac: What a request earns.
+        left: What there is at first.
+
     >>> budget = RetryBudget()
     >>> sum(budget.take() for _ in range(20))
     10
     """
 
-    def __init__(self) -> None:
-        self._left = _RESERVE
+    def __init__(self, frac: float = _FRAC, left: float = _RESERVE) -> None:
+        self.frac = frac
+        self._left = left
 
     def earn(self) -> None:
         """A request has come."""
         if self._left < _RESERVE:
-            self._left += _FRAC
+            self._left += self.frac
 
-    def take(self) -> bool:
-        """May one more attempt be made? It counts as made then."""
-        if self._left < 1.0:
+    def has(self, attempts: float) -> bool:
+        """Is there enough for so many attempts?"""
+        return self._left >= attempts
+
+    def take(self, attempts: float = 1.0) -> bool:
+        """May one more attempt be made, that counts as so many? It counts as made then."""
+        if not self.has(attempts):
             return False
-        self._left -= 1.0
+        self._left -= attempts
         return True
 
 
