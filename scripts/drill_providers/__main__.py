@@ -1,7 +1,7 @@
 """What happens when a provider is lost? Three providers, four faults, 1,000 tasks under each.
 
-Run as root: `python scripts/drill_providers [--tasks 1000] [--rate 40] [--out drill]`. Gateway and
-clients are on one host, each provider on one of its own (`network.py`); `steelyard plan --demand`
+Run as root: `python scripts/drill_providers [--tasks 1000] [--rate 40] [--out drill]`. Gateway
+and clients are on one host, each provider on one of its own (`network.py`); `steelyard plan --demand`
 says how many servers each provider must have, so that any one of them may be lost. Then, while
 tasks of three steps arrive at a steady rate, one provider after the other
 
@@ -38,7 +38,6 @@ from drill_providers.clients import STEPS, Clients  # noqa: E402
 from drill_providers.network import Network, why_not  # noqa: E402
 from drill_providers.provider import SERVICE_S  # noqa: E402
 from drill_providers.verdict import AFTER, Books, open_tasks, promises, verdict  # noqa: E402
-
 from steelyard.ledger.ledger import Ledger  # noqa: E402
 from steelyard.store.sqlite_log import read_events  # noqa: E402
 
@@ -48,7 +47,7 @@ SKIPPED = 77
 DEADLINE_S = 15.0
 IN_TIME_FRAC = 0.99
 TASK_USD = 0.001
-CAPPED_USD = 0.004
+CAPPED_USD = 0.0005
 _CAP = 8
 _PRICES = {"ash": 1.0, "birch": 1.1, "cedar": 1.2}
 # A server does _CAP / SERVICE_S steps per second; so much of that is planned with.
@@ -125,7 +124,7 @@ class Drill:
         self._marks: list[dict[str, object]] = []
         self.faults = tuple(given.faults.split(","))
         self.back_s: dict[str, float] = {}
-        self.capped_steps = 0
+        self.capped = (0, 0)
         self._fleet: dict[str, int] = {}
 
     def log_of(self, name: str) -> Path:
@@ -257,7 +256,7 @@ class Drill:
                 client.start(f"capped-{number}")
                 number += 1
                 await asyncio.sleep(0.5)
-                self.capped_steps = len(client.answers)
+                self.capped = (len(client.answers), len(client.given_up))
 
     async def _all_ended(self) -> None:
         gives_up_s = time.monotonic() + 4.0 * _IDLE_S
@@ -290,12 +289,14 @@ class Drill:
         return is_good and self._caps_hold()
 
     def _caps_hold(self) -> bool:
-        spent = [
-            json.loads(steelyard(self._out, "keys", "show", name, "--store", "events.db", "--json"))
-            for name in ("capped", "drill")
-        ]
-        say(f"keys: {json.dumps(spent)}")
-        return True
+        """Has the small key spent no more than its budget, and was it refused in the end?"""
+        told = steelyard(self._out, "keys", "show", "capped", "--store", "events.db", "--json")
+        spent_usd: float = json.loads(told)["spent_usd"]
+        say(
+            f"key with {CAPPED_USD:g} USD: spent {spent_usd:.6f} on {self.capped[0]} steps, then"
+            f" {self.capped[1]} refused"
+        )
+        return spent_usd <= CAPPED_USD and self.capped[1] > 0
 
 
 async def _ready() -> None:
@@ -335,13 +336,13 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for old in (*out.glob("*.log"), *out.glob("events.db*")):
         old.unlink()
-    print(f"{given.tasks} tasks of {STEPS} steps under each fault, {given.rate:g} per second,"
-          f" deadline {DEADLINE_S:g} s, policy {given.policy}; {os.cpu_count()} cores", flush=True)  # fmt: skip
+    say(f"{given.tasks} tasks of {STEPS} steps under each fault, {given.rate:g} per second")
+    say(f"deadline {DEADLINE_S:g} s, policy {given.policy}; {os.cpu_count()} cores")
     with Network(PROVIDERS) as network:
         network.enter()
         is_good = uvloop.run(Drill(network, given, out).run())
     log, page = str(out / "events.db"), str(out / "report.html")
-    steelyard(out, "report", log, "-o", page)
+    steelyard(out, "report", log, "--marks", str(out / "marks.json"), "-o", page)
     print(f"report: {page}")
     sys.exit(0 if is_good else 1)
 

@@ -27,6 +27,8 @@ class Clients:
         self._deadline_s, self._budget_usd = deadline_s, budget_usd
         self._running: set[asyncio.Task[None]] = set()
         self._http: aiohttp.ClientSession | None = None
+        # The key's budget is used up: asking again is in vain.
+        self._is_barred = False
         self.answers: dict[str, str] = {}
         self.took_s: dict[str, float] = {}
         self.statuses: Counter[str] = Counter()
@@ -60,7 +62,7 @@ class Clients:
         for step in range(STEPS):
             gives_up_s = time.monotonic() + _PATIENCE_S
             while not await self._told(task_id, step):
-                if time.monotonic() > gives_up_s:
+                if self._is_barred or time.monotonic() > gives_up_s:
                     self.given_up.append(f"{task_id}/{step}")
                     return
         self.took_s[task_id] = time.monotonic() - begun_s
@@ -88,6 +90,7 @@ class Clients:
                 text = await (_streamed(answer) if streams else _whole(answer))
                 self.statuses[str(answer.status) if text else f"{answer.status}, no answer"] += 1
                 wait_s = float(answer.headers.get("Retry-After", 0.2))
+                self._is_barred = answer.headers.get("x-should-retry") == "false"
         except (aiohttp.ClientError, TimeoutError) as error:
             self.statuses[type(error).__name__] += 1
             text, wait_s = "", 0.2

@@ -128,4 +128,3 @@ def _ip(*words: str, check: bool = True) -> bool:
 
 def _run(line: list[str]) -> str:
     return subprocess.run(line, capture_output=True, text=True, check=True).stdout  # noqa: S603
-

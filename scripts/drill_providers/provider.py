@@ -36,6 +36,7 @@ class Desk:
         self.name = name
         self.mood = "ok"
         self.asked = 0
+        self.answering: set[asyncio.Task[None]] = set()
         self._log = log
 
     def note(self, key: str, number: int, outcome: str) -> None:
@@ -65,7 +66,9 @@ class Server(mock.Upstream):
             self._write(_refusal(number))
             return
         streams = bool(asked.get("stream"))
-        asyncio.ensure_future(self._answer(key, number, streams=streams))
+        answering = asyncio.create_task(self._answer(key, number, streams=streams))
+        desk.answering.add(answering)
+        answering.add_done_callback(desk.answering.discard)
 
     async def _answer(self, key: str, number: int, *, streams: bool) -> None:
         desk = self.desk

@@ -1,4 +1,4 @@
-"""Was anything lost or done twice? The event log against clients' answers and providers' own logs."""
+"""Was anything lost or done twice? The event log against clients' and providers' own."""
 
 import json
 from collections import Counter
