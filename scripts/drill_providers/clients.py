@@ -90,7 +90,9 @@ class Clients:
                 text = await (_streamed(answer) if streams else _whole(answer))
                 self.statuses[str(answer.status) if text else f"{answer.status}, no answer"] += 1
                 wait_s = float(answer.headers.get("Retry-After", 0.2))
-                self._is_barred = answer.headers.get("x-should-retry") == "false"
+                is_last = answer.headers.get("x-should-retry") == "false"
+                # Beside a 5xx it means that the gateway tried by itself: we may, later.
+                self._is_barred = answer.status == 429 and is_last
         except (aiohttp.ClientError, TimeoutError) as error:
             self.statuses[type(error).__name__] += 1
             text, wait_s = "", 0.2

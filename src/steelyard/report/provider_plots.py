@@ -2,8 +2,6 @@
 # pyright: reportUnknownMemberType=false
 """Providers over time as a plot: what each answered, failed and cost, when it was left out."""
 
-import math
-
 import msgspec
 import numpy as np
 from matplotlib.axes import Axes
@@ -62,7 +60,7 @@ def providers_plot(told: ProvidersOverTime, marks: tuple[Mark, ...] = ()) -> str
             _marks(row, marks, told, with_labels=number == 0)
             row.set_xlim(0.0, told.span_s)
         rows[-1].set_xlabel("time since the first task arrived, s")
-        drawn.figure.legend(handles=_legend(), loc="outside upper left", ncols=5)
+        drawn.figure.legend(handles=_legend(), loc="outside upper left", ncols=6)
     return drawn.svg
 
 
@@ -87,28 +85,23 @@ def _provider(row: Axes, one: ProviderOverTime, bucket_s: float, title: str) -> 
 
 
 def _spend(row: Axes, shown: list[tuple[str, ProviderOverTime]], bucket_s: float) -> None:
-    under = np.zeros(len(shown[0][1].spend_frac))
-    for number, (provider, one) in enumerate(shown):
-        share = np.array([math.nan if part is None else 100.0 * part for part in one.spend_frac])
-        edges_s = _starts_s(one.spend_frac, bucket_s)
-        colour = hue(number + 2)
-        over = under + np.nan_to_num(share)
-        row.stairs(over, edges_s, baseline=under, fill=True, color=colour, alpha=0.8)
-        _in_the_middle(row, under, over, bucket_s, name(provider, 16))
-        under = over
+    parts = [[100.0 * (part or 0.0) for part in one.spend_frac] for _, one in shown]
+    levels = np.vstack([np.zeros(len(parts[0])), np.cumsum(np.array(parts), axis=0)])
+    edges_s = _starts_s(shown[0][1].spend_frac, bucket_s)
+    # From the highest down: each hides what the one before shows of its share.
+    for number in reversed(range(len(shown))):
+        row.stairs(levels[number + 1], edges_s, fill=True, color=hue(number + 2))
+    for number, (provider, _) in enumerate(shown):
+        smooth = np.convolve(np.array(parts[number]), np.ones(min(9, len(edges_s) - 1)), "same")
+        # Where it is highest, so that no second legend is needed.
+        at = int(np.argmax(smooth))
+        middle = float(levels[number : number + 2, at].mean())
+        row.text(
+            (at + 0.5) * bucket_s, middle, name(provider, 16),
+            ha="center", va="center", color="white", fontsize=8, fontweight="bold",
+        )  # fmt: skip
     row.set_ylim(0.0, 100.0)
     row.set_ylabel("% of spend")
-
-
-def _in_the_middle(
-    row: Axes, under: "np.ndarray[tuple[int], np.dtype[np.float64]]", over: object, bucket_s: float,
-    label: str,
-) -> None:  # fmt: skip
-    """Name an area where it is highest, so that no second legend is needed."""
-    heights = np.asarray(over, dtype=np.float64) - under
-    at = int(np.argmax(np.convolve(heights, np.ones(min(9, len(heights))), mode="same")))
-    middle = float(under[at] + heights[at] / 2.0)
-    row.text((at + 0.5) * bucket_s, middle, label, ha="center", va="center", color=INK, fontsize=8)
 
 
 def _marks(

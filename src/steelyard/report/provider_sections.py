@@ -1,5 +1,6 @@
 """Providers over time, as a section: what went wrong where, when, and for how long."""
 
+import itertools
 import math
 
 from steelyard.ledger.health import HealthSpan
@@ -65,11 +66,9 @@ def _lasting_s(one: ProviderOverTime, condition: str) -> float:
 def _story(told: ProvidersOverTime, marks: tuple[Mark, ...]) -> list[str]:
     """One sentence per mark: what the fleet did until the next one."""
     shown = sorted((one for one in marks if one.t_s >= told.first_s), key=lambda one: one.t_s)
-    ends_s = [one.t_s for one in shown[1:]] + [told.first_s + told.span_s]
-    return [
-        _sentence(told, mark, (mark.t_s - told.first_s, end_s - told.first_s))
-        for mark, end_s in zip(shown, ends_s, strict=True)
-    ]
+    starts_s = [one.t_s - told.first_s for one in shown]
+    spans_s = itertools.pairwise([*starts_s, told.span_s])
+    return [_sentence(told, mark, span_s) for mark, span_s in zip(shown, spans_s, strict=True)]
 
 
 def _sentence(told: ProvidersOverTime, mark: Mark, span_s: tuple[float, float]) -> str:
