@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -124,6 +125,7 @@ class Drill:
         self.faults = tuple(given.faults.split(","))
         self.back_s: dict[str, float] = {}
         self.capped = (0, 0)
+        self.gateway_cpu_s = 0.0
         self._fleet: dict[str, int] = {}
 
     def log_of(self, name: str) -> Path:
@@ -201,8 +203,10 @@ class Drill:
 
     def _stop_gateway(self) -> None:
         gateway = self._processes[-1]
+        before_s = _children_cpu_s()
         gateway.terminate()
         gateway.wait(60.0)
+        self.gateway_cpu_s = _children_cpu_s() - before_s
 
     # ----------------------------------------------------------------- load
 
@@ -290,6 +294,12 @@ class Drill:
                 f" {found.unaccounted}, given up {found.given_up}; done again {found.again}; late"
                 f" {late}, longest {longest_s:.1f} s, over budget {over}{back}"
             )
+        steps = len(clients.answers) + self.capped[0]
+        log_bytes = (self._out / "events.db").stat().st_size
+        say(
+            f"gateway: {1e3 * self.gateway_cpu_s / steps:.2f} ms of CPU and {log_bytes / steps:.0f}"
+            " bytes of log per step"
+        )
         return self._caps_hold() and is_good
 
     def _caps_hold(self) -> bool:
@@ -301,6 +311,11 @@ class Drill:
             f" {self.capped[1]} refused"
         )
         return spent_usd <= CAPPED_USD and self.capped[1] > 0
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def _ready() -> None:
