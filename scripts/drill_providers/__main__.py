@@ -152,8 +152,9 @@ class Drill:
         async with Clients(_URL, keys[0], DEADLINE_S, TASK_USD) as clients:
             capped = asyncio.create_task(self._spend(keys[1]))
             await self._load("calm", self._tasks, clients)
+            struck = self._in_use()
             for number, fault in enumerate(self.faults):
-                await self._under(fault, PROVIDERS[number % len(PROVIDERS)], clients)
+                await self._under(fault, struck[number % len(struck)], clients)
             await clients.all_told()
             capped.cancel()
             await self._all_ended()
@@ -245,6 +246,11 @@ class Drill:
 
     def _served(self, name: str) -> int:
         return self.log_of(name).read_text(encoding="ascii").count('"answered"')
+
+    def _in_use(self) -> list[str]:
+        """Providers that the policy uses; one that has no steps shows nothing when it is lost."""
+        served = {name: self._served(name) for name in PROVIDERS}
+        return [name for name in PROVIDERS if served[name] > 0.1 * sum(served.values())]
 
     def _mark(self, label: str, pool: str) -> None:
         self._marks.append({"t_s": time.time(), "label": label, "pool": pool})
