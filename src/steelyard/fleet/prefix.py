@@ -100,7 +100,8 @@ class PrefixIndex:
 
     def __init__(self) -> None:
         self._caches: dict[Place, PrefixCache] = {}
-        self._places: dict[int, dict[Place, None]] = {}
+        # Most prefixes have one holder; a dict for each of those would be half of the index.
+        self._places: dict[int, Place | dict[Place, None]] = {}
         self._recent: deque[tuple[Place, RecentPrefix]] = deque(maxlen=_MAX_RECENT)
         self._learned = 0
 
@@ -133,8 +134,15 @@ class PrefixIndex:
             cache = self._caches[place] = PrefixCache()
         forgotten = cache.add(prefix_hashes, prefix_tokens)
         for prefix_hash in prefix_hashes:
-            self._places.setdefault(prefix_hash, {})[place] = None
-        self._forget(place, forgotten)
+            known = self._places.get(prefix_hash)
+            if known is None:
+                self._places[prefix_hash] = place
+            elif isinstance(known, dict):
+                known[place] = None
+            elif known != place:
+                self._places[prefix_hash] = {known: None, place: None}
+        if forgotten:
+            self._forget(place, forgotten)
 
     def holders(
         self, prefix_hashes: tuple[int, ...], prefix_tokens: tuple[int, ...]
@@ -152,8 +160,12 @@ class PrefixIndex:
         for prefix_hash, tokens in zip(
             reversed(prefix_hashes), reversed(prefix_tokens), strict=True
         ):
-            for place in self._places.get(prefix_hash, ()):
-                held.setdefault(place, tokens)
+            places = self._places.get(prefix_hash)
+            if isinstance(places, dict):
+                for place in places:
+                    held.setdefault(place, tokens)
+            elif places is not None:
+                held.setdefault(places, tokens)
         return held
 
     def cached_tokens(
@@ -194,6 +206,7 @@ class PrefixIndex:
     def _forget(self, place: Place, forgotten: list[int]) -> None:
         for prefix_hash in forgotten:
             places = self._places[prefix_hash]
-            del places[place]
-            if not places:
+            if isinstance(places, dict):
+                del places[place]
+            if places in ({}, place):
                 del self._places[prefix_hash]
