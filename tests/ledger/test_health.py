@@ -83,7 +83,7 @@ def test_replicas_that_are_down_are_told_apart_from_a_pool_that_is() -> None:
     def changed(replica: int, t_s: float, *, up: bool) -> ReplicaChanged:
         return ReplicaChanged(t_s=t_s, pool="p", replica=replica, up=up, reason="test")
 
-    log = [
+    log: list[Event] = [
         pool("p"), changed(0, 1.0, up=False), changed(1, 2.0, up=False), changed(1, 5.0, up=True),
     ]  # fmt: skip
     told = [(one.condition, one.start_s, one.end_s) for one in Health.of(log).spans()]
