@@ -30,7 +30,7 @@ test: $(STAMP)  ## Run the whole test suite, a file at a time in each of two pro
 test-ray: $(STAMP)  ## Test pools on a Ray cluster of virtual nodes on this machine.
 	$(BIN)/python -m pytest -m ray tests/pools/ray
 
-test-frameworks: $(STAMP) $(FRAMEWORKS)/.installed  ## Test with the OpenAI SDK, LangChain, pydantic-ai, openai-agents, schemathesis.
+test-frameworks: $(STAMP) $(FRAMEWORKS)/.installed  ## Test with the OpenAI SDK, LangChain, pydantic-ai, openai-agents, schemathesis; run examples/frameworks.
 	$(FRAMEWORKS)/bin/python -m pytest -c compatibility/pytest.ini compatibility
 
 $(FRAMEWORKS)/.installed: requirements-frameworks.lock

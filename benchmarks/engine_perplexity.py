@@ -2,11 +2,11 @@
 
     .venv/bin/python benchmarks/engine_perplexity.py
 
-The texts are the openings of "Pride and Prejudice" (1813) and "Moby-Dick" (1851), in the public
-domain. The model has surely read them, which does not matter to a comparison. OpenVINO GenAI echoes
-the log-probabilities of a prompt. llama.cpp's server does not: it is asked for one token behind
-every start of the text, with a bias that makes it choose the text's own, whose log-probability it
-reports from before the bias. No wire of ours is involved, and no chance, so there is no seed.
+The texts are those of steelyard.pools.engine.quality. OpenVINO GenAI computes in every precision,
+and echoes the log-probabilities of a prompt. llama.cpp's server does not: it is asked for one
+token behind every start of the text, with a bias that makes it choose the text's own, whose log-
+probability it reports from before the bias. No wire of ours is involved, and no chance, so there
+is no seed.
 """
 
 import datetime as dt
@@ -14,49 +14,14 @@ import json
 import math
 import urllib.request
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import openvino
-import openvino_genai
 from engine_servers import wheel
 
 from steelyard.config.environment import machine_description
-from steelyard.pools.engine.adapter import EngineSettings
+from steelyard.pools.engine.adapter import EngineSettings, Precision
 from steelyard.pools.engine.model import find_model
 from steelyard.pools.engine.openvino import OpenVinoAdapter
-
-_TEXTS = (
-    (
-        "It is a truth universally acknowledged, that a single man in possession of a good "
-        "fortune, must be in want of a wife. However little known the feelings or views of "
-        "such a man may be on his first entering a neighbourhood, this truth is so well "
-        "fixed in the minds of the surrounding families, that he is considered as the "
-        "rightful property of some one or other of their daughters."
-    ),
-    (
-        "Call me Ishmael. Some years ago - never mind how long precisely - having little or "
-        "no money in my purse, and nothing particular to interest me on shore, I thought I "
-        "would sail about a little and see the watery part of the world. It is a way I have "
-        "of driving off the spleen and regulating the circulation. Whenever I find myself "
-        "growing grim about the mouth; whenever it is a damp, drizzly November in my soul; "
-        "whenever I find myself involuntarily pausing before coffin warehouses, and "
-        "bringing up the rear of every funeral I meet."
-    ),
-)
-
-
-def openvino_logprobs(adapter: OpenVinoAdapter, token_ids: list[int]) -> list[float]:
-    """Of every token but the first."""
-    config: Any = openvino_genai.GenerationConfig()
-    config.max_new_tokens, config.logprobs, config.echo = 1, 1, True
-    pipeline = adapter._pipeline  # noqa: SLF001 - the adapter offers no echo, and needs none
-    tensor = openvino.Tensor(np.array([token_ids], dtype=np.int64))
-    handle = pipeline.add_request(0, tensor, config)
-    while pipeline.has_non_finished_requests():
-        pipeline.step()
-    logprobs = [p for out in handle.read_all() for p in out.generated_log_probs]
-    return logprobs[1 : len(token_ids)]
+from steelyard.pools.engine.quality import TEXTS, perplexity, prompt_logprobs
 
 
 def llamacpp_logprobs(base_url: str, token_ids: list[int]) -> list[float]:
@@ -89,20 +54,25 @@ def main() -> None:
     """Compute and print."""
     model = find_model()
     print(f"{machine_description()}; {dt.datetime.now(dt.UTC).date()}; {Path(model.path).name}")
-    adapter = OpenVinoAdapter(Path(model.path), EngineSettings(), model.context_tokens)
-    tokens = [adapter.encode(text) for text in _TEXTS]
-    theirs: list[float] = []
+    path = Path(model.path)
+    logprobs: dict[str, list[float]] = {}
+    precisions: tuple[Precision, ...] = ("native", "f32", "int8")
+    for precision in precisions:
+        adapter = OpenVinoAdapter(path, EngineSettings(precision=precision), model.context_tokens)
+        tokens = [adapter.encode(text) for text in TEXTS]
+        pipeline = adapter._pipeline  # noqa: SLF001 - the adapter offers no echo, and needs none
+        logprobs[f"openvino, {precision}"] = [
+            p for token_ids in tokens for p in prompt_logprobs(pipeline, token_ids)
+        ]
     with wheel(model.path, 1, 1, 1024) as server:
-        for token_ids in tokens:
-            theirs += llamacpp_logprobs(server.base_url, token_ids)
-    ours = [p for token_ids in tokens for p in openvino_logprobs(adapter, token_ids)]
-    apart = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
-    for name, logprobs in (("openvino", ours), ("llama.cpp", theirs)):
-        mean = math.fsum(logprobs) / len(logprobs)
-        print(f"{name}: perplexity {math.exp(-mean):.3f} over {len(logprobs)} tokens")
-    print(
-        f"log-probabilities apart: mean {math.fsum(apart) / len(apart):.3f}, most {max(apart):.3f}"
-    )
+        theirs = [p for ids in tokens for p in llamacpp_logprobs(server.base_url, ids)]
+    for name, ours in {**logprobs, "llama.cpp": theirs}.items():
+        apart = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
+        print(
+            f"{name}: perplexity {perplexity(ours):.3f} over {len(ours)} tokens; log-probabilities "
+            f"apart from llama.cpp's: mean {math.fsum(apart) / len(apart):.3f}, most "
+            f"{max(apart):.3f}"
+        )
 
 
 if __name__ == "__main__":

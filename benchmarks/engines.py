@@ -2,11 +2,15 @@
 
     .venv/bin/python benchmarks/engines.py                        # all engines that are installed
     .venv/bin/python benchmarks/engines.py --llama-server PATH    # also a build of your own
+    .venv/bin/python benchmarks/engines.py --engines openvino --rounds 1 --keep FILE
+
+The last one is a piece of about three minutes: run it three times, and it prints all rounds so far.
 
 All serve the same GGUF file over the OpenAI wire to the same client; ours through the whole gateway
 (authentication off, policy, event log on disk) with one single-thread process per core, llama.cpp
 as one process with a thread per core, 16 slots and otherwise its defaults. Servers run at the same
-time and are loaded in turn, so that each round sees the same neighbours; medians over the rounds.
+time and are loaded in turn, so that each round sees the same neighbours; medians over the rounds,
+and of their ratios.
 
 - decode: tokens per second of all streams together, between the moment the last stream has its
   first token and the moment the first one ends.
@@ -27,8 +31,11 @@ import sys
 import time
 from contextlib import ExitStack, aclosing
 from importlib import metadata
+from pathlib import Path
 
+import engine_figures
 import msgspec
+from engine_figures import Figures
 from engine_servers import MODEL, Server, binary, ours, tree_cpu_s, wheel
 
 from steelyard.config.environment import machine_description, usable_cores
@@ -39,7 +46,6 @@ from steelyard.pools.engine.model import find_model
 
 _SLOTS, _SLOT_TOKENS = 16, 2048
 _WORDS = ("river", "engine", "garden", "letter", "winter", "market", "bridge", "castle", "island")
-Figures = dict[str, dict[str, list[float]]]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,59 +156,58 @@ def _alike(a: str, b: str) -> float:
     return (min(len(a), len(b)) if shared is None else shared) / longest
 
 
-async def rounds(clients: list[Client], count: int, seed: int, *, whole: bool) -> Figures:
-    """All speeds, by measurement and server."""
-    figures: Figures = {}
+async def measure_round(clients: list[Client], figures: Figures, seed: int, *, whole: bool) -> None:
+    """All speeds of one more round."""
 
     def note(what: str, client: Client, value: float) -> None:
-        figures.setdefault(what, {}).setdefault(client.server.name, []).append(value)
+        figures.note(what, client.server.name, value)
         print(f"  {client.server.name}: {what}: {value:.4g}", file=sys.stderr, flush=True)
 
-    for number in range(count):
-        for client in clients if number % 2 == 0 else clients[::-1]:
-            # The same questions to every server of a round, new ones in every round.
-            chance = random.Random(seed * 1000 + number)  # noqa: S311 - no secret
-            before_s, start_s = tree_cpu_s(client.server.pid), time.perf_counter()
-            for streams in (1, 4, 16):
-                rate = await decode(client, streams, chance)
-                note(f"decode, {streams} streams, tokens/s", client, rate)
-            if whole:
-                took_s = await agent_steps(client, chance)
-                note("8 agent steps, new 1,000-token prefix, s", client, took_s)
-                note("tasks per minute", client, await tasks(client, chance))
-            note("round, wall s", client, time.perf_counter() - start_s)
-            note("round, CPU s", client, tree_cpu_s(client.server.pid) - before_s)
-    return figures
+    for client in clients if figures.rounds % 2 == 0 else clients[::-1]:
+        # The same questions to every server of a round, new ones in every round.
+        chance = random.Random(seed * 1000 + figures.rounds)  # noqa: S311 - no secret
+        before_s, start_s = tree_cpu_s(client.server.pid), time.perf_counter()
+        for streams in (1, 4, 16):
+            rate = await decode(client, streams, chance)
+            note(f"decode, {streams} streams, tokens/s", client, rate)
+        if whole:
+            took_s = await agent_steps(client, chance)
+            note("8 agent steps, new 1,000-token prefix, s", client, took_s)
+            note("tasks per minute", client, await tasks(client, chance))
+        note("round, wall s", client, time.perf_counter() - start_s)
+        note("round, CPU s", client, tree_cpu_s(client.server.pid) - before_s)
+    figures.rounds += 1
 
 
-def _print_table(figures: Figures, names: list[str]) -> None:
-    print(f"| | {' | '.join(names)} |")
-    print("|---" * (len(names) + 1) + "|")
-    for what, by_name in figures.items():
-        cells = [
-            f"{statistics.median(by_name[n]):.4g} ({min(by_name[n]):.4g}-{max(by_name[n]):.4g})"
-            for n in names
-        ]
-        print(f"| {what} | {' | '.join(cells)} |")
+async def _agreement(clients: list[Client]) -> dict[str, dict[str, list[float]]]:
+    names = [client.server.name for client in clients]
+    texts = {client.server.name: await greedy_texts(client) for client in clients}
+    found: dict[str, list[float]] = {}
+    for name in names:
+        alike = [_alike(a, b) for a, b in zip(texts[name], texts[names[-1]], strict=True)]
+        found[name] = [statistics.mean(alike)]
+    return {f"greedy text as of {names[-1]}": found}
 
 
 async def _compare(servers: list[Server], arguments: argparse.Namespace) -> None:
     clients = [Client(server) for server in servers]
-    names = [server.name for server in servers]
     for client in clients:
         await client.start()
         # The first requests of a fresh process pay for warming up.
         await client.ask([_user("Hello.")], 4, ("a", "b"))
         await asyncio.gather(*(client.ask([_user(f"Hello, {n}.")], 8) for n in range(16)))
-    whole = not arguments.decode_only
-    _print_table(await rounds(clients, arguments.rounds, arguments.seed, whole=whole), names)
-    quality: Figures = {}
-    texts = {client.server.name: await greedy_texts(client) for client in clients}
-    for name in names:
-        alike = [_alike(a, b) for a, b in zip(texts[name], texts[names[-1]], strict=True)]
-        what = f"greedy text as of {names[-1]}"
-        quality.setdefault(what, {})[name] = [statistics.mean(alike)]
-    _print_table(quality, names)
+    figures = engine_figures.read(arguments.keep)
+    for _ in range(arguments.rounds):
+        whole = not arguments.decode_only
+        await measure_round(clients, figures, arguments.seed, whole=whole)
+        # A run that is cut off loses one round, not all.
+        engine_figures.keep(arguments.keep, figures)
+    print(f"{figures.rounds} rounds")
+    engine_figures.print_table(figures.speeds)
+    if not figures.quality:
+        figures.quality = await _agreement(clients)
+        engine_figures.keep(arguments.keep, figures)
+    engine_figures.print_table(figures.quality)
     for client in clients:
         await client.close()
 
@@ -212,6 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="figures of several runs, which are added up")
     parser.add_argument("--decode-only", action="store_true")
     parser.add_argument("--engines", nargs="*", default=list(installed_engines()))
     parser.add_argument("--llama-server", default="", help="program, and arguments of its own")

@@ -339,7 +339,7 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
         str, typer.Option("--engine", help="Engine and version behind it; the library, if local.")
     ] = "",
     precision: Annotated[
-        Literal["auto", "native", "f32"],
+        Literal["auto", "native", "f32", "int8"],
         typer.Option("--precision", help="Numbers that the engine computes in; local only."),
     ] = "auto",
     api_key_env: Annotated[

@@ -135,12 +135,15 @@ async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
         engine, find_model(), processor_description(), memory, asked.precision
     )
     settings = EngineSettings(
-        adapter=chosen.engine, precision=chosen.precision, model=asked.model or LOCAL_MODEL
+        adapter=chosen.engine,
+        precision=chosen.precision,
+        cache_folder=str(memory.parent),
+        model=asked.model or LOCAL_MODEL,
     )
     backend = EmbeddedEnginePool(replicas=asked.replicas, settings=settings)
     # The precision changes the speed of prefill severalfold: a curve without it says little.
-    in_f32 = " in f32" if chosen.precision == "f32" else ""
-    return backend, f"{engine_version(chosen.engine)}{in_f32}"
+    precision = "" if chosen.precision == "native" else f" in {chosen.precision}"
+    return backend, f"{engine_version(chosen.engine)}{precision}"
 
 
 def _library(asked: str) -> EngineChoice:

@@ -3,5 +3,5 @@
 from typing import Literal
 
 EngineChoice = Literal["auto", "openvino", "llamacpp"]
-PrecisionChoice = Literal["auto", "native", "f32"]
+PrecisionChoice = Literal["auto", "native", "f32", "int8"]
 SandboxChoice = Literal["auto", "bubblewrap", "landlock", "off"]

@@ -74,7 +74,8 @@ class EmbeddedPoolSettings(
         engine: Library that generates text; `auto` takes what is installed, and of both the one
             that a measurement of a few seconds finds faster on this machine.
         precision: Numbers that openvino computes in: `native` what it takes for the processor,
-            such as bfloat16; `auto` the faster of the two, measured like the engine.
+            such as bfloat16; `int8` integers of 8 bits, in a copy that is made of the model and
+            refused if it predicts texts worse; `auto` the fastest, measured like the engine.
         replicas: Number of engine processes.
         model_path: GGUF file, or for embeddings the folder of a BERT model in the form of
             sentence-transformers; None takes the packaged SmolLM2-135M-Instruct or

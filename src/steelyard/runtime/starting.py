@@ -295,6 +295,7 @@ async def _engine_backend(name: str, pool: EmbeddedPoolSettings, progress: Progr
     settings = EngineSettings(
         adapter=chosen.engine,
         precision=chosen.precision,
+        cache_folder=str(memory.parent),
         model=pool.model,
         max_streams=pool.concurrency_cap,
     )

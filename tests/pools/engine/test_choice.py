@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from steelyard.config.choices import EngineChoice, PrecisionChoice
@@ -15,6 +16,7 @@ from steelyard.pools.engine import choice, comparison
 from steelyard.pools.engine.choice import ChosenEngine, choose_engine, installed_engines
 from steelyard.pools.engine.comparison import Comparison, Variant, compare
 from steelyard.pools.engine.model import ModelFile, find_model
+from steelyard.pools.engine.per_channel import PerChannelCopy, Verdict
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ class Host:
         self.memory = memory
         self.model = model
         self.measured = 0
+        self.compared: list[str] = []
         self.wall_s = {"openvino": 1.0, "openvino in f32": 1.5, "llamacpp": 2.0}
+        self.wall_s["openvino in int8"] = 0.9
         self.failed: dict[str, str] = {}
         monkeypatch.setattr(choice, "compare", self._compare)
 
@@ -41,8 +45,11 @@ class Host:
 
         monkeypatch.setattr(importlib.metadata, "version", version)
 
-    async def _compare(self, variants: Sequence[Variant], model_path: Path) -> Comparison:
-        assert model_path == Path(self.model.path)
+    async def _compare(
+        self, variants: Sequence[Variant], model_path: Path, cache: Path
+    ) -> Comparison:
+        assert (model_path, cache) == (Path(self.model.path), self.memory.parent)
+        self.compared = [str(variant) for variant in variants]
         self.measured += 1
         names = [str(variant) for variant in variants]
         return Comparison(
@@ -136,9 +143,57 @@ async def test_takes_the_faster_precision_where_the_processor_has_two(host: Host
     assert "openvino 1.00 s" in chosen.reason
 
 
+async def test_takes_an_8_bit_copy_where_the_processor_multiplies_integers(host: Host) -> None:
+    assert (await host.choose("openvino", "flags: avx512_vnni")).precision == "int8"
+    assert host.compared == ["openvino", "openvino in int8"]
+    assert (await host.choose("openvino", "flags: amx_bf16 amx_int8")).precision == "int8"
+    assert host.compared == ["openvino", "openvino in f32", "openvino in int8"]
+    assert (await host.choose("openvino", "flags: amx_bf16")).precision == "native"
+
+
+def keep_verdict(host: Host, verdict: Verdict) -> None:
+    folder = PerChannelCopy(Path(host.model.path), host.memory.parent).folder
+    folder.mkdir(parents=True)
+    (folder / "verdict.json").write_bytes(msgspec.json.encode(verdict))
+
+
+async def test_offers_no_copy_that_is_known_to_predict_worse(host: Host) -> None:
+    processor = "flags: avx512_vnni"
+    keep_verdict(host, Verdict(refused="its perplexity is 78.3"))
+    chosen = await host.choose("auto", processor)
+    assert host.compared == ["openvino", "llamacpp"]
+    assert (chosen.engine, chosen.precision) == ("openvino", "native")
+    assert "openvino in int8 is not taken (its perplexity is 78.3)" in chosen.reason
+    assert (await host.choose("auto", processor)).precision == "native"
+    assert host.measured == 1
+
+
+async def test_remembers_the_rest_when_a_copy_is_refused_while_it_is_measured(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def compare_and_refuse(
+        variants: Sequence[Variant], model_path: Path, cache: Path
+    ) -> Comparison:
+        assert variants
+        assert model_path.exists()
+        host.measured += 1
+        assert cache == host.memory.parent
+        keep_verdict(host, Verdict(refused="its perplexity is 78.3"))
+        return Comparison(wall_s={"openvino": 1.0}, failed={"openvino in int8": "it loses"})
+
+    monkeypatch.setattr(choice, "compare", compare_and_refuse)
+    chosen = await host.choose("openvino", "flags: avx512_vnni")
+    assert chosen.precision == "native"
+    assert "is not taken (its perplexity is 78.3)" in chosen.reason
+    assert "failed" not in chosen.reason
+    assert (await host.choose("openvino", "flags: avx512_vnni")).precision == "native"
+    assert host.measured == 1
+
+
 async def test_measures_no_precision_that_is_configured_or_the_only_one(host: Host) -> None:
     assert (await host.choose("openvino", "bf16", "f32")).precision == "f32"
     assert (await host.choose("openvino", "bf16", "native")).precision == "native"
+    assert (await host.choose("openvino", "bf16", "int8")).precision == "int8"
     assert (await host.choose("openvino", "avx2")).precision == "native"
     assert host.measured == 0
 

@@ -50,13 +50,13 @@ async def test_measures_what_runs_and_tells_why_others_did_not(
 ) -> None:
     pools: list[Pool] = []
 
-    def pool(variant: Variant, model_path: Path) -> Pool:
-        assert model_path == tmp_path
+    def pool(variant: Variant, model_path: Path, cache: Path) -> Pool:
+        assert (model_path, cache) == (tmp_path, tmp_path / "cache")
         pools.append(Pool(variant))
         return pools[-1]
 
     monkeypatch.setattr(comparison, "_pool", pool)
-    measured = await compare([_NATIVE, _LLAMACPP, _F32], tmp_path, limit_s=0.2)
+    measured = await compare([_NATIVE, _LLAMACPP, _F32], tmp_path, tmp_path / "cache", limit_s=0.2)
     assert list(measured.wall_s) == ["openvino"]
     assert measured.failed == {
         "llamacpp": "it died",
@@ -68,11 +68,11 @@ async def test_measures_what_runs_and_tells_why_others_did_not(
 async def test_what_breaks_in_a_later_round_has_no_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def pool(variant: Variant, model_path: Path) -> Pool:
-        assert model_path == tmp_path
+    def pool(variant: Variant, model_path: Path, cache: Path) -> Pool:
+        assert (model_path, cache) == (tmp_path, tmp_path / "cache")
         return Pool(variant)
 
     monkeypatch.setattr(comparison, "_pool", pool)
-    measured = await compare([_NATIVE, _BREAKS], tmp_path)
+    measured = await compare([_NATIVE, _BREAKS], tmp_path, tmp_path / "cache")
     assert list(measured.wall_s) == ["openvino"]
     assert measured.failed == {"llamacpp in f32": "it broke"}

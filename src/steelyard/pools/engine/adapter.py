@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 import msgspec
 
 EngineName = Literal["openvino", "llamacpp"]
-# `native` is what the library takes for the processor, such as bfloat16.
-Precision = Literal["native", "f32"]
+# `native` is what the library takes for the processor, such as bfloat16; `int8` a copy of the model
+# with 8-bit weights by channel, whose products are of 8-bit integers.
+Precision = Literal["native", "f32", "int8"]
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         task: Whether the child generates text or turns texts into vectors.
         adapter: Which library computes.
         precision: In which numbers the library computes; the adapter of llama.cpp has one way.
+        cache_folder: Where a copy for `int8` is kept; empty makes one at each load.
         model: Name under which the model is served.
         core: CPU core to stay on; None leaves it to the operating system.
         threads: Threads of the library. One, with a process per core, is several times more
@@ -37,6 +39,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     task: Literal["generate", "embeddings"] = "generate"
     adapter: EngineName = "openvino"
     precision: Precision = "native"
+    cache_folder: str = ""
     model: str = "smollm2-135m-instruct"
     core: int | None = None
     threads: int = 1

@@ -15,6 +15,7 @@ from steelyard.errors import MissingExtraError
 from steelyard.pools.engine.adapter import EngineName, Precision
 from steelyard.pools.engine.comparison import Variant, compare
 from steelyard.pools.engine.model import ModelFile
+from steelyard.pools.engine.per_channel import PerChannelCopy
 
 # Import name and distribution of each library, and the extra that brings it; the order breaks ties.
 _LIBRARIES: Mapping[EngineName, tuple[str, str, str]] = MappingProxyType(
@@ -25,6 +26,8 @@ _LIBRARIES: Mapping[EngineName, tuple[str, str, str]] = MappingProxyType(
 )
 # What a processor says that computes in 16 bits; elsewhere the native precision is f32.
 _HALF_PRECISION = ("bf16", "fp16", "asimdhp")
+# And what one says that multiplies 8-bit integers several at a time.
+_INTEGERS = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 _HASHED_BYTES = 1 << 20
 
 
@@ -77,9 +80,10 @@ async def choose_engine(
             fastest.
         model: The model's file.
         processor: What tells this host's processor from others.
-        memory: File in which the outcome is kept.
-        precision: What the configuration says; `auto` takes the faster one of a library that has
-            two on this processor.
+        memory: File in which the outcome is kept; copies of the model lie beside it.
+        precision: What the configuration says; `auto` takes the fastest one of a library that has
+            several on this processor, and no 8-bit copy that predicts texts worse than its
+            original.
 
     Returns:
         The choice. One that fails while it is measured is not taken while another one runs.
@@ -102,12 +106,21 @@ async def choose_engine(
     known = _recall(memory, key)
     if known is not None:
         return _fastest(variants, known, {})
-    measured = await compare(variants, Path(model.path))
+    # A copy that an earlier measurement refused is not made again.
+    offered = [one for one in variants if not _refusal(one, model, memory.parent)]
+    measured = await compare(offered, Path(model.path), memory.parent)
     known = _Remembered(key=key, date=time.strftime("%Y-%m-%d"), wall_s=measured.wall_s)
-    if not measured.failed:
+    told = {f"{one} is not taken": _refusal(one, model, memory.parent) for one in variants}
+    told = {name: why for name, why in told.items() if why}
+    failed = {
+        f"{name} failed while it was measured": why
+        for name, why in measured.failed.items()
+        if f"{name} is not taken" not in told
+    }
+    if not failed:
         # Else the next start tries again: the machine may only have been busy.
         _remember(memory, known)
-    return _fastest(variants, known, measured.failed)
+    return _fastest(variants, known, told | failed)
 
 
 def _variants(
@@ -124,7 +137,17 @@ def _variants(
             found.append(Variant(engine=engine))
             if any(mark in processor for mark in _HALF_PRECISION):
                 found.append(Variant(engine=engine, precision="f32"))
+            if any(mark in processor for mark in _INTEGERS):
+                found.append(Variant(engine=engine, precision="int8"))
     return tuple(found)
+
+
+def _refusal(variant: Variant, model: ModelFile, cache: Path) -> str:
+    """Why must the copy of the variant not be used? Empty while nothing is known against it."""
+    if variant.precision != "int8":
+        return ""
+    verdict = PerChannelCopy(Path(model.path), cache).verdict()
+    return verdict.refused if verdict is not None else ""
 
 
 def _missing(engine: EngineName) -> MissingExtraError:
@@ -136,9 +159,9 @@ def _missing(engine: EngineName) -> MissingExtraError:
 
 
 def _fastest(
-    variants: tuple[Variant, ...], known: _Remembered, failed: dict[str, str]
+    variants: tuple[Variant, ...], known: _Remembered, against: dict[str, str]
 ) -> ChosenEngine:
-    told = [f"{name} failed while it was measured ({why})" for name, why in failed.items()]
+    told = [f"{what} ({why})" for what, why in against.items()]
     ran = [variant for variant in variants if str(variant) in known.wall_s]
     if not ran:
         first = variants[0]

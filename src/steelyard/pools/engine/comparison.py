@@ -13,7 +13,8 @@ from steelyard.pools.backend import LlmRequest
 from steelyard.pools.engine.adapter import EngineName, EngineSettings, Precision
 from steelyard.pools.engine.pool import EmbeddedEnginePool
 
-COMPARISON_LIMIT_S = 60.0
+# An 8-bit copy, which is made at the first start, takes some ten seconds of it.
+COMPARISON_LIMIT_S = 90.0
 _ROUNDS = 2
 _PROMPT_WORDS = 50
 _STREAMS = 8
@@ -48,7 +49,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def compare(
-    variants: Sequence[Variant], model_path: Path, limit_s: float = COMPARISON_LIMIT_S
+    variants: Sequence[Variant],
+    model_path: Path,
+    cache: Path,
+    limit_s: float = COMPARISON_LIMIT_S,
 ) -> Comparison:
     """How long do the variants take for agents in small: a prompt they share, then eight answers?
 
@@ -58,6 +62,7 @@ async def compare(
     Args:
         variants: What is compared.
         model_path: The model's file.
+        cache: Folder in which copies of the model are kept.
         limit_s: A variant that has not answered by then counts as failed.
 
     Returns:
@@ -65,7 +70,7 @@ async def compare(
     """
     clock = asyncio.get_running_loop()
     until_s = clock.time() + limit_s
-    pools = {variant: _pool(variant, model_path) for variant in variants}
+    pools = {variant: _pool(variant, model_path, cache) for variant in variants}
     wall_s: dict[str, float] = {}
     failed: dict[str, str] = {}
     try:
@@ -92,9 +97,12 @@ async def compare(
     return Comparison(wall_s=wall_s, failed=failed)
 
 
-def _pool(variant: Variant, model_path: Path) -> EmbeddedEnginePool:
+def _pool(variant: Variant, model_path: Path, cache: Path) -> EmbeddedEnginePool:
     settings = EngineSettings(
-        adapter=variant.engine, precision=variant.precision, max_streams=_STREAMS
+        adapter=variant.engine,
+        precision=variant.precision,
+        cache_folder=str(cache),
+        max_streams=_STREAMS,
     )
     return EmbeddedEnginePool(model_path=model_path, settings=settings)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from steelyard.errors import MissingExtraError
 from steelyard.pools.engine.adapter import EngineDelta, EngineSettings, Sampling
+from steelyard.pools.engine.per_channel import PerChannelCopy, load
 from steelyard.pools.engine.requantized import write_without_q4_1
 
 _BATCHED_TOKENS = 256
@@ -29,6 +30,7 @@ class OpenVinoAdapter:
 
     Raises:
         MissingExtraError: openvino-genai is not installed.
+        ConfigError: An 8-bit copy is asked for, and loses too much.
     """
 
     def __init__(self, model_path: Path, settings: EngineSettings, context_tokens: int) -> None:
@@ -47,16 +49,9 @@ class OpenVinoAdapter:
         scheduler.max_num_seqs = settings.max_streams
         scheduler.enable_prefix_caching = True
         scheduler.cache_size = max(1, round(settings.cache_bytes / _GIB_BYTES))
-        options: dict[str, Any] = {"INFERENCE_NUM_THREADS": settings.threads}
-        if settings.precision == "f32":
-            options["INFERENCE_PRECISION_HINT"] = "f32"
         with tempfile.TemporaryDirectory() as folder:
-            # The library is done with the file when it has built its graph.
-            copy = Path(folder) / "model.gguf"
-            read = copy if write_without_q4_1(model_path, copy) else model_path
-            self._pipeline: Any = openvino_genai.ContinuousBatchingPipeline(
-                str(read), scheduler, "CPU", options
-            )
+            # The library is done with the files, or has mapped them, when it has built its graph.
+            self._pipeline: Any = self._load(model_path, Path(folder), scheduler, settings)
         self._tokenizer: Any = self._pipeline.get_tokenizer()
         # Keys are the tokens' raw bytes, so texts can be put together exactly.
         vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
@@ -70,6 +65,23 @@ class OpenVinoAdapter:
         self.max_streams = settings.max_streams
         # 8-bit keys and values of the 135M model: 2,452 blocks per GiB, as the library reports.
         self.cache_blocks = 2452 * max(1, round(settings.cache_bytes / _GIB_BYTES))
+
+    def _load(
+        self,
+        model_path: Path,
+        folder: Path,
+        scheduler: Any,  # noqa: ANN401 - the library has no types
+        settings: EngineSettings,
+    ) -> Any:  # noqa: ANN401
+        if settings.precision == "int8":
+            cache = Path(settings.cache_folder) if settings.cache_folder else folder
+            return load(PerChannelCopy(model_path, cache), scheduler, settings.threads)
+        options: dict[str, Any] = {"INFERENCE_NUM_THREADS": settings.threads}
+        if settings.precision == "f32":
+            options["INFERENCE_PRECISION_HINT"] = "f32"
+        copy = folder / "model.gguf"
+        read = copy if write_without_q4_1(model_path, copy) else model_path
+        return self._genai.ContinuousBatchingPipeline(str(read), scheduler, "CPU", options)
 
     def render_chat(self, messages: list[dict[str, str]]) -> str:
         """What prompt does the model's own chat template make of the messages?"""

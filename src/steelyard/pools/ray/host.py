@@ -192,6 +192,7 @@ async def _engine(job: EngineJob, ordinal: int) -> EmbeddingPool | EmbeddedEngin
     settings = EngineSettings(
         adapter=chosen.engine,
         precision=chosen.precision,
+        cache_folder=str(memory.parent),
         model=job.model,
         max_streams=job.concurrency_cap,
         core=own_core(ordinal),
