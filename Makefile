@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-frameworks test-ray test-arm64 check-arm64-wheels check fuzz soak format bench docs site lock clean
+.PHONY: install demo drill test test-frameworks test-ray test-arm64 check-arm64-wheels check fuzz soak format bench docs site lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -60,6 +60,9 @@ bench: $(STAMP)  ## Run the benchmarks that need no data; each prints machine, d
 soak: $(STAMP)  ## An hour of mixed load on a gateway; memory, files and threads must stay (SECONDS=n).
 	$(BIN)/python scripts/soak.py --seconds $(or $(SECONDS),3600)
 
+drill: $(STAMP)  ## Lose three providers in four ways under 1,000 tasks each (root, iproute2); report in drill/.
+	$(BIN)/python scripts/drill_providers --out drill || [ $$? = 77 ]
+
 docs: $(STAMP)  ## Write docs/cli.md anew from the commands; a test fails when it is stale.
 	$(BIN)/typer steelyard.cli.app utils docs --name steelyard --output docs/cli.md
 
@@ -78,4 +81,4 @@ lock:  ## Resolve the dependencies again (needs uv).
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements-frameworks.in -o requirements-frameworks.lock
 
 clean:  ## Remove the environment and what the demo wrote.
-	rm -rf $(VENV) $(FRAMEWORKS) demo site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(FRAMEWORKS) demo drill site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

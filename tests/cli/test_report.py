@@ -149,3 +149,19 @@ def test_what_is_wrong_is_told_in_one_line(
 def test_no_password_of_a_store_is_shown() -> None:
     for url in ("postgresql://me:se%40cret@h/d", "postgres://me:secret@h:5432/d?password=secret"):
         assert "cret" not in shown(url)
+
+
+def test_marks_are_told_of_beside_what_providers_did(log: Path, run: Run) -> None:
+    marks = [{"t_s": 1.0, "label": "the price changed"}]
+    Path("marks.json").write_text(json.dumps(marks), encoding="utf-8")
+    ran = run("report", log.name, "--marks", "marks.json")
+    assert ran.code == 0, ran.err
+    assert "## Providers over time" in ran.out
+
+
+def test_marks_of_another_form_are_refused_with_one_line(log: Path, run: Run) -> None:
+    Path("wrong.json").write_text('[{"at": 1.0}]', encoding="utf-8")
+    for name in ("wrong.json", "missing.json"):
+        ran = run("report", log.name, "--marks", name)
+        assert ran.code != 0
+        assert f"marks {name}" in ran.err

@@ -441,6 +441,10 @@ def report(  # noqa: PLR0913, PLR0917 - one argument per option
         list[str] | None,
         typer.Option("--against", help="Another run, plan or simulation; repeatable."),
     ] = None,
+    marks: Annotated[
+        Path | None,
+        typer.Option("--marks", help="JSON with moments to be marked in the plot of providers."),
+    ] = None,
     growth_factor: Annotated[
         float,
         typer.Option("--growth", help="Price the run's demand at this many times its rate."),
@@ -467,6 +471,7 @@ def report(  # noqa: PLR0913, PLR0917 - one argument per option
             out=out,
             as_json=as_json,
             command=shown(shlex.join(["steelyard", *sys.argv[1:]])),
+            marks=marks,
         ),
         plan_settings(config),
     )

@@ -7,14 +7,16 @@ import msgspec
 
 from steelyard.cli.fleet_file import replica_facts
 from steelyard.cli.progress import Stages
-from steelyard.cli.report_sources import Simulated, Told, shown
+from steelyard.cli.report_sources import Simulated, Told, read_marks, shown
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
 from steelyard.domain.slo import Slo
 from steelyard.errors import PlanError
+from steelyard.ledger.health import HealthSpan
 from steelyard.ledger.ledger import Ledger
 from steelyard.ledger.margins import step_margins
+from steelyard.ledger.providers_over_time import providers_over_time
 from steelyard.ledger.recording import workload_of
 from steelyard.ledger.run_figures import RunFigures, run_figures
 from steelyard.ledger.shares import EnergyRange, energy_range, provider_shares
@@ -32,6 +34,7 @@ from steelyard.report.plan_sections import (
     run_figures_told,
     simulation_section,
 )
+from steelyard.report.provider_sections import has_trouble, providers_over_time_section
 from steelyard.report.service_sections import (
     prediction_section,
     provider_section,
@@ -52,6 +55,7 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
         out: File to write, `.html` or `.md`; None prints Markdown.
         as_json: Print one JSON object.
         command: The command line, for the page.
+        marks: File of moments to be marked in the plot of providers; None for none.
     """
 
     source: str
@@ -62,6 +66,7 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
     out: Path | None = None
     as_json: bool = False
     command: str = "steelyard report"
+    marks: Path | None = None
 
 
 class _Report:
@@ -94,6 +99,8 @@ class _Report:
         """
         if one.ledger is not None:
             self._add_run(one.label, one.ledger, full=full)
+            if full:
+                self._add_providers(one.label, one.ledger, one.health)
         elif one.plan is not None:
             self._add_plan(one.label, one.plan, full=full)
         elif one.simulated is not None:
@@ -128,6 +135,14 @@ class _Report:
             prediction_section(ledger, where),
         ]
         self.assumptions += _run_assumptions(priced, self._slo)
+
+    def _add_providers(self, label: str, ledger: Ledger, health: tuple[HealthSpan, ...]) -> None:
+        """Where something failed, or somebody says that something happened."""
+        marks = () if self._asked.marks is None else read_marks(self._asked.marks)
+        told = providers_over_time(ledger, health)
+        if marks or has_trouble(told):
+            where = self._where(label, "run")
+            self.sections.append(providers_over_time_section(told, marks, where))
 
     def _add_plan(self, label: str, plan: FleetPlan, *, full: bool) -> None:
         where = self._where(label, "plan")

@@ -1,6 +1,7 @@
 """Which recorded run, plan or simulation does an argument of `steelyard report` mean?"""
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import msgspec
 from steelyard.cli.fleet_file import read_plan
 from steelyard.config.unknown_keys import is_table
 from steelyard.errors import ConfigError
+from steelyard.ledger.health import Health, HealthSpan
 from steelyard.ledger.ledger import Ledger
 from steelyard.ledger.run_figures import RunFigures
 from steelyard.planner.plan import FleetPlan
+from steelyard.report.provider_plots import Mark
 from steelyard.store.event_store import read_store
 from steelyard.store.open_store import is_postgres, open_store
 from steelyard.store.sqlite_log import read_events
@@ -40,10 +43,12 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         ledger: Books of a recorded run.
         plan: A plan.
         simulated: Simulated runs.
+        health: When pools of a recorded run were not whole.
     """
 
     label: str
     ledger: Ledger | None = None
+    health: tuple[HealthSpan, ...] = ()
     plan: FleetPlan | None = None
     simulated: Simulated | None = None
 
@@ -83,7 +88,7 @@ def read_source(where: str) -> Told:
         if "machines" in table:
             return Told(label=where, plan=read_plan(Path(where)))
         return Told(label=where, simulated=read_simulated(Path(where)))
-    return Told(label=where, ledger=_recorded(where))
+    return _recorded(where)
 
 
 def _looks_like_json(path: Path) -> bool:
@@ -108,17 +113,41 @@ def _json_table(path: Path) -> dict[str, Any]:
     return found
 
 
-def _recorded(where: str) -> Ledger:
-    if is_postgres(where):
-        with open_store(where) as store:
-            ledger = Ledger.of(read_store(store))
-    else:
-        ledger = Ledger.of(read_events(Path(where)))
+def _recorded(where: str) -> Told:
+    ledger, health = Ledger(), Health()
+    with ExitStack() as stack:
+        if is_postgres(where):
+            events = read_store(stack.enter_context(open_store(where)))
+        else:
+            events = read_events(Path(where))
+        for event in events:
+            ledger.apply(event)
+            health.apply(event)
     if not ledger.tasks:
         raise ConfigError(
             f"event log {where} holds no task that ended; run something first, or give another log"
         )
-    return ledger
+    return Told(label=where, ledger=ledger, health=health.spans())
+
+
+def read_marks(path: Path) -> tuple[Mark, ...]:
+    """Which moments does a file mark?
+
+    Args:
+        path: JSON: `[{"t_s": 1795426616.7, "label": "ash: cut off", "pool": "ash"}]`; `t_s` is on
+            the log's clock, seconds since 1970 of a live run, and `pool` may be left out.
+
+    Raises:
+        ConfigError: It cannot be read, or has another form.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=tuple[Mark, ...])
+    except OSError as error:
+        raise ConfigError(f"marks {path} cannot be read: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f'marks {path} are none: {error}; give [{{"t_s": ..., "label": "..."}}]'
+        ) from error
 
 
 def read_simulated(path: Path) -> Simulated:

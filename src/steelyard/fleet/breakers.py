@@ -56,6 +56,10 @@ class Breakers:
             return [until_s <= now_s for until_s in self._open_until_s]
         return self._all_closed
 
+    def open_until_s(self, pool: int) -> float:
+        """Until when does a pool's breaker let nothing through? Minus infinity where closed."""
+        return self._open_until_s[pool]
+
     def closed_array(self, now_s: float) -> BoolArray:
         """The same for NumPy."""
         flags: BoolArray = window(self._open_until_s) <= now_s

@@ -169,6 +169,10 @@ class FleetState:
         first, end = self._books.starts[index], self._books.starts[index + 1]
         return sum(self._books.up[first:end])
 
+    def open_until_s(self, pool: str) -> float:
+        """Until when is the breaker of a pool open, unless it works before?"""
+        return self._breakers.open_until_s(self._roster.index[pool])
+
     def cached_tokens_on(self, pool: str, replica: int, call: LlmCall) -> int:
         """How many tokens of a prompt does a replica hold in its prefix cache?
 

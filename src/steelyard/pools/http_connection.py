@@ -16,6 +16,7 @@ from steelyard.errors import (
     PoolTimeoutError,
     PoolUnavailableError,
 )
+from steelyard.pools.dead_peers import notice_loss
 from steelyard.pools.known_head import KnownHead, known_head
 
 _MAX_HEAD_BYTES = 64 * 1024
@@ -169,6 +170,7 @@ class HttpConnection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            notice_loss(sock)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, by whomever."""
@@ -179,6 +181,10 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._until_eof and self._answered and exc is None:
             self._end(None)
+            return
+        if exc is not None and not isinstance(exc, ConnectionError):
+            # Not closed, but lost: another connection to it would be lost, too.
+            self._end(PoolUnavailableError(f"{self._host.url} is not heard any more: {exc}."))
             return
         kind = StaleConnectionError if self._reused and not self._answered else PoolUnavailableError
         what = "broke off its answer" if self._answered else "closed the connection"
