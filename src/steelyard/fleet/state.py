@@ -18,6 +18,7 @@ from steelyard.domain.events import (
     StepWaiting,
     TaskFinished,
     TaskSubmitted,
+    Usage,
     parts,
 )
 from steelyard.domain.pool import PoolSpec
@@ -26,7 +27,7 @@ from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.breakers import Breakers
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
-from steelyard.fleet.prefix import PrefixIndex, RecentPrefix
+from steelyard.fleet.prefix import NOTHING_BELIEVED, PrefixIndex, RecentPrefix
 from steelyard.fleet.replica_books import ReplicaBooks
 from steelyard.fleet.roster import Roster
 from steelyard.fleet.sharing import ReplicaLoad
@@ -214,6 +215,7 @@ class FleetState:
             self._breakers.add()
         is_back = roster.leaves(spec.name)
         roster.put(spec)
+        self._prefixes.size(roster.index[spec.name], spec.kv_tokens)
         counts = [one.replicas for one in roster.pools]
         for pool in range(len(self._books.starts) - 1):
             self._prefixes.shrink(pool, counts[pool])
@@ -258,6 +260,7 @@ class FleetState:
             reserved_usd=decision.predicted_cost_usd,
             placed_s=event.t_s,
             least_s=decision.predicted_least_s,
+            output_tokens=decision.predicted_output_tokens,
             share_s=_share_s(self._roster.pools[self._roster.index[decision.pool]], step, decision),
             late=decision.gives_way(step),
         )
@@ -273,6 +276,25 @@ class FleetState:
         attempt.started_s = event.t_s
         if at is not None:
             self._books.start(at, attempt)
+            self._fill_memory(attempt)
+
+    def _fill_memory(self, attempt: OpenAttempt) -> None:
+        """A prompt that is being computed takes room, and keeps what it uses."""
+        call, place = attempt.step.call, (attempt.pool, attempt.replica)
+        if isinstance(call, LlmCall) and self._roster.pools[attempt.pool].token_price is None:
+            whole_tokens = call.input_tokens + int(attempt.output_tokens)
+            attempt.believed = self._prefixes.begin(
+                place, call.prefix_hashes, call.prefix_tokens, whole_tokens
+            )
+
+    def _free_memory(self, attempt: OpenAttempt, usage: Usage, *, ended: bool) -> None:
+        """A prompt is not computed any more; the engine may have told what it found of it."""
+        call = attempt.step.call
+        if isinstance(call, LlmCall) and attempt.believed is not NOTHING_BELIEVED:
+            tells = ended and usage.cached_counting == "measured"
+            found_tokens = usage.cached_tokens if tells else None
+            place = (attempt.pool, attempt.replica)
+            self._prefixes.end(place, call.prefix_hashes, attempt.believed, found_tokens)
 
     def _flat(self, attempt: OpenAttempt) -> int | None:
         """Place of the attempt's replica; None when the pool has shrunk below it."""
@@ -289,6 +311,7 @@ class FleetState:
         at = self._flat(attempt)
         if at is not None:
             self._books.finish(at, attempt)
+            self._free_memory(attempt, event.usage, ended=event.outcome == "ok")
         account = self._tasks.charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
@@ -321,11 +344,13 @@ class FleetState:
             started_s=now_s,
             placed_s=now_s,
             least_s=decision.predicted_least_s,
+            output_tokens=decision.predicted_output_tokens,
             share_s=_share_s(self._roster.pools[pool], step, decision),
         )
         at = self._books.starts[pool] + decision.replica
         self._books.place(at, attempt)
         self._books.start(at, attempt)
+        self._fill_memory(attempt)
         self._whole[(step.task_id, step.step_id, step.attempt)] = attempt
         return attempt
 
@@ -344,6 +369,7 @@ class FleetState:
         at = self._flat(attempt)
         if at is not None:
             self._books.finish(at, attempt)
+            self._free_memory(attempt, event.usage, ended=event.outcome == "ok")
         if event.outcome == "ok":
             # Nothing is left of its task after its only step.
             self._learn(event, attempt).add_remaining(step.step_id, 0.0)
