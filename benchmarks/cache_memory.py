@@ -7,9 +7,9 @@ engine's key-value memory: what runs is held, of the rest the least recently use
 First the rate of tasks is raised with memory without end until less than 99 % of the deadlines are
 met; the prompts of all tasks in flight at the highest rate are the working set. Then each replica
 gets memory for 1/PRESSURE of its share, and every policy its own highest rate. Cost per task is the
-fleet's rent over that rate. `ours` is `cheapest_feasible` that knows nothing of memory, `told` the
-same where engines report what they found of a prompt, `sized` where the size of the memory is
-known, and `both`.
+fleet's rent over that rate. `unaware` is `cheapest_feasible` that knows nothing of memory, `told`
+the same where engines report what they found of a prompt, `belief` where the size of the memory is
+known, too, but bounds the belief alone, and `room` the whole policy, which also places by it.
 """
 
 import argparse
@@ -23,16 +23,20 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from policy_cases.market import market
 from policy_cases.workloads import workload_of
 
 from steelyard.config.catalog_table import load_catalog
+from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.events import AttemptFinished, Event, StepPlaced, TaskFinished, TaskSubmitted
 from steelyard.domain.pool import PoolSpec
-from steelyard.domain.task import LlmCall
+from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.domain.workload import Workload
+from steelyard.fleet.view import FleetView, LlmArrays
 from steelyard.placement.baselines import policy_named
+from steelyard.placement.policy import Policy
 from steelyard.planner.bounds import fleet_bound
 from steelyard.sim import Conditions, Serving, simulate
 
@@ -41,13 +45,15 @@ WARM_UP_FRAC = 0.2
 MODEL = "llama-3.1-8b"
 # Name: policy, does the policy know the size of the memory, do engines tell what they found.
 VARIANTS = {
-    "ours": ("cheapest_feasible", False, False),
+    "unaware": ("cheapest_feasible", False, False),
     "told": ("cheapest_feasible", False, True),
-    "sized": ("cheapest_feasible", True, False),
-    "both": ("cheapest_feasible", True, True),
+    "belief": ("cheapest_feasible", True, True),
+    "room": ("cheapest_feasible", True, True),
     "program_fcfs": ("program_fcfs", True, True),
     "prefix_affinity": ("prefix_affinity", True, True),
 }
+# With a limit, rates between these shares of the highest one without it are tried.
+_LOWEST_SHARE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +82,27 @@ class Trial:
     cached_frac: float = 0.0
     believed_frac: float = 0.0
     working_tokens: float = 0.0
+
+
+class RoomIgnored:
+    """A policy that is not told how large memories are; what the fleet believes is as before.
+
+    Args:
+        policy: The policy.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.name = policy.name
+
+    def __call__(self, step: Step, view: FleetView) -> Decision | Refusal:
+        """Where does the step go?"""
+        arrays = view.arrays
+        if isinstance(arrays, LlmArrays):
+            rows = tuple(msgspec.structs.replace(row, kv_tokens=math.inf) for row in arrays.rows)
+            endless = np.full(len(rows), math.inf)
+            arrays = dataclasses.replace(arrays, kv_tokens=endless, rows=rows)
+        return self._policy(step, msgspec.structs.replace(view, arrays=arrays))
 
 
 def main() -> None:
@@ -113,7 +140,7 @@ def _arguments() -> argparse.Namespace:
 def compare(given: argparse.Namespace, trace: str, arrivals: str, half: str) -> None:
     """Print the table of one workload."""
     case = case_of(given, trace, arrivals, half)
-    free = best_rate("ours", case, given)
+    free = best_rate("unaware", case, given)
     model = next(spec for spec in case.pools if spec.llm_curves)
     cap = model.llm_curves[MODEL].concurrency_cap
     print(
@@ -122,7 +149,7 @@ def compare(given: argparse.Namespace, trace: str, arrivals: str, half: str) -> 
         f"a limit {_usd(case, free):.3f} USD/1,000 tasks at {free.rate_per_s:.3f}/s, "
         f"{100 * free.cached_frac:.1f} % cached, working set {free.working_tokens:.0f} tokens"
     )
-    print("  pressure  USD/1,000  of ours  cached  believed  policy")
+    print("  pressure  USD/1,000  of first  cached  believed  policy")
     jobs = [
         (name, pressed(case, free, float(pressure)), given)
         for pressure in given.pressure.split(",")
@@ -136,7 +163,7 @@ def compare(given: argparse.Namespace, trace: str, arrivals: str, half: str) -> 
         for name, one in zip(names, row, strict=True):
             usd = _usd(case, one)
             print(
-                f"  {pressure:>8}  {usd:9.3f}  {usd / _usd(case, row[0]):7.3f}  "
+                f"  {pressure:>8}  {usd:9.3f}  {usd / _usd(case, row[0]):8.3f}  "
                 f"{100 * one.cached_frac:5.1f}%  {100 * one.believed_frac:7.1f}%  {name}",
                 flush=True,
             )
@@ -166,7 +193,7 @@ def pressed(case: Case, free: Trial, pressure: float) -> Case:
         for step in task.steps
     )
     kv_tokens = max(least, int(free.working_tokens / pressure / replicas))
-    return dataclasses.replace(case, kv_tokens=kv_tokens)
+    return dataclasses.replace(case, kv_tokens=kv_tokens, most_per_s=free.rate_per_s)
 
 
 def best_rate_of(job: tuple[str, Case, argparse.Namespace]) -> Trial:
@@ -176,7 +203,7 @@ def best_rate_of(job: tuple[str, Case, argparse.Namespace]) -> Trial:
 
 def best_rate(name: str, case: Case, given: argparse.Namespace) -> Trial:
     """At which rate does a policy still keep the deadlines?"""
-    low, high = 0.1 * case.most_per_s, case.most_per_s
+    low, high = _LOWEST_SHARE * case.most_per_s, case.most_per_s
     best = trial(name, case, low, given.seed)
     if best.attained_frac < ATTAINMENT_FRAC:
         return Trial()
@@ -210,7 +237,9 @@ def trial(name: str, case: Case, rate_per_s: float, seed: int) -> Trial:
         else spec
         for spec in case.pools
     )
-    run = simulate(workload, pools, policy_named(policy), seed, conditions)
+    chosen = policy_named(policy)
+    by = RoomIgnored(chosen) if name == "belief" else chosen
+    run = simulate(workload, pools, by, seed, conditions)
     return _counted(run.events, rate_per_s, moved[int(WARM_UP_FRAC * len(moved))].arrival_s)
 
 

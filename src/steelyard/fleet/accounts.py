@@ -19,6 +19,8 @@ class TaskAccount(msgspec.Struct):
         submitted_s: When the task arrived.
         attained_s: Seconds for which its attempts have run.
         avoidable_s: Seconds that its steps took beyond the least possible.
+        context_tokens: Prompt of the LLM step that was placed last.
+        context_place: Pool and replica where it was placed; None before.
         last_place: Pool and replica of its last LLM step; None before.
         last_end_s: When that step ended.
         failed: Pools and replicas where attempts at a step failed, the last one last, by step.
@@ -32,6 +34,8 @@ class TaskAccount(msgspec.Struct):
     submitted_s: float = 0.0
     attained_s: float = 0.0
     avoidable_s: float = 0.0
+    context_tokens: int = 0
+    context_place: tuple[int, int] | None = None
     last_place: tuple[int, int] | None = None
     last_end_s: float = 0.0
     failed: dict[int, list[tuple[int, int]]] = {}

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 # A message boundary costs one entry; engines hold some hundred agent contexts at most.
 _MAX_ENTRIES = 4096
+# Counts of messages' tokens are estimates, and engines find whole blocks: an engine that finds less
+# than this share of what it was believed to hold has lost it.
+_FOUND_FRAC = 0.75
 # So many prompts are told to other processes: those of some tenths of a second.
 _MAX_RECENT = 128
 
@@ -136,8 +139,7 @@ class PrefixCache:
             has lost all that was used before that, too.
         """
         forgotten: list[int] = []
-        # Half, as counts of messages' tokens are estimates and engines keep whole blocks.
-        if found_tokens is not None and 2 * found_tokens < believed.tokens:
+        if found_tokens is not None and found_tokens < _FOUND_FRAC * believed.tokens:
             forgotten = self._forget_until(believed.used)
         if believed.own_tokens is not None:
             # After a restart, what was begun before it takes no room.

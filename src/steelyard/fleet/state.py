@@ -23,7 +23,7 @@ from steelyard.domain.events import (
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
-from steelyard.fleet.accounts import OpenAttempt
+from steelyard.fleet.accounts import OpenAttempt, TaskAccount
 from steelyard.fleet.breakers import Breakers
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
@@ -269,6 +269,7 @@ class FleetState:
         account = self._tasks.accounts.get(step.task_id)
         if account is not None:
             account.reserved_usd += attempt.reserved_usd
+            self._move_context(account, attempt)
 
     def _start(self, event: AttemptStarted) -> None:
         attempt = self._attempts[(event.task_id, event.step_id, event.attempt)]
@@ -399,7 +400,32 @@ class FleetState:
             self._prefixes.learn(place, call.prefix_hashes, call.prefix_tokens)
         return self._lessons.learn(event.usage, attempt, spec)
 
+    def _move_context(self, account: TaskAccount, attempt: OpenAttempt | None) -> None:
+        """A task's context is where its last call went; nowhere after its end."""
+        call = None if attempt is None else attempt.step.call
+        if attempt is not None and not isinstance(call, LlmCall):
+            return
+        at = self._at(account.context_place)
+        if at is not None:
+            live_tokens = self._books.live_tokens
+            live_tokens[at] = max(0.0, live_tokens[at] - account.context_tokens)
+        if attempt is None or not isinstance(call, LlmCall):
+            return
+        account.context_place = (attempt.pool, attempt.replica)
+        account.context_tokens = call.input_tokens
+        at = self._flat(attempt)
+        if at is not None:
+            self._books.live_tokens[at] += call.input_tokens
+
+    def _at(self, place: tuple[int, int] | None) -> int | None:
+        if place is None or place[1] >= self._roster.pools[place[0]].replicas:
+            return None
+        return self._books.starts[place[0]] + place[1]
+
     def _close_task(self, event: TaskFinished) -> None:
+        account = self._tasks.accounts.get(event.task_id)
+        if account is not None:
+            self._move_context(account, None)
         self._tasks.close_task(event, self._lessons)
 
 
