@@ -297,13 +297,21 @@ def test_slack_for_the_queue_leaves_out_the_predicted_wait(llm_pool: PoolSpec) -
 warm = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=6)
 
 
-@given(fleets, st.lists(st.tuples(steps, st.booleans()), max_size=12), steps, warm)
+@given(
+    fleets,
+    st.lists(st.tuples(steps, st.booleans()), max_size=12),
+    steps,
+    warm,
+    st.sampled_from([None, 100, 5000]),
+)
 def test_few_pools_are_scored_as_arrays_are_to_the_last_bit(
     fleet: tuple[PoolSpec, ...],
     work: list[tuple[Step, bool]],
     step: Step,
     holders: list[tuple[int, int]],
+    kv_tokens: int | None,
 ) -> None:
+    fleet = tuple(msgspec.structs.replace(spec, kv_tokens=kv_tokens) for spec in fleet)
     state = state_of(fleet, work)
     assert isinstance(step.call, LlmCall)
     call = msgspec.structs.replace(

@@ -3,7 +3,7 @@
 import msgspec
 
 from steelyard.domain.task import Step
-from steelyard.fleet.prefix import NOTHING_BELIEVED, Believed
+from steelyard.fleet.prefix_cache import NOTHING_BELIEVED, Believed
 
 
 class TaskAccount(msgspec.Struct):

@@ -18,16 +18,16 @@ from steelyard.domain.events import (
     StepWaiting,
     TaskFinished,
     TaskSubmitted,
-    Usage,
     parts,
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
-from steelyard.fleet.accounts import OpenAttempt, TaskAccount
+from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.breakers import Breakers
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
-from steelyard.fleet.prefix import NOTHING_BELIEVED, PrefixIndex, RecentPrefix
+from steelyard.fleet.contexts import Contexts
+from steelyard.fleet.prefix import PrefixIndex, RecentPrefix
 from steelyard.fleet.replica_books import ReplicaBooks
 from steelyard.fleet.roster import Roster
 from steelyard.fleet.sharing import ReplicaLoad
@@ -57,6 +57,7 @@ class FleetState:
         self._books = ReplicaBooks()
         self._draining: set[tuple[int, int]] = set()
         self._prefixes = PrefixIndex()
+        self._contexts = Contexts(self._roster, self._books, self._prefixes)
         self._lessons = Lessons()
         self._breakers = Breakers()
         self._tasks = TaskBooks()
@@ -139,8 +140,7 @@ class FleetState:
 
     def add_prefix(self, pool: str, replica: int, prefix: RecentPrefix) -> None:
         """Another process had a prompt computed on a replica."""
-        place = (self._roster.index[pool], replica)
-        self._prefixes.add(place, (prefix.prefix_hash,), (prefix.tokens,))
+        self._prefixes.add_told((self._roster.index[pool], replica), prefix)
 
     def share(
         self,
@@ -269,7 +269,7 @@ class FleetState:
         account = self._tasks.accounts.get(step.task_id)
         if account is not None:
             account.reserved_usd += attempt.reserved_usd
-            self._move_context(account, attempt)
+            self._contexts.move(account, attempt)
 
     def _start(self, event: AttemptStarted) -> None:
         attempt = self._attempts[(event.task_id, event.step_id, event.attempt)]
@@ -277,25 +277,7 @@ class FleetState:
         attempt.started_s = event.t_s
         if at is not None:
             self._books.start(at, attempt)
-            self._fill_memory(attempt)
-
-    def _fill_memory(self, attempt: OpenAttempt) -> None:
-        """A prompt that is being computed takes room, and keeps what it uses."""
-        call, place = attempt.step.call, (attempt.pool, attempt.replica)
-        if isinstance(call, LlmCall) and self._roster.pools[attempt.pool].token_price is None:
-            whole_tokens = call.input_tokens + int(attempt.output_tokens)
-            attempt.believed = self._prefixes.begin(
-                place, call.prefix_hashes, call.prefix_tokens, whole_tokens
-            )
-
-    def _free_memory(self, attempt: OpenAttempt, usage: Usage, *, ended: bool) -> None:
-        """A prompt is not computed any more; the engine may have told what it found of it."""
-        call = attempt.step.call
-        if isinstance(call, LlmCall) and attempt.believed is not NOTHING_BELIEVED:
-            tells = ended and usage.cached_counting == "measured"
-            found_tokens = usage.cached_tokens if tells else None
-            place = (attempt.pool, attempt.replica)
-            self._prefixes.end(place, call.prefix_hashes, attempt.believed, found_tokens)
+            self._contexts.fill(attempt)
 
     def _flat(self, attempt: OpenAttempt) -> int | None:
         """Place of the attempt's replica; None when the pool has shrunk below it."""
@@ -312,7 +294,7 @@ class FleetState:
         at = self._flat(attempt)
         if at is not None:
             self._books.finish(at, attempt)
-            self._free_memory(attempt, event.usage, ended=event.outcome == "ok")
+            self._contexts.free(attempt, event.usage, ended=event.outcome == "ok")
         account = self._tasks.charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
@@ -351,7 +333,7 @@ class FleetState:
         at = self._books.starts[pool] + decision.replica
         self._books.place(at, attempt)
         self._books.start(at, attempt)
-        self._fill_memory(attempt)
+        self._contexts.fill(attempt)
         self._whole[(step.task_id, step.step_id, step.attempt)] = attempt
         return attempt
 
@@ -370,7 +352,7 @@ class FleetState:
         at = self._flat(attempt)
         if at is not None:
             self._books.finish(at, attempt)
-            self._free_memory(attempt, event.usage, ended=event.outcome == "ok")
+            self._contexts.free(attempt, event.usage, ended=event.outcome == "ok")
         if event.outcome == "ok":
             # Nothing is left of its task after its only step.
             self._learn(event, attempt).add_remaining(step.step_id, 0.0)
@@ -400,32 +382,10 @@ class FleetState:
             self._prefixes.learn(place, call.prefix_hashes, call.prefix_tokens)
         return self._lessons.learn(event.usage, attempt, spec)
 
-    def _move_context(self, account: TaskAccount, attempt: OpenAttempt | None) -> None:
-        """A task's context is where its last call went; nowhere after its end."""
-        call = None if attempt is None else attempt.step.call
-        if attempt is not None and not isinstance(call, LlmCall):
-            return
-        at = self._at(account.context_place)
-        if at is not None:
-            live_tokens = self._books.live_tokens
-            live_tokens[at] = max(0.0, live_tokens[at] - account.context_tokens)
-        if attempt is None or not isinstance(call, LlmCall):
-            return
-        account.context_place = (attempt.pool, attempt.replica)
-        account.context_tokens = call.input_tokens
-        at = self._flat(attempt)
-        if at is not None:
-            self._books.live_tokens[at] += call.input_tokens
-
-    def _at(self, place: tuple[int, int] | None) -> int | None:
-        if place is None or place[1] >= self._roster.pools[place[0]].replicas:
-            return None
-        return self._books.starts[place[0]] + place[1]
-
     def _close_task(self, event: TaskFinished) -> None:
         account = self._tasks.accounts.get(event.task_id)
         if account is not None:
-            self._move_context(account, None)
+            self._contexts.move(account, None)
         self._tasks.close_task(event, self._lessons)
 
 

@@ -16,8 +16,8 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.fleet.view import FewView
 from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
-from steelyard.placement.scoring import grace_s as pool_grace_s
 from steelyard.placement.scoring import displaced_tokens, mixed, queued_use_s, within_share_s
+from steelyard.placement.scoring import grace_s as pool_grace_s
 
 # Beyond these the arrays are as fast (measured: 16 pools, or 64 replicas).
 MAX_POOLS = 16

@@ -8,8 +8,9 @@ from steelyard.domain.task import LlmCall
 
 @dataclass(slots=True)
 class _Segment:
-    """Tokens between two boundaries of prompts, how many running streams use them, and whether
-    one that did has ended: what is being computed is not there yet.
+    """Tokens between two boundaries of prompts, and how many running streams use them.
+
+    They are there only once a stream that used them has ended.
     """
 
     tokens: int
