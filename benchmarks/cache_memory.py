@@ -151,20 +151,18 @@ def compare(given: argparse.Namespace, trace: str, arrivals: str, half: str) -> 
     )
     print("  pressure  USD/1,000  of first  cached  believed  policy")
     jobs = [
-        (name, pressed(case, free, float(pressure)), given)
+        (name, pressed(case, free, float(pressure)), float(pressure), given)
         for pressure in given.pressure.split(",")
         for name in given.policies.split(",")
     ]
+    first = math.nan
     with concurrent.futures.ProcessPoolExecutor(given.jobs) as workers:
-        trials = list(workers.map(best_rate_of, jobs))
-    names = given.policies.split(",")
-    for at, pressure in enumerate(given.pressure.split(",")):
-        row = trials[at * len(names) : (at + 1) * len(names)]
-        for name, one in zip(names, row, strict=True):
+        for (name, _, pressure, _), one in zip(jobs, workers.map(best_rate_of, jobs), strict=True):
             usd = _usd(case, one)
+            first = usd if name == given.policies.split(",")[0] else first
             print(
-                f"  {pressure:>8}  {usd:9.3f}  {usd / _usd(case, row[0]):8.3f}  "
-                f"{100 * one.cached_frac:5.1f}%  {100 * one.believed_frac:7.1f}%  {name}",
+                f"  {pressure:8g}  {usd:9.3f}  {usd / first:8.3f}  {100 * one.cached_frac:5.1f}%  "
+                f"{100 * one.believed_frac:7.1f}%  {name}",
                 flush=True,
             )
 
@@ -196,9 +194,10 @@ def pressed(case: Case, free: Trial, pressure: float) -> Case:
     return dataclasses.replace(case, kv_tokens=kv_tokens, most_per_s=free.rate_per_s)
 
 
-def best_rate_of(job: tuple[str, Case, argparse.Namespace]) -> Trial:
+def best_rate_of(job: tuple[str, Case, float, argparse.Namespace]) -> Trial:
     """`best_rate` in another process."""
-    return best_rate(*job)
+    name, case, _, given = job
+    return best_rate(name, case, given)
 
 
 def best_rate(name: str, case: Case, given: argparse.Namespace) -> Trial:

@@ -24,9 +24,9 @@ from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.breakers import Breakers
+from steelyard.fleet.contexts import Contexts
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
-from steelyard.fleet.contexts import Contexts
 from steelyard.fleet.prefix import PrefixIndex, RecentPrefix
 from steelyard.fleet.replica_books import ReplicaBooks
 from steelyard.fleet.roster import Roster
@@ -79,7 +79,7 @@ class FleetState:
             PoolRemoved: self._remove_pool,
             BidChanged: self._change_bid,
             ReplicaChanged: self._change_replica,
-            TaskSubmitted: self._tasks.open_task,
+            TaskSubmitted: self._open_task,
             StepPlaced: self._place,
             AttemptStarted: self._start,
             AttemptFinished: self._finish,
@@ -197,6 +197,7 @@ class FleetState:
 
     def forget_task(self, task_id: str) -> None:
         """Close a task's account without learning from it: it goes on in another process."""
+        self._leave_memory(task_id)
         self._tasks.forget_task(task_id)
 
     def open_attempts(self, pool: str) -> frozenset[tuple[str, int, int]]:
@@ -340,7 +341,7 @@ class FleetState:
     def adopt(self, attempt: OpenAttempt, submitted: TaskSubmitted) -> None:
         """A begun request becomes five events after all: its first three change nothing more."""
         step = attempt.step
-        self._tasks.open_task(submitted)
+        self._open_task(submitted)
         self._tasks.accounts[step.task_id].reserved_usd += attempt.reserved_usd
         key = (step.task_id, step.step_id, step.attempt)
         self._attempts[key] = self._whole.pop(key)
@@ -382,10 +383,17 @@ class FleetState:
             self._prefixes.learn(place, call.prefix_hashes, call.prefix_tokens)
         return self._lessons.learn(event.usage, attempt, spec)
 
-    def _close_task(self, event: TaskFinished) -> None:
-        account = self._tasks.accounts.get(event.task_id)
+    def _open_task(self, event: TaskSubmitted) -> None:
+        self._leave_memory(event.task_id)
+        self._tasks.open_task(event)
+
+    def _leave_memory(self, task_id: str) -> None:
+        account = self._tasks.accounts.get(task_id)
         if account is not None:
             self._contexts.move(account, None)
+
+    def _close_task(self, event: TaskFinished) -> None:
+        self._leave_memory(event.task_id)
         self._tasks.close_task(event, self._lessons)
 
 
