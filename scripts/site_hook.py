@@ -7,10 +7,11 @@ so that adding a file is enough.
 import re
 from pathlib import Path, PurePosixPath
 
-from docs_site import decisions, pages, repository
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+from docs_site import decisions, pages, repository
 
 _ROOT = Path(__file__).parents[1]
 # Part of the navigation -> pages that belong there, as globs below docs/.

@@ -9,8 +9,10 @@ from steelyard.sim import ArrivalProcess, StepClass, TaskClass, synthesize
 
 # How fast a machine draws examples says nothing about the code.
 settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "any machine", suppress_health_check=[HealthCheck.too_slow], deadline=None
 )
+# For `make test-arm64`, where every example takes 10 to 30 times as long.
+settings.register_profile("emulated", settings.get_profile("any machine"), max_examples=10)
 settings.load_profile("any machine")
 
 

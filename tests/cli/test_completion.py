@@ -15,4 +15,4 @@ def test_bash_is_told_the_commands_that_begin_with_what_was_typed() -> None:
     done = subprocess.run(  # noqa: S603 - this program
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
-    assert set(done.stdout.split()) == {"reload", "report"}
+    assert set(done.stdout.split()) == {"reload", "replan", "report"}

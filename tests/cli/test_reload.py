@@ -371,3 +371,26 @@ async def test_a_stopped_gateway_finishes_streams_up_to_its_time(
             assert await stopping == 0
         assert told.endswith("data: [DONE]\n\n") is whole
         assert ("the gateway is stopping" in told) is not whole
+
+
+async def test_a_gateway_that_is_about_to_stop_is_unready_and_serves_on(tmp_path: Path) -> None:
+    async with (
+        upstreams("old") as up,
+        gateway(tmp_path, pool(up["old"]), more="unready_s = 5") as running,
+        aiohttp.ClientSession() as http,
+    ):
+        ready_url = running.base_url.removesuffix("/v1") + "/readyz"
+        async with http.get(ready_url) as response:
+            assert (response.status, (await response.json())["stopping"]) == (200, False)
+        stopping = asyncio.create_task(running.stop())
+        await until(lambda: any("not ready any more" in line for line in running.lines))
+        async with http.get(ready_url) as response:
+            assert (response.status, (await response.json())["stopping"]) == (503, True)
+        asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        # A new connection, as of one whom the load balancer has told nothing yet.
+        async with (
+            aiohttp.ClientSession() as late,
+            late.post(f"{running.base_url}/chat/completions", json=asked) as response,
+        ):
+            assert response.status == 200
+        assert await stopping == 0

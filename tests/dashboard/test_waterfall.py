@@ -80,6 +80,17 @@ def test_steps_outside_of_pools_and_children_are_drawn_and_paid() -> None:
     assert '"x": 1' in fall.result
 
 
+def test_a_task_that_ended_in_silence_is_drawn_up_to_its_last_step(store: EventStore) -> None:
+    steps = store.journal("task-000059").result()[:-1]
+    last_s = max(event.t_s for event in steps)
+    end = TaskFinished(
+        t_s=last_s + 600.0, task_id="task-000059", status="succeeded", ended_s=last_s
+    )
+    fall = waterfall((*steps, end), now_s=last_s + 900.0)
+    assert fall.length_s == last_s - fall.start_s
+    assert fall.bars[-1].spans[-1].to_frac == 1.0
+
+
 @given(st.lists(any_events, max_size=20))
 def test_any_log_can_be_drawn(log: list[Event]) -> None:
     fall = waterfall(log, now_s=0.0)

@@ -1,5 +1,6 @@
 """The reference is written from the code, and leaves nothing out."""
 
+import asyncio
 import importlib
 import pkgutil
 import re
@@ -108,7 +109,7 @@ def test_every_path_is_listed() -> None:
     page = http_page.page()
     # Routes are made without asking anybody.
     nobody: Any = object()
-    app = control_plane(nobody, Metrics(), nobody, GatewayLimits())
+    app = control_plane(nobody, Metrics(), nobody, GatewayLimits(), asyncio.Event())
     known = {str(route.path) for route in app.routes if isinstance(route, Route)}
     folder = ROOT / "src" / "steelyard" / "gateway"
     for file in sorted(folder.glob("*.py")):

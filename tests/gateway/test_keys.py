@@ -149,6 +149,25 @@ async def test_a_session_of_others_is_no_reason_to_refuse_the_key_of_a_task(tmp_
         assert [one.task_id for one in placed] == ["fix-7", "fix-7"]
 
 
+async def test_a_trace_is_no_reason_to_refuse_the_key_of_a_task(tmp_path: Path) -> None:
+    token, key = minted("f7", KeyTerms(name="f", task_id="fix-7"))
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    async with keyed_gateway(tmp_path / "s.db", pools(), key) as rig:
+        async with client(rig.server.base_url, token) as who:
+            await ask(who, extra_headers=trace)
+        [placed] = [one.step for one in read_store(rig.store) if isinstance(one, StepPlaced)]
+        assert placed.task_id == "fix-7"
+
+
+async def test_a_key_is_told_only_of_models_that_it_may_use(tmp_path: Path) -> None:
+    token, key = minted("m1", KeyTerms(name="m", models=("other",)))
+    async with keyed_gateway(tmp_path / "s.db", pools(), key) as rig:
+        async with client(rig.server.base_url, token) as who:
+            with pytest.raises(openai.NotFoundError) as refused:
+                await ask(who, model="none")
+        assert "scripted" not in str(refused.value)
+
+
 async def test_a_key_of_an_agent_does_not_reach_into_the_tasks_of_others(tmp_path: Path) -> None:
     mine, key = minted("a1", KeyTerms(name="a", agent="coder"))
     theirs, other = minted("b1", KeyTerms(name="b", agent="writer"))

@@ -46,6 +46,14 @@ def test_pictures_count_as_the_whole_context() -> None:
     assert costs.usd(POOLS, step(), 1, elsewhere) == costs.usd(POOLS, step(), 1, b'"image_url"')
 
 
+def test_a_picture_whose_name_is_written_in_escapes_is_one() -> None:
+    costs = MostCosts()
+    plain = costs.usd(POOLS, step(), 1, b'{"image_url": "x"}')
+    assert costs.usd(POOLS, step(), 1, b'{"image\\u005furl": "x"}') == plain
+    assert costs.usd(POOLS, step(), 1, b'{"\\u0069mage_url": "x"') == plain
+    assert costs.usd(POOLS, step(), 1, b'{"content": "\\u0041"}') < 0.1 * plain
+
+
 def test_what_a_server_keeps_counts_as_the_whole_context() -> None:
     costs = MostCosts()
     text = costs.usd(POOLS, step(), 1, b'{"input": "x"}')

@@ -9,7 +9,10 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import pytest
+from tests.gateway.conftest import pool_spec
 
+from steelyard.domain.events import PoolAdded
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.placement.policy import CheapestFeasible
@@ -60,7 +63,38 @@ async def test_a_task_is_created_signalled_and_streamed_to_its_end(tmp_path: Pat
         async with http.get("/api/tasks/t1") as answer:
             shown = await answer.json()
         assert shown["task"]["state"] == "succeeded"
+        assert shown["deadline_s"] - shown["task"]["submitted_s"] == pytest.approx(60.0)
         assert [step["kind"] for step in shown["steps"]] == ["signal"]
+
+
+async def test_a_task_that_only_requests_name_is_shown_with_its_terms_and_steps(
+    tmp_path: Path,
+) -> None:
+    headers = {"Steelyard-Task": "run-7", "Steelyard-Agent": "coder", "Steelyard-Deadline": "60"}
+    headers["Steelyard-Budget-Usd"] = "0.5"
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "Say hello"}]}
+    with SqliteEventLog(tmp_path / "log.db") as store:
+        recorder = Recorder(WallClock(), store)
+        recorder.record(PoolAdded(t_s=recorder.now_s(), spec=pool_spec("lab", "scripted")))
+        dispatcher = Dispatcher(recorder, CheapestFeasible(), {"lab": ScriptedLlmPool()}, {})
+        async with (
+            serve(GatewaySettings(port=0), dispatcher, store=store) as server,
+            aiohttp.ClientSession(server.url) as http,
+        ):
+            for step in ("plan", "write"):
+                sent = {**headers, "Steelyard-Step": step}
+                async with http.post("/v1/chat/completions", json=body, headers=sent) as answer:
+                    assert answer.status == 200
+            async with http.get("/api/tasks/run-7") as answer:
+                shown = await answer.json()
+            async with http.post("/api/tasks/run-7/cancel") as answer:
+                # No worker has it.
+                assert answer.status == 404
+    task = shown["task"]
+    assert (task["state"], task["agent"], shown["budget_usd"]) == ("open", "coder", 0.5)
+    assert shown["deadline_s"] - task["submitted_s"] == pytest.approx(60.0)
+    assert [step["name"] for step in shown["steps"]] == ["plan", "write"]
+    assert shown["cost_usd"] > 0.0
 
 
 async def test_one_key_is_one_task_and_cancelling_ends_it(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ class CrashingBackend:
         self._inner = inner
         self._fuse = fuse
         self.where = inner.where
+        self.version = inner.version
+        self.upgrade = inner.upgrade
         self.skip_locked = inner.skip_locked
         self.for_share = inner.for_share
         self.body_text_sql = inner.body_text_sql

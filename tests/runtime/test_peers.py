@@ -1,6 +1,7 @@
 """Several worker processes on one store: one dies, one stalls, and the others go on."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -91,11 +92,33 @@ def test_tasks_of_a_killed_worker_are_ended_by_its_peers(where: str, open_one: O
         assert any(isinstance(event, TaskResumed) for event in read_store(store))
 
 
+def _stop_between_writes(peer: subprocess.Popen[str], where: str) -> None:
+    """Stop a process. One that holds the lock of an SQLite file would stop all others with it."""
+    for _ in range(100):
+        peer.send_signal(signal.SIGSTOP)
+        if "://" in where or _can_be_written(where):
+            return
+        peer.send_signal(signal.SIGCONT)
+    raise AssertionError("it holds the lock whenever it is stopped")
+
+
+def _can_be_written(path: str) -> bool:
+    connection = sqlite3.connect(path, timeout=2.0, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
 def test_a_worker_that_stalls_and_wakes_up_cannot_write(where: str, open_one: Open) -> None:
     with open_one() as store, _peers(where, 2) as peers:
         _submit_all(store)
         stalled = _holder(store)
-        peers[stalled].send_signal(signal.SIGSTOP)
+        _stop_between_writes(peers[stalled], where)
         _wait_until(lambda: _all_ended(store))
         ended = len(list(read_store(store)))
         # Whatever it was doing when it was stopped is refused, and it works again: a task that

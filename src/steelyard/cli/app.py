@@ -126,6 +126,18 @@ def reload(
 
 
 @app.command()
+def upgrade(
+    config: ConfigOption = Path("steelyard.toml"),
+    store: _StoreOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Let an older event log be written as this version does; older versions then refuse it."""
+    from steelyard.cli.upgrade import run_upgrade
+
+    run_upgrade(config, store, as_json=as_json)
+
+
+@app.command()
 def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     program: Annotated[
         str, typer.Argument(help="FILE.py:AGENT runs one task; FILE.py serves all agents in it.")

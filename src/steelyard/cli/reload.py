@@ -61,7 +61,8 @@ class Reloader:
             begun()
             try:
                 told("", await self._reload())
-            except SteelyardError as error:
+            except (SteelyardError, OSError) as error:
+                # The old configuration serves on, whatever the disk or the network says.
                 told(" ".join(str(error).split()), "")
 
     async def _reload(self) -> str:

@@ -15,6 +15,7 @@ import uvloop
 from steelyard.cli.gateway_note import NoteFile, this_process
 from steelyard.cli.reload import Reloader
 from steelyard.cli.store_choice import opened_store, store_address
+from steelyard.cli.upgrade import how_old
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
 from steelyard.config.plan_settings import load_plan_settings
@@ -28,6 +29,7 @@ from steelyard.placement.baselines import policy_named
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fleet_changes import LiveFleet
 from steelyard.runtime.live import changing_fleet
+from steelyard.store.backend import SCHEMA_VERSION
 from steelyard.store.event_store import EventStore
 from steelyard.store.reader import StoreAddress
 
@@ -112,6 +114,8 @@ async def _serve(config: Path, settings: Settings, where: str, shown: DashboardS
     with listen(front) as listener, opened_store(settings.store, where) as log:
         async with changing_fleet(settings, load_catalog(), policy, log, _say) as fleet:
             address = store_address(settings.store, where)
+            if old := how_old(log, SCHEMA_VERSION):
+                _say(old)
             pages = _dashboard(shown, address, fleet.dispatcher, log)
             async with (
                 serve(
@@ -125,6 +129,7 @@ async def _serve(config: Path, settings: Settings, where: str, shown: DashboardS
                 _say(f"serving {models} at {server.base_url} (log {log.where})")
                 _say(f"dashboard at {server.url}")
                 await _until_stopped(stop, log)
+                await _leave(server, settings.gateway.unready_s)
                 _say(f"stopping: open requests get {front.limits.shutdown_timeout_s} s to finish")
 
 
@@ -143,6 +148,14 @@ async def _until_stopped(stop: asyncio.Event, log: EventStore) -> None:
 
 async def _broken(log: EventStore) -> StoreError:
     return await asyncio.wrap_future(log.broken)
+
+
+async def _leave(server: GatewayServer, unready_s: int) -> None:
+    """Serve on for a while as one that load balancers are to leave."""
+    server.leave()
+    if unready_s > 0:
+        _say(f"not ready any more: requests of the next {unready_s} s are served still")
+        await asyncio.sleep(unready_s)
 
 
 @asynccontextmanager

@@ -40,6 +40,8 @@ class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             `steelyard keys create` then.
         max_body_bytes: Longest request body.
         drain_s: Seconds that open requests get to finish when the gateway stops.
+        unready_s: Seconds for which a gateway that is told to stop first serves on while /readyz
+            says 503, so that load balancers take it out.
         request_log: Whether to write one line of JSON per request to standard error.
         task_idle_s: Seconds of silence after which a task that only requests name is over; a later
             request begins it anew.
@@ -51,6 +53,7 @@ class GatewaySection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     require_key: bool = False
     max_body_bytes: int = 10 * 1024 * 1024
     drain_s: int = 30
+    unready_s: int = 0
     request_log: bool = False
     task_idle_s: float = 600.0
 

@@ -15,6 +15,7 @@ from steelyard.domain.events import (
     StepRecorded,
     StepRefused,
     StepWaiting,
+    TaskFinished,
     TaskRetried,
     Usage,
 )
@@ -150,7 +151,9 @@ def waterfall(events: Sequence[Event], now_s: float) -> Waterfall:
     finished, submitted = journal.finished, journal.submitted
     end_s = now_s if finished is None else finished.finished_s
     start_s = submitted.t_s if submitted else events[0].t_s if events else now_s
-    last_s = max((event.t_s for event in events), default=end_s)
+    # An end that was taken for one after a silence is written long after the last step.
+    seen_s = (event.t_s for event in events if not isinstance(event, TaskFinished))
+    last_s = max(seen_s, default=end_s)
     scale = _Scale(start_s, max(end_s, last_s) if finished else end_s)
     bars = _bars(events, ledger, journal, scale, end_s)
     deadline_s = _deadline_s(events, journal)

@@ -41,7 +41,8 @@ class PrefixIndex:
 
     def __init__(self) -> None:
         self._caches: dict[Place, PrefixCache] = {}
-        self._places: dict[int, dict[Place, None]] = {}
+        # Most prefixes have one holder; a dict for each of those would be half of the index.
+        self._places: dict[int, Place | dict[Place, None]] = {}
         self._recent: deque[tuple[Place, RecentPrefix]] = deque(maxlen=_MAX_RECENT)
         self._learned = 0
         self._max_tokens: dict[int, int | None] = {}
@@ -106,8 +107,9 @@ class PrefixIndex:
         """
         forgotten = self._cache(place).add(prefix_hashes, prefix_tokens)
         for prefix_hash in prefix_hashes:
-            self._places.setdefault(prefix_hash, {})[place] = None
-        self._forget(place, forgotten)
+            self._note(place, prefix_hash)
+        if forgotten:
+            self._forget(place, forgotten)
 
     def add_told(self, place: Place, told: RecentPrefix) -> None:
         """Remember a prompt that another process has learned of.
@@ -116,7 +118,7 @@ class PrefixIndex:
         """
         one = ((told.prefix_hash,), (told.tokens,))
         forgotten = self._cache(place).add(*one, since_tokens=told.held_tokens)
-        self._places.setdefault(told.prefix_hash, {})[place] = None
+        self._note(place, told.prefix_hash)
         self._forget(place, forgotten)
 
     def holders(
@@ -135,8 +137,12 @@ class PrefixIndex:
         for prefix_hash, tokens in zip(
             reversed(prefix_hashes), reversed(prefix_tokens), strict=True
         ):
-            for place in self._places.get(prefix_hash, ()):
-                held.setdefault(place, tokens)
+            places = self._places.get(prefix_hash)
+            if isinstance(places, dict):
+                for place in places:
+                    held.setdefault(place, tokens)
+            elif places is not None:
+                held.setdefault(places, tokens)
         return held
 
     def cached_tokens(
@@ -174,6 +180,15 @@ class PrefixIndex:
         for place in [one for one in self._caches if one[0] == pool and one[1] >= replicas]:
             self.clear(place)
 
+    def _note(self, place: Place, prefix_hash: int) -> None:
+        known = self._places.get(prefix_hash)
+        if known is None:
+            self._places[prefix_hash] = place
+        elif isinstance(known, dict):
+            known[place] = None
+        elif known != place:
+            self._places[prefix_hash] = {known: None, place: None}
+
     def _cache(self, place: Place) -> PrefixCache:
         cache = self._caches.get(place)
         if cache is None:
@@ -182,10 +197,9 @@ class PrefixIndex:
 
     def _forget(self, place: Place, forgotten: list[int]) -> None:
         for prefix_hash in forgotten:
+            # What was never computed to the end is in no place, or in others.
             places = self._places.get(prefix_hash)
-            # What was never computed to the end is in no place.
-            if places is None:
-                continue
-            places.pop(place, None)
-            if not places:
+            if isinstance(places, dict):
+                places.pop(place, None)
+            if places in ({}, place):
                 del self._places[prefix_hash]

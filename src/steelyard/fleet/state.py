@@ -123,8 +123,10 @@ class FleetState:
         return self._books.starts[self._roster.index[pool]] + replica
 
     def running_on(self, pool: str, replica: int) -> int:
-        """How many steps run on a replica now?"""
-        return int(self._books.running[self.replica_index(pool, replica)])
+        """How many steps run on a replica now? 0 on one that its pool has no more."""
+        index = self._roster.index[pool]
+        at = self._books.starts[index] + replica
+        return int(self._books.running[at]) if at < self._books.starts[index + 1] else 0
 
     def has_room(self, pool: str, replica: int, cap: int) -> bool:
         """May one more step start on a replica that runs `cap` at once, and maybe not only ours?"""

@@ -92,9 +92,19 @@ class Gateway:
         self._authenticator = Authenticator(settings, None if keys is None else keys.ring)
         self._admission = object()
         self._data_plane = DataPlane(settings, dispatcher)
-        self._control_plane = control_plane(dispatcher, metrics, store, settings.limits)
+        self._leaving = asyncio.Event()
+        self._control_plane = control_plane(
+            dispatcher, metrics, store, settings.limits, self._leaving
+        )
         self._metrics = metrics
         self._pages = None if pages is None else pages(self._refusal, metrics.pool_totals)
+
+    def leave(self) -> None:
+        """Let /readyz say from now on that no requests are wanted here; those that come are served.
+
+        Load balancers ask it, and send none any more after a while.
+        """
+        self._leaving.set()
 
     def prepare(self, settings: GatewaySettings) -> Callable[[], None]:
         """Check other settings, and say how to take them; where it listens does not change.
@@ -305,7 +315,11 @@ def _is_own(path: str) -> bool:
 
 
 def control_plane(
-    dispatcher: Dispatcher, metrics: Metrics, store: EventStore | None, limits: GatewayLimits
+    dispatcher: Dispatcher,
+    metrics: Metrics,
+    store: EventStore | None,
+    limits: GatewayLimits,
+    leaving: asyncio.Event,
 ) -> Starlette:
     """The paths beside /v1.
 
@@ -314,6 +328,7 @@ def control_plane(
         metrics: What /metrics shows.
         store: Where durable tasks are; None serves no /api/tasks.
         limits: Size and depth of bodies.
+        leaving: Set when the gateway is about to stop.
 
     Returns:
         The application.
@@ -327,8 +342,15 @@ def control_plane(
         serving = [spec.name for spec in dispatcher.state.pools if spec.llm_curves]
         missing = [name for name in serving if not up.get(name)]
         away = store is not None and store.away_s > _AWAY_S
-        ready = bool(serving) and not missing and not away
-        told = {"ready": ready, "replicas_up": up, "pools_down": missing, "store_away": away}
+        stopping = leaving.is_set()
+        ready = bool(serving) and not missing and not away and not stopping
+        told = {
+            "ready": ready,
+            "stopping": stopping,
+            "replicas_up": up,
+            "pools_down": missing,
+            "store_away": away,
+        }
         return JSONResponse(told, status_code=200 if ready else 503)
 
     async def show_metrics(_: Request) -> Response:

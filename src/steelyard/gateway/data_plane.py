@@ -32,6 +32,7 @@ from steelyard.gateway.hints import (
     with_session,
 )
 from steelyard.gateway.keys_identity import keyed_headers
+from steelyard.gateway.keys_use import starts_of
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.overdue import Overdue
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
@@ -218,12 +219,12 @@ class DataPlane:
     def _checked(
         self, exchange: Exchange, parse: Callable[[dict[str, Any]], Generation]
     ) -> Generation:
-        generation = parse(parse_json(exchange.body, self._limits.json_depth))
+        generation = parse(self._document(exchange))
         request = generation.request
         tokens = generation.prefixes.input_tokens
         if tokens >= self._dispatcher.context_tokens(request.model):
             # Too long perhaps, or for a model that nobody serves.
-            check_model(self._dispatcher, request.model)
+            check_model(self._dispatcher, request.model, exchange.key)
             param = "messages" if request.kind == "chat" else "prompt"
             check_length(self._dispatcher, request.model, tokens, param)
         return generation
@@ -273,7 +274,7 @@ class DataPlane:
 
     async def _embeddings(self, exchange: Exchange) -> None:
         asked = parse_embeddings(self._document(exchange))
-        check_model(self._dispatcher, asked.model)
+        check_model(self._dispatcher, asked.model, exchange.key)
         headers = keyed_headers(exchange.key, task_headers(exchange), asked.model)
         texts = input_texts(asked)
         messages: list[dict[str, Any]] = [{"content": text} for text in texts]
@@ -286,7 +287,7 @@ class DataPlane:
                 step = await exchange.key.reserve(step, 0, exchange.body)
             exchange.step_key = step.key
             decision, vectors, settlement = await self._dispatcher.embed(
-                step, texts, asked.model, journal=task.journal
+                step, texts, asked.model, journal=task.journal, starts=starts_of(exchange.key)
             )
         body = msgspec.json.encode(embeddings_object(asked, vectors, settlement))
         lines = decision_lines(step.task_id, decision) + cost_line(settlement.cost_usd)
@@ -298,7 +299,7 @@ class DataPlane:
         name = exchange.path.removeprefix(_MODELS_PATH).removeprefix("/")
         use = exchange.key
         if name:
-            check_model(self._dispatcher, name)
+            check_model(self._dispatcher, name, use)
             # Its refusal is all that is wanted.
             keyed_headers(use, NOTHING, name)
             body = self._model(name)

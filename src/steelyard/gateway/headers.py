@@ -61,6 +61,7 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         task_id: The task; None where the request is a task of its own.
+        task_is_hint: Whether the task is the trace of a `traceparent`, which says nothing of keys.
         agent: Name of the agent.
         step: Name of the step; None where none was sent.
         step_id: Number of the step, where the caller counts; None otherwise.
@@ -76,6 +77,7 @@ class TaskHeaders(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     task_id: str | None = None
+    task_is_hint: bool = False
     agent: str = "unnamed"
     step: str | None = None
     step_id: int | None = None
@@ -131,6 +133,7 @@ def task_headers(exchange: Exchange) -> TaskHeaders:
     return TaskHeaders(
         # A malformed traceparent is ignored, as W3C Trace Context section 3.2 demands.
         task_id=task_id or (trace.group(1) if trace else None),
+        task_is_hint=task_id is None and trace is not None,
         agent=_matching(exchange, "Steelyard-Agent", NAME, printable) or "unnamed",
         step=_matching(exchange, "Steelyard-Step", NAME, printable),
         step_id=_step_id(task_id, exchange.header(b"idempotency-key")),

@@ -5,7 +5,10 @@ adds: no tokenizer makes more of a text. The answer counts with its limit, or wi
 context where it has none. The price is that of the dearest pool that the step may go to.
 """
 
+import re
 from typing import NamedTuple
+
+import msgspec
 
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
@@ -19,6 +22,8 @@ _UNMEASURED = (
     # Those that are kept here were put in their place; these are kept at an endpoint.
     *(b'"previous_response_id"', b'"item_reference"'),
 )
+# ASCII that is written as an escape, as no program does without a reason.
+_ESCAPED = re.compile(rb"\\u00[2-7]")
 # Attempts that may have failed before the one that counts; they say nothing, and cost the floor.
 _ATTEMPTS = 3.0
 # The price is linear in both counts of tokens; taken apart and put together it may be off by a
@@ -62,9 +67,8 @@ class MostCosts:
             return 0.0
         rates = self._rates_of(pools, call.model, step.pools)
         text_tokens = float(len(body) + _TEMPLATE_TOKENS)
-        for mark in _UNMEASURED:
-            if mark in body:
-                text_tokens = float("inf")
+        if _is_unmeasured(body):
+            text_tokens = float("inf")
         dearest = 0.0
         for context, floor_usd, input_usd, output_usd in rates:
             answers = context if output_tokens is None else float(output_tokens)
@@ -88,6 +92,17 @@ class MostCosts:
             )
             self._rates[(model, allowed)] = rates
         return rates
+
+
+def _is_unmeasured(body: bytes) -> bool:
+    """Has a request parts whose tokens have nothing to do with its length?"""
+    if _ESCAPED.search(body):
+        # `"image\\u005furl"` is the same name: as it is when written plainly.
+        try:
+            body = msgspec.json.encode(msgspec.json.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return True
+    return any(mark in body for mark in _UNMEASURED)
 
 
 def _rate(spec: PoolSpec, model: str) -> _Rate:

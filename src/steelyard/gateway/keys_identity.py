@@ -27,7 +27,8 @@ def keyed_headers(use: KeyUse | None, sent: TaskHeaders, model: str) -> TaskHead
         raise not_allowed(key, f"model {model[:80]!r}", ", ".join(terms.models), "model")
     if terms.agent and sent.agent not in (terms.agent, "unnamed"):
         raise not_allowed(key, f"agent {sent.agent!r}", terms.agent, "Steelyard-Agent")
-    if terms.task_id and sent.task_id not in (terms.task_id, None):
+    # Tracing libraries send their traces unasked: no reason to refuse.
+    if terms.task_id and not sent.task_is_hint and sent.task_id not in (terms.task_id, None):
         raise not_allowed(key, f"task {sent.task_id!r}", terms.task_id, "Steelyard-Task")
     if not terms.agent and not terms.task_id:
         return sent

@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -221,6 +222,15 @@ class KeyUse:
             if usd <= budget_left_usd(terms, spent):
                 return (moment - now).total_seconds()
         return None
+
+
+def starts_of(use: KeyUse | None) -> Callable[[], None]:
+    """What is to be called whenever an attempt of a request with this key starts."""
+    return _nothing if use is None else use.placed
+
+
+def _nothing() -> None:
+    """Without a key nothing is reserved."""
 
 
 def _retry_after(wait_s: float) -> Headers:

@@ -1,18 +1,25 @@
 """Is the model served, and can the prompt fit? The same refusals for every path."""
 
 from steelyard.gateway.errors_http import RequestError
+from steelyard.gateway.keys_use import KeyUse
 from steelyard.gateway.tasks import context_tokens, surely_too_long
 from steelyard.runtime.dispatcher import Dispatcher
 
 
-def check_model(dispatcher: Dispatcher, model: str) -> None:
+def check_model(dispatcher: Dispatcher, model: str, use: KeyUse | None) -> None:
     """Refuse a model that no pool serves.
 
+    Args:
+        dispatcher: Knows the pools.
+        model: Name of the model.
+        use: The request's key; None without a minted one.
+
     Raises:
-        RequestError: No pool serves it; the message names those that are.
+        RequestError: No pool serves it; the message names those that are, and that the key is for.
     """
     models = dispatcher.models()
     if model not in models:
+        models = tuple(one for one in models if use is None or use.may_use(one))
         msg = f"the model {model[:80]!r} does not exist; there are {', '.join(models)}"
         raise RequestError(msg, status=404, param="model", code="model_not_found")
 

@@ -60,7 +60,9 @@ _ANSWERS: _Json = {
         }
     ),
     "Alive": _object(status={"const": "alive"}),
-    "Ready": _object(ready={"type": "boolean"}, replicas_up={"type": "object"}),
+    "Ready": _object(
+        ready={"type": "boolean"}, stopping={"type": "boolean"}, replicas_up={"type": "object"}
+    ),
 }
 
 _POSTS: dict[str, tuple[type[msgspec.Struct], str, bool, str]] = {

@@ -26,6 +26,7 @@ from steelyard.gateway.generation import steelyard_object
 from steelyard.gateway.headers import cost_line, decision_lines, task_headers
 from steelyard.gateway.hints import hints_of, with_session
 from steelyard.gateway.keys_identity import keyed_headers
+from steelyard.gateway.keys_use import starts_of
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.settings import GatewaySettings
@@ -104,7 +105,7 @@ class Rerank:
         """
         document = self._document(exchange)
         asked = parse_request(document, RerankRequest)
-        check_model(self._dispatcher, asked.model)
+        check_model(self._dispatcher, asked.model, exchange.key)
         native = self._is_native(asked.model)
         texts = [asked.query, *asked.texts]
         messages: list[_Json] = [{"content": text} for text in texts]
@@ -137,7 +138,9 @@ class Rerank:
                 decision, answer = target.placement, target.body
             else:
                 decision, vectors, settlement = await self._dispatcher.embed(
-                    step, texts, asked.model, journal=task.journal
+                    *(step, texts, asked.model),
+                    journal=task.journal,
+                    starts=starts_of(exchange.key),
                 )
                 ranked = ranking(asked, vectors.vectors)
                 ranked["usage"] = {"total_tokens": vectors.input_tokens}

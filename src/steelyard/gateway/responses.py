@@ -169,7 +169,7 @@ class Responses:
     def _question(self, exchange: Exchange, sent: TaskHeaders) -> _Question:
         document = self._document(exchange)
         asked = parse_request(document, ResponsesRequest)
-        check_model(self._dispatcher, asked.model)
+        check_model(self._dispatcher, asked.model, exchange.key)
         owner = owner_of(exchange)
         check_background(document)
         # The log holds answers as chunks, which an answer that is handed on does not have.

@@ -29,11 +29,13 @@ class GatewayServer(msgspec.Struct, frozen=True, kw_only=True):
         host: Address it is bound to.
         port: Port it is bound to, also where the settings asked for a free one.
         prepare: Checks other settings and returns what takes them; see `Gateway.prepare`.
+        leave: Lets /readyz say no, while requests are served on; see `Gateway.leave`.
     """
 
     host: str
     port: int
     prepare: Callable[[GatewaySettings], Callable[[], None]]
+    leave: Callable[[], None]
 
     @property
     def url(self) -> str:
@@ -131,7 +133,7 @@ async def _listening(
         if running.done():
             listening.cancel()
             await running
-        yield GatewayServer(host=host, port=port, prepare=prepare)
+        yield GatewayServer(host=host, port=port, prepare=prepare, leave=gateway.leave)
     finally:
         server.should_exit = True
         await running

@@ -4,14 +4,22 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from steelyard.domain.events import Event, JsonValue, SignalSent, TaskSubmitted
+from steelyard.domain.events import (
+    Event,
+    JsonValue,
+    SignalSent,
+    TaskFinished,
+    TaskRetried,
+    TaskStatus,
+    TaskSubmitted,
+)
 from steelyard.errors import TaskNotFoundError
 from steelyard.gateway import sse
 from steelyard.gateway.errors_http import RequestError
@@ -19,6 +27,7 @@ from steelyard.gateway.headers import NAME, TASK_ID
 from steelyard.gateway.protocol import too_large
 from steelyard.gateway.settings import GatewayLimits
 from steelyard.gateway.wire import parse_json, parse_request
+from steelyard.ledger.ledger import Ledger
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.explanation import explained
 from steelyard.runtime.journal import Journal
@@ -65,6 +74,26 @@ class NewSignal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     name: str
     value: JsonValue = None
+
+
+class KnownTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log says of a task, durable or not.
+
+    Attributes:
+        task_id: The task.
+        agent: Its agent.
+        state: `open`, or how it ended.
+        submitted_s: When its first request came, or when it was submitted.
+        deadline_s: Its deadline; None without one.
+        budget_usd: Its budget; None without one.
+    """
+
+    task_id: str
+    agent: str
+    state: TaskStatus | Literal["open"] = "open"
+    submitted_s: float
+    deadline_s: float | None
+    budget_usd: float | None
 
 
 class TaskApi:
@@ -125,13 +154,28 @@ class TaskApi:
         return _json(await self._row(task_id), 201)
 
     async def _get(self, request: Request) -> Response:
-        """One task: its state, cost, result and recorded steps."""
-        row = await self._row(request.path_params["task_id"])
-        journal = Journal.of(await self._dispatcher.journal(row.task_id))
-        cost_usd = await asyncio.wrap_future(self._store.cost_usd(row.task_id))
+        """One task: its state, deadline, budget, cost, result and steps.
+
+        A task that only requests name is there, too, and `open` until it ends.
+        """
+        task_id = request.path_params["task_id"]
+        rows = await self._rows(task_id)
+        events: Sequence[Event] = ()
+        if task_id.isprintable():
+            events = await self._dispatcher.journal(task_id)
+        known = _known(events)
+        if known is None and not rows:
+            raise _unknown(task_id)
+        journal = Journal.of(events)
+        cost_usd = Ledger.of(events).cost_usd
+        if rows:
+            # With its children, which a task of requests has not.
+            cost_usd = await asyncio.wrap_future(self._store.cost_usd(task_id))
         return _json(
             {
-                "task": row,
+                "task": rows[0] if rows else known,
+                "deadline_s": known.deadline_s if known else None,
+                "budget_usd": known.budget_usd if known else None,
                 "cost_usd": cost_usd,
                 "finished": journal.finished,
                 "steps": journal.in_order(),
@@ -203,13 +247,49 @@ class TaskApi:
         return parse_request(parse_json(bytes(body), self._limits.json_depth), kind)
 
     async def _row(self, task_id: str) -> TaskRow:
-        rows: list[TaskRow] = []
-        # The command line takes other ids; what no store can hold is in none.
-        if task_id.isprintable():
-            rows = await asyncio.wrap_future(self._store.tasks(task_id=task_id))
+        rows = await self._rows(task_id)
         if not rows:
-            raise TaskNotFoundError(f"task {task_id[:128]!r} does not exist; GET /api/tasks lists")
+            raise _unknown(task_id)
         return rows[0]
+
+    async def _rows(self, task_id: str) -> list[TaskRow]:
+        """The durable task of that id, if there is one."""
+        # The command line takes other ids; what no store can hold is in none.
+        if not task_id.isprintable():
+            return []
+        return await asyncio.wrap_future(self._store.tasks(task_id=task_id))
+
+
+def _known(events: Sequence[Event]) -> KnownTask | None:
+    """The task as its log tells; None without a submission."""
+    known: KnownTask | None = None
+    for event in events:
+        match event:
+            # Also of a task that ended and was named again: a submission opens it.
+            case TaskSubmitted():
+                known = KnownTask(
+                    task_id=event.task_id,
+                    agent=event.agent,
+                    submitted_s=event.t_s,
+                    deadline_s=event.deadline_s,
+                    budget_usd=event.budget_usd,
+                )
+            case TaskRetried() if known:
+                known = msgspec.structs.replace(
+                    known,
+                    state="open",
+                    deadline_s=event.deadline_s,
+                    budget_usd=event.budget_usd,
+                )
+            case TaskFinished() if known:
+                known = msgspec.structs.replace(known, state=event.status)
+            case _:
+                pass
+    return known
+
+
+def _unknown(task_id: str) -> TaskNotFoundError:
+    return TaskNotFoundError(f"task {task_id[:128]!r} does not exist; GET /api/tasks lists")
 
 
 def _new_id(agent: str) -> str:

@@ -251,7 +251,7 @@ def parse_json(body: bytes, max_depth: int) -> dict[str, Any]:
     # The cheap bound first: most requests have fewer brackets than levels allowed.
     if body.count(b"[") + body.count(b"{") > max_depth:
         _check_depth(cast("Any", document), max_depth)
-    return document
+    return cast("dict[str, Any]", document)
 
 
 def parse_request(document: dict[str, Any], kind: type[_T]) -> _T:

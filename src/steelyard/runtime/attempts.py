@@ -1,6 +1,6 @@
 """Attempts at steps: each is placed, run in its pool, metered and recorded."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 
 import msgspec
@@ -104,7 +104,12 @@ class Attempts:
         self.whole.put_pool(name, None)
 
     async def embed(
-        self, step: Step, texts: list[str], model: str, journal: bool
+        self,
+        step: Step,
+        texts: list[str],
+        model: str,
+        journal: bool,
+        starts: Callable[[], None],
     ) -> tuple[Decision, Embeddings, Settlement]:
         """Place and run an embedding step, once.
 
@@ -113,6 +118,7 @@ class Attempts:
             texts: What to turn into vectors.
             model: Name of the model.
             journal: Whether the vectors are recorded with the cost.
+            starts: Called when it starts.
 
         Returns:
             Where it ran, the vectors, what it cost.
@@ -122,6 +128,7 @@ class Attempts:
             PoolError: The pool failed, or offers no embeddings.
         """
         async with self._attempt(step) as (decision, meter):
+            starts()
             backend = self._llm_pools[decision.pool]
             vectors = await backend.embed(texts, model, decision.replica)
             usage = LlmUsage(

@@ -468,7 +468,13 @@ class Dispatcher:
                 step = await self._retries.next_attempt(step, error, first)
 
     async def embed(
-        self, step: Step, texts: list[str], model: str, *, journal: bool = False
+        self,
+        step: Step,
+        texts: list[str],
+        model: str,
+        *,
+        journal: bool = False,
+        starts: Callable[[], None] = lambda: None,
     ) -> tuple[Decision, Embeddings, Settlement]:
         """Place and run an embedding step; a journalled one that is in the log is read from there.
 
@@ -477,6 +483,7 @@ class Dispatcher:
             texts: What to turn into vectors.
             model: Name of the model.
             journal: Whether the vectors are recorded with the cost.
+            starts: Called whenever an attempt starts; what it raises ends the step.
 
         Returns:
             Where it ran, the vectors, what it cost.
@@ -494,7 +501,7 @@ class Dispatcher:
         self._retries.earn()
         while True:
             try:
-                return await self._attempts.embed(step, texts, model, journal)
+                return await self._attempts.embed(step, texts, model, journal, starts)
             except PoolError as error:
                 step = await self._retries.next_attempt(step, error, first)
 

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple, Protocol
 
 from steelyard.domain.events import SignalSent
 
+# What new stores are, and the older versions that this one reads and goes on writing.
+SCHEMA_VERSION = 4
+OLDER_VERSIONS = frozenset({3})
 # Tag of events that are counted at their task.
 SIGNAL = str(SignalSent.__struct_config__.tag)
 
@@ -86,6 +89,15 @@ class Backend(Protocol):
     @property
     def body_text_sql(self) -> str:
         """SQL of an event's body as text."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Version of the log as it was when this connection was made, or upgraded by it."""
+        ...
+
+    def upgrade(self) -> None:
+        """Make it a log of this version; processes of older ones refuse it from then on."""
         ...
 
     def begin(self) -> None:

@@ -22,11 +22,12 @@ from steelyard.domain.events import (
 from steelyard.domain.pool import PoolLimit
 from steelyard.errors import ConfigError, SchemaMismatchError, StoreError
 from steelyard.store import place_sql, task_sql, waiting_sql
-from steelyard.store.backend import Backend, EventRow, TaskToAdd
+from steelyard.store.backend import SCHEMA_VERSION, Backend, EventRow, TaskToAdd
 from steelyard.store.event_log import task_of
 from steelyard.store.group_writer import GroupWriter
 from steelyard.store.keys import KeyStore
 from steelyard.store.loads import LoadStore
+from steelyard.store.older_versions import as_version
 from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
 
 A = TypeVar("A")
@@ -52,6 +53,9 @@ class EventStore:
     disk: whoever acknowledges work waits for it first. Everything about a task that must agree
     with its events (its lease, its state) changes in the transaction of those events.
 
+    A log of an older `version` keeps it until `upgrade`: what is appended is written so that
+    processes of that version can read it.
+
     Ids, keys and names of agents with NUL or half a surrogate pair in them are refused with
     ConfigError, whatever the backend.
 
@@ -61,6 +65,7 @@ class EventStore:
 
     def __init__(self, backend: Backend) -> None:
         self.where = backend.where
+        self.version = backend.version
         self._writer = GroupWriter(backend)
         self.keys = KeyStore(self._writer)
         self.loads = LoadStore(self._writer)
@@ -72,7 +77,20 @@ class EventStore:
             ConfigError: The task's id cannot be stored.
             StoreError: An earlier commit failed, or the log is closed.
         """
-        self._writer.write(event_row(event, fence))
+        if self.version == SCHEMA_VERSION:
+            self._writer.write(event_row(event, fence))
+            return
+        for told in as_version(event, self.version):
+            self._writer.write(event_row(told, fence))
+
+    def upgrade(self) -> None:
+        """Make the log one of this version; processes of older ones refuse it from then on.
+
+        Raises:
+            StoreError: The log cannot be written.
+        """
+        self._writer.call(lambda backend: backend.upgrade()).result()
+        self.version = SCHEMA_VERSION
 
     def durable(self) -> Future[None]:
         """When is everything appended so far on disk?

@@ -8,15 +8,19 @@ import psycopg
 from psycopg import conninfo
 
 from steelyard.errors import ConfigError, SchemaMismatchError, StoreBusyError, StoreError
-from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
+from steelyard.store.backend import (
+    OLDER_VERSIONS,
+    SCHEMA_VERSION,
+    SIGNAL,
+    EventRow,
+    TaskToAdd,
+)
 from steelyard.store.loads import POSTGRES_LOADS
 from steelyard.store.postgres_sql import (
     ADD_KEYS,
     ADD_TASK,
     ADD_TASKS,
     SCHEMA,
-    SCHEMA_VERSION,
-    VERSION_BEFORE_KEYS,
     WRITE_MANY,
     WRITE_MANY_STEPS,
     WRITE_ONE,
@@ -67,7 +71,17 @@ class PostgresBackend:
             self._connection = self._connect()
         except StoreBusyError as error:
             raise StoreError(f"{error}; {_cure(str(error))}") from error
-        self._make_tables()
+        self._version = self._make_tables()
+
+    @property
+    def version(self) -> int:
+        """Version of the log, see `Backend`."""
+        return self._version
+
+    def upgrade(self) -> None:
+        """Write the new version's number; the tables are there since the store was opened."""
+        self.execute("UPDATE version SET version = ?", (SCHEMA_VERSION,))
+        self._version = SCHEMA_VERSION
 
     @property
     def where(self) -> str:
@@ -162,32 +176,33 @@ class PostgresBackend:
         except psycopg.Error as error:
             raise self._told(error) from error
 
-    def _make_tables(self) -> None:
+    def _make_tables(self) -> int:
         # Only where there are none: to make an index "if not exists" waits for all who write, and
         # they may wait for whoever makes the next one.
-        if not self._has("loads") or self._version() == VERSION_BEFORE_KEYS:
+        if not (self._has("keys") and self._has("loads")):
             self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
             try:
                 if not self._has("version"):
                     self._run(SCHEMA, ())
-                elif self._version() == VERSION_BEFORE_KEYS:
+                elif not self._has("keys") and self._found_version() in OLDER_VERSIONS:
                     self._run(ADD_KEYS, ())
-                if self._version() == SCHEMA_VERSION:
+                if self._found_version() in OLDER_VERSIONS | {SCHEMA_VERSION}:
                     self._run(POSTGRES_LOADS, ())
             finally:
                 self.execute("SELECT pg_advisory_unlock(?)", (_MAKE_LOCK,))
-        version = self._version()
-        if version != SCHEMA_VERSION:
+        version = self._found_version()
+        if version not in OLDER_VERSIONS | {SCHEMA_VERSION}:
             self._connection.close()
             raise SchemaMismatchError(
                 f"{self._where} holds an event log of version {version}, not {SCHEMA_VERSION}; "
                 "give another database"
             )
+        return version
 
     def _has(self, table: str) -> bool:
         return self.execute("SELECT to_regclass(?)", (f"steelyard.{table}",))[0][0] is not None
 
-    def _version(self) -> int:
+    def _found_version(self) -> int:
         return int(self.execute("SELECT version FROM version")[0][0])
 
     def _told(self, error: psycopg.Error) -> StoreError:

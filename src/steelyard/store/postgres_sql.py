@@ -3,18 +3,14 @@
 Each of the two is a whole transaction where it stands alone: one round trip, one flush.
 """
 
+from steelyard.store.backend import SCHEMA_VERSION
 from steelyard.store.keys_tables import POSTGRES_KEYS
 
-SCHEMA_VERSION = 4
-# Whoever finds this version has all tables but those of keys.
-VERSION_BEFORE_KEYS = 3
-
-# One message, and so one transaction, as below.
+# One message, and so one transaction, as below. The version stays: older processes read it on.
 ADD_KEYS = f"""
 SET search_path = steelyard;
 {POSTGRES_KEYS};
-UPDATE version SET version = {SCHEMA_VERSION};
-"""  # noqa: S608 - a constant
+"""
 
 # One message, and so one transaction: whoever finds the table `version` finds the others, too.
 SCHEMA = f"""

@@ -9,16 +9,21 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from steelyard.errors import SchemaMismatchError, StoreBusyError, StoreError
-from steelyard.store.backend import SIGNAL, EventRow, TaskToAdd
+from steelyard.store.backend import (
+    OLDER_VERSIONS,
+    SCHEMA_VERSION,
+    SIGNAL,
+    EventRow,
+    TaskToAdd,
+)
 from steelyard.store.keys_tables import SQLITE_KEYS
 from steelyard.store.loads import SQLITE_LOADS
 from steelyard.store.waiting_sql import COUNT_SIGNAL
 
 R = TypeVar("R")
 
-SCHEMA_VERSION = 4
-# Version 4 only adds tables: logs of version 3 are read as they are, and get them when written to.
-_READABLE = frozenset({3, SCHEMA_VERSION})
+# Later versions only add tables: older logs are read as they are, and get them when written to.
+_READABLE = OLDER_VERSIONS | {SCHEMA_VERSION}
 # "SYLD": tells our files from any other SQLite file.
 _APPLICATION_ID = 0x53594C44
 _SCHEMA = (
@@ -104,11 +109,22 @@ class SqliteBackend:
         self._clock_s = clock_s
         self._connection = _open_to_write(path)
         self._connection.create_function("clock_s", 0, clock_s)
+        self._version = _version(self._connection)
 
     @property
     def where(self) -> str:
         """The file's path."""
         return str(self._path)
+
+    @property
+    def version(self) -> int:
+        """Version of the log, see `Backend`."""
+        return self._version
+
+    def upgrade(self) -> None:
+        """Write the new version's number; the tables are there since the file was opened."""
+        self._do(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self._version = SCHEMA_VERSION
 
     def begin(self) -> None:
         """Start a transaction; it has the write lock at once."""
@@ -315,8 +331,9 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
             if not is_log(path, connection):
                 connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
                 _make(connection, _SCHEMA)
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             connection.execute("COMMIT")
-        _bring_up_to_date(connection)
+        _add_tables(connection)
     except sqlite3.Error as error:
         connection.close()
         raise store_error(path, error) from error
@@ -326,24 +343,28 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Give a log of version 3 the tables of keys, any that of loads; nothing in it changes."""
+def _add_tables(connection: sqlite3.Connection) -> None:
+    """Give an older log the tables that it lacks. Its version stays, so older processes read it."""
     sql = "SELECT 1 FROM sqlite_master WHERE name = 'loads'"
     if connection.execute(sql).fetchone() is None:
         connection.execute(SQLITE_LOADS)
-    if _version(connection) == SCHEMA_VERSION:
+    if _has_keys(connection):
         return
     connection.execute("BEGIN IMMEDIATE")
     # Another process may have done it meanwhile.
-    if _version(connection) != SCHEMA_VERSION:
+    if not _has_keys(connection):
         _make(connection, SQLITE_KEYS)
     connection.execute("COMMIT")
+
+
+def _has_keys(connection: sqlite3.Connection) -> bool:
+    found = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'keys'"
+    return bool(connection.execute(found).fetchone()[0])
 
 
 def _make(connection: sqlite3.Connection, tables: str) -> None:
     for statement in tables.split(";"):
         connection.execute(statement)
-    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
 def _version(connection: sqlite3.Connection) -> int:

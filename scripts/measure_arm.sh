@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Measures a real Arm machine in one command:   bash scripts/measure_arm.sh [FOLDER]
+#
+# Writes into FOLDER (measured-HOSTNAME-DATE): what the processor is and can do, both embedded engines
+# side by side (benchmarks/engines.py), and the figures of one core, of one NUMA node and of the whole
+# machine as `steelyard measure` takes them, which pools (`figures = ...`) and plans (`--figures`)
+# take. Needs what `make install` needs, and nothing else; uses numactl where it is installed.
+# About 15 minutes on an otherwise idle machine. What docs/arm.md says about settings is checked by it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+machine=$(uname -m)
+if [ "$machine" != aarch64 ] && [ "${ANY_MACHINE:-}" != 1 ]; then
+  echo "measure_arm: this is $machine, not aarch64; ANY_MACHINE=1 measures it all the same" >&2
+  exit 2
+fi
+# qemu-user shows the host's processors; its speed means nothing.
+if [ "$machine" = aarch64 ] && ! grep -q 'CPU implementer' /proc/cpuinfo; then
+  echo "measure_arm: this looks like an emulated processor; its speed means nothing" >&2
+  exit 2
+fi
+
+folder=${1:-measured-$(uname -n)-$(date +%F)}
+mkdir -p "$folder"
+make install >"$folder/install.txt" 2>&1 || {
+  echo "measure_arm: make install failed, see $folder/install.txt" >&2
+  exit 2
+}
+
+say() { printf '[measure_arm] %s\n' "$*"; }
+has() { grep -m1 -E '^(Features|flags)' /proc/cpuinfo | grep -qw "$1" && echo yes || echo no; }
+
+{
+  echo "date: $(date --utc +%FT%TZ)"
+  echo "kernel: $(uname -srm)"
+  echo "glibc: $(getconf GNU_LIBC_VERSION) (openvino needs 2.35)"
+  for feature in asimddp i8mm bf16 sve sve2 svei8mm svebf16; do
+    echo "$feature: $(has "$feature")"
+  done
+  lscpu 2>/dev/null || head -20 /proc/cpuinfo
+  for governor in /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor; do
+    [ -r "$governor" ] && echo "governor: $(cat "$governor")"
+  done
+  echo "hugepages: $(cat /sys/kernel/mm/transparent_hugepage/enabled 2>/dev/null || true)"
+  echo "load: $(cat /proc/loadavg)"
+} >"$folder/machine.txt"
+say "machine: $folder/machine.txt"
+
+bin=.venv/bin
+say "both engines side by side"
+"$bin/python" benchmarks/engines.py --no-wheel | tee "$folder/engines.txt"
+
+say "one core"
+"$bin/steelyard" measure local --short --replicas 1 --out "$folder/one-core.json"
+
+cores=$(nproc)
+nodes=$(find /sys/devices/system/node -maxdepth 1 -name 'node[0-9]*' 2>/dev/null | wc -l)
+if ((nodes > 1)) && command -v numactl >/dev/null; then
+  on_node=$(numactl --cpunodebind=0 nproc)
+  say "one NUMA node of $nodes: $on_node cores, its own memory"
+  numactl --cpunodebind=0 --membind=0 \
+    "$bin/steelyard" measure local --short --replicas "$on_node" --out "$folder/one-node.json"
+elif ((nodes > 1)); then
+  say "$nodes NUMA nodes, and numactl is not installed: one node alone is not measured"
+fi
+if ((cores > 1)); then
+  say "all $cores cores"
+  "$bin/steelyard" measure local --short --replicas "$cores" --out "$folder/all-cores.json"
+fi
+say "done: $folder"

@@ -1,0 +1,91 @@
+"""The files that Kubernetes gets, against its own schemas and against what the gateway needs."""
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from steelyard.config.settings import load_settings
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "deploy" / "kubernetes"
+# The oldest version of Kubernetes that has all fields used, and the newest one with schemas here.
+VERSIONS = ("1.31", "1.37")
+Json = dict[str, Any]
+
+
+def _read(name: str) -> Json:
+    read: Json = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+    return read
+
+
+BASE = _read("kustomization.yaml")
+RESOURCES: list[str] = BASE["resources"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", RESOURCES)
+def test_every_resource_keeps_to_the_schema_of_kubernetes(name: str, version: str) -> None:
+    kubernetes_validate.validate(_read(name), version, strict=True)
+
+
+def test_the_schema_refuses_a_slip_of_the_pen() -> None:
+    deployment = _read("deployment.yaml")
+    deployment["spec"]["template"]["spec"]["containers"][0]["readyProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, VERSIONS[-1], strict=True)
+
+
+def test_the_base_names_every_file_of_its_folder() -> None:
+    generated = [file for one in BASE["configMapGenerator"] for file in one["files"]]
+    named = {"kustomization.yaml", *RESOURCES, *generated}
+    assert {path.name for path in FOLDER.iterdir()} == named
+
+
+def test_the_configuration_is_one_that_the_gateway_takes() -> None:
+    settings = load_settings(FOLDER / "steelyard.toml")
+    assert settings.gateway.require_key
+    assert settings.store.url.startswith("postgresql://")
+
+
+def _pod() -> Json:
+    pod: Json = _read("deployment.yaml")["spec"]["template"]["spec"]
+    return pod
+
+
+def test_the_gateway_gets_the_time_that_it_takes_to_leave() -> None:
+    gateway = load_settings(FOLDER / "steelyard.toml").gateway
+    pod = _pod()
+    probe = pod["containers"][0]["readinessProbe"]
+    noticed_s = probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"]
+    assert gateway.unready_s > noticed_s
+    assert gateway.unready_s + gateway.drain_s < pod["terminationGracePeriodSeconds"]
+
+
+def test_names_agree_between_the_files() -> None:
+    container = _pod()["containers"][0]
+    settings = load_settings(FOLDER / "steelyard.toml")
+    labels = _read("deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+    assert _read("deployment.yaml")["spec"]["selector"]["matchLabels"] == labels
+    assert _read("service.yaml")["spec"]["selector"] == labels
+    for name in ("poddisruptionbudget.yaml", "networkpolicy.yaml"):
+        spec = _read(name)["spec"]
+        assert (spec.get("selector") or spec["podSelector"])["matchLabels"] == labels
+    assert container["ports"] == [{"name": "http", "containerPort": settings.gateway.port}]
+    assert [one["name"] for one in container["env"]] == [settings.store.password_env]
+    assert _read("serviceaccount.yaml")["metadata"]["name"] == _pod()["serviceAccountName"]
+    assert _read("horizontalpodautoscaler.yaml")["spec"]["scaleTargetRef"]["name"] == "steelyard"
+    volumes = {one["name"]: one for one in _pod()["volumes"]}
+    assert {one["name"] for one in container["volumeMounts"]} == set(volumes)
+    maps = [one["name"] for one in BASE["configMapGenerator"]]
+    assert volumes["config"]["configMap"]["name"] in maps
+    assert container["image"] in [one["name"] for one in BASE["images"]]
+
+
+def test_the_pod_has_no_rights_that_the_restricted_profile_forbids() -> None:
+    assert _pod()["securityContext"]["runAsNonRoot"] is True
+    container = _pod()["containers"][0]["securityContext"]
+    assert container["readOnlyRootFilesystem"] is True
+    assert container["allowPrivilegeEscalation"] is False
+    assert container["capabilities"] == {"drop": ["ALL"]}
