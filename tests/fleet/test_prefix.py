@@ -1,7 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steelyard.fleet.prefix import PrefixCache, PrefixIndex
+from steelyard.domain.task import LlmCall
+from steelyard.fleet.prefix import PrefixIndex
+from steelyard.fleet.prefix_cache import PrefixCache
+from steelyard.sim.kv_cache import KvCache
 
 places = st.tuples(st.integers(0, 1), st.integers(0, 2))
 prompts = st.lists(st.integers(0, 12), min_size=1, max_size=4, unique=True)
@@ -50,3 +53,54 @@ def test_a_pool_that_shrinks_loses_the_caches_of_the_replicas_that_go() -> None:
     index.add((0, 2), (1,), (10,))
     index.shrink(0, 1)
     assert index.holders((1,), (10,)) == {(0, 0): 10}
+
+
+def call_of(conversation: int, messages: int) -> LlmCall:
+    """A prompt of some messages; all conversations begin with the same one."""
+    return LlmCall(
+        model="m",
+        input_tokens=10 * messages,
+        max_output_tokens=5,
+        prefix_hashes=(0, *(100 * conversation + at for at in range(1, messages))),
+        prefix_tokens=tuple(10 * (at + 1) for at in range(messages)),
+    )
+
+
+@given(
+    done=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6), st.booleans()), max_size=40),
+    kv_tokens=st.integers(60, 300),
+)
+def test_what_is_believed_is_what_a_simulated_engine_of_that_memory_holds(
+    done: list[tuple[int, int, bool]], kv_tokens: int
+) -> None:
+    belief, engine = PrefixCache(kv_tokens), KvCache(kv_tokens)
+    running = []
+    for conversation, messages, waits in done:
+        call = call_of(conversation, messages)
+        if engine.fits(call, 5):
+            told = belief.begin(call.prefix_hashes, call.prefix_tokens, call.input_tokens + 5)[0]
+            assert told.tokens == engine.take(call, 5)
+            running.append((call, told))
+        while running and not waits:
+            one, told = running.pop(0)
+            belief.end(one.prefix_hashes, told, told.tokens)
+            belief.add(one.prefix_hashes, one.prefix_tokens)
+            engine.leave(one, 5)
+
+
+def test_an_engine_that_lost_a_prompt_has_lost_all_that_was_used_before_it() -> None:
+    cache = PrefixCache()
+    for number in (1, 2, 3):
+        cache.add((number,), (100,))
+    told, _ = cache.begin((2, 22), (100, 200), 200)
+    assert told.tokens == 100
+    assert cache.end((2, 22), told, 0) == [1, 2]
+    assert cache.cached_tokens((3,), (100,)) == 100
+
+
+def test_an_engine_that_tells_nothing_or_finds_whole_blocks_only_is_believed() -> None:
+    cache = PrefixCache()
+    cache.add((1,), (100,))
+    told, _ = cache.begin((1,), (100,), 100)
+    assert cache.end((1,), told, None) == []
+    assert cache.end((1,), told, 96) == []

@@ -1,4 +1,5 @@
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -297,13 +298,21 @@ def test_slack_for_the_queue_leaves_out_the_predicted_wait(llm_pool: PoolSpec) -
 warm = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=6)
 
 
-@given(fleets, st.lists(st.tuples(steps, st.booleans()), max_size=12), steps, warm)
+@given(
+    fleets,
+    st.lists(st.tuples(steps, st.booleans()), max_size=12),
+    steps,
+    warm,
+    st.sampled_from([None, 100, 5000]),
+)
 def test_few_pools_are_scored_as_arrays_are_to_the_last_bit(
     fleet: tuple[PoolSpec, ...],
     work: list[tuple[Step, bool]],
     step: Step,
     holders: list[tuple[int, int]],
+    kv_tokens: int | None,
 ) -> None:
+    fleet = tuple(msgspec.structs.replace(spec, kv_tokens=kv_tokens) for spec in fleet)
     state = state_of(fleet, work)
     assert isinstance(step.call, LlmCall)
     call = msgspec.structs.replace(
@@ -330,3 +339,22 @@ def test_a_tool_that_was_never_seen_is_refused_when_nothing_is_left(
     assert isinstance(refused, Refusal)
     assert refused.cause == "budget"
     assert isinstance(policy_named(name)(step, state_of((free,), []).view(step, 0.0)), Decision)
+
+
+def test_a_cold_step_goes_where_contexts_of_open_tasks_have_room(llm_pool: PoolSpec) -> None:
+    sized = msgspec.structs.replace(llm_pool, replicas=3, kv_tokens=1000)
+    state = FleetState()
+    state.apply(PoolAdded(t_s=0.0, spec=sized))
+    new = Step(
+        task_id="new",
+        step_id=0,
+        agent="a",
+        name="s",
+        call=LlmCall(model=next(iter(sized.llm_curves)), input_tokens=300, max_output_tokens=50),
+    )
+    view = state.view(new, 0.0)
+    tight = msgspec.structs.replace(view, live_tokens=np.array([900.0, 100.0, 800.0]))
+    chosen = OURS(new, tight)
+    assert isinstance(chosen, Decision)
+    assert chosen.replica == 1
+    assert OURS.by_arrays(new, tight) == chosen

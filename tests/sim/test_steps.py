@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from steelyard.domain.task import LlmCall
 from steelyard.domain.workload import WorkloadStep, WorkloadTask
-from steelyard.fleet.prefix import PrefixCache
+from steelyard.fleet.prefix_cache import PrefixCache
 from steelyard.sim.conditions import Conditions
 from steelyard.sim.steps import to_steps
 

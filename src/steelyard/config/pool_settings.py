@@ -166,6 +166,8 @@ class EndpointPoolSettings(
         offering: Catalogue name of the machine it runs on.
         usd_per_hour: Price of one replica-hour; overrides the catalogue's.
         token_price: Price list of a vendor.
+        kv_tokens: Tokens that the key-value memory of one replica holds (vLLM tells it at its start
+            as "GPU KV cache size"); left out, its memory is taken to have no end.
         curve: Speed of one replica.
         figures: File that `steelyard measure` wrote of one replica; it replaces `curve` for its
             model.
@@ -182,6 +184,7 @@ class EndpointPoolSettings(
     offering: str | None = None
     usd_per_hour: float | None = None
     token_price: TokenPriceSettings | None = None
+    kv_tokens: int | None = None
     curve: CurveSettings = CurveSettings()
     figures: Path | None = None
 
@@ -275,6 +278,7 @@ def check_pool(where: str, pool: PoolSettings) -> None:
         }
     else:
         counts = {
+            "kv_tokens": pool.kv_tokens,
             "curve.concurrency_cap": pool.curve.concurrency_cap,
             "curve.context_tokens": pool.curve.context_tokens,
         }

@@ -223,6 +223,7 @@ def _endpoint(name: str, pool: EndpointPoolSettings, catalog: Catalog) -> PoolSp
         replicas=len(pool.base_urls),
         token_price=_token_price(pool),
         llm_curves=curves,
+        kv_tokens=pool.kv_tokens,
     )
 
 

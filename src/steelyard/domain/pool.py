@@ -91,6 +91,8 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
         token_price: Set where a vendor is paid per token; `usd_per_hour` is then 0.
         llm_curves: Model name to speed; empty in a pool without models.
         tool_curve: Set in a pool that runs tools.
+        kv_tokens: Tokens that the key-value memory of one replica holds, streams and prefix cache
+            together; None where nobody knows.
         tool_prefix: What the names of its tools start with, where it runs no others; empty in a
             pool that runs every tool of no pool of its own (`mcp:...`).
     """
@@ -106,6 +108,7 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
     token_price: TokenPrice | None = None
     llm_curves: dict[str, LlmCurve] = {}
     tool_curve: ToolCurve | None = None
+    kv_tokens: int | None = None
     tool_prefix: str = ""
 
     def runs_tool(self, tool: str) -> bool:

@@ -3,6 +3,7 @@
 import msgspec
 
 from steelyard.domain.task import Step
+from steelyard.fleet.prefix_cache import NOTHING_BELIEVED, Believed
 
 
 class TaskAccount(msgspec.Struct):
@@ -18,6 +19,8 @@ class TaskAccount(msgspec.Struct):
         submitted_s: When the task arrived.
         attained_s: Seconds for which its attempts have run.
         avoidable_s: Seconds that its steps took beyond the least possible.
+        context_tokens: Prompt of the LLM step that was placed last.
+        context_place: Pool and replica where it was placed; None before.
         last_place: Pool and replica of its last LLM step; None before.
         last_end_s: When that step ended.
         failed: Pools and replicas where attempts at a step failed, the last one last, by step.
@@ -31,6 +34,8 @@ class TaskAccount(msgspec.Struct):
     submitted_s: float = 0.0
     attained_s: float = 0.0
     avoidable_s: float = 0.0
+    context_tokens: int = 0
+    context_place: tuple[int, int] | None = None
     last_place: tuple[int, int] | None = None
     last_end_s: float = 0.0
     failed: dict[int, list[tuple[int, int]]] = {}
@@ -47,10 +52,12 @@ class OpenAttempt(msgspec.Struct):
         reserved_usd: Predicted cost.
         started_s: When it started; None while it waits.
         concurrency: Steps that ran on the replica when it started, itself included.
+        output_tokens: Predicted length of its answer.
         share_s: Prefill that it brings with it per token of its answer.
         neighbours_share_s: Mean `share_s` of the other steps there when it started.
         placed_s: When it was placed.
         least_s: Predicted seconds in the fastest pool without a queue; None where unknown.
+        believed: What its replica was believed to hold of its prompt when it started.
         late: Whether it lets others pass while it waits, see `Decision.gives_way`.
     """
 
@@ -61,8 +68,10 @@ class OpenAttempt(msgspec.Struct):
     reserved_usd: float
     started_s: float | None = None
     concurrency: int = 1
+    output_tokens: float = 0.0
     share_s: float = 0.0
     neighbours_share_s: float = 0.0
     placed_s: float = 0.0
     least_s: float | None = None
     late: bool = False
+    believed: Believed = NOTHING_BELIEVED

@@ -1,73 +1,12 @@
-"""Which prompt prefixes does a replica still hold?"""
+"""Which prompt prefixes do the replicas of a fleet still hold?"""
 
-from collections import OrderedDict, deque
+from collections import deque
 from typing import NamedTuple
 
-# A message boundary costs one entry; engines hold some hundred agent contexts at most.
-_MAX_ENTRIES = 4096
+from steelyard.fleet.prefix_cache import Believed, PrefixCache
+
 # So many prompts are told to other processes: those of some tenths of a second.
 _MAX_RECENT = 128
-
-
-class PrefixCache:
-    """The prefixes one replica is believed to hold, least recently used ones forgotten first.
-
-    >>> cache = PrefixCache()
-    >>> cache.add((11, 12), (100, 250))
-    []
-    >>> cache.cached_tokens((11, 99), (100, 300))
-    100
-    """
-
-    def __init__(self, max_entries: int = _MAX_ENTRIES) -> None:
-        self._max_entries = max_entries
-        self._tokens: OrderedDict[int, int] = OrderedDict()
-
-    def add(self, prefix_hashes: tuple[int, ...], prefix_tokens: tuple[int, ...]) -> list[int]:
-        """Remember the prefixes of a prompt that was computed here.
-
-        Args:
-            prefix_hashes: One hash per message boundary, shortest first.
-            prefix_tokens: Tokens up to each boundary.
-
-        Returns:
-            Hashes that were forgotten to make room.
-        """
-        for prefix_hash, tokens in zip(prefix_hashes, prefix_tokens, strict=True):
-            self._tokens[prefix_hash] = tokens
-            self._tokens.move_to_end(prefix_hash)
-        forgotten: list[int] = []
-        while len(self._tokens) > self._max_entries:
-            forgotten.append(self._tokens.popitem(last=False)[0])
-        return forgotten
-
-    def cached_tokens(self, prefix_hashes: tuple[int, ...], prefix_tokens: tuple[int, ...]) -> int:
-        """How many tokens at the start of this prompt need not be computed again?
-
-        Args:
-            prefix_hashes: One hash per message boundary, shortest first.
-            prefix_tokens: Tokens up to each boundary.
-
-        Returns:
-            Tokens up to the longest boundary held here.
-        """
-        for prefix_hash, tokens in zip(
-            reversed(prefix_hashes), reversed(prefix_tokens), strict=True
-        ):
-            if prefix_hash in self._tokens:
-                return tokens
-        return 0
-
-    def clear(self) -> list[int]:
-        """Forget everything, as a restarted replica does.
-
-        Returns:
-            Hashes that were forgotten.
-        """
-        forgotten = list(self._tokens)
-        self._tokens.clear()
-        return forgotten
-
 
 # (index of the pool, index of the replica in it)
 Place = tuple[int, int]
@@ -80,11 +19,13 @@ class RecentPrefix(NamedTuple):
         number: Grows from one to the next.
         prefix_hash: Hash at its last boundary.
         tokens: Tokens up to there.
+        held_tokens: Those of them that were held before.
     """
 
     number: int
     prefix_hash: int
     tokens: int
+    held_tokens: int = 0
 
 
 class PrefixIndex:
@@ -104,15 +45,50 @@ class PrefixIndex:
         self._places: dict[int, Place | dict[Place, None]] = {}
         self._recent: deque[tuple[Place, RecentPrefix]] = deque(maxlen=_MAX_RECENT)
         self._learned = 0
+        self._max_tokens: dict[int, int | None] = {}
+
+    def size(self, pool: int, max_tokens: int | None) -> None:
+        """So many tokens the memory of each replica of a pool holds; None where nobody knows."""
+        if self._max_tokens.get(pool) == max_tokens:
+            return
+        self._max_tokens[pool] = max_tokens
+        for place, cache in self._caches.items():
+            if place[0] == pool:
+                self._forget(place, cache.resize(max_tokens))
+
+    def begin(
+        self,
+        place: Place,
+        prefix_hashes: tuple[int, ...],
+        prefix_tokens: tuple[int, ...],
+        whole_tokens: int,
+    ) -> Believed:
+        """A replica computes a prompt; see `PrefixCache.begin`."""
+        believed, forgotten = self._cache(place).begin(prefix_hashes, prefix_tokens, whole_tokens)
+        self._forget(place, forgotten)
+        return believed
+
+    def end(
+        self,
+        place: Place,
+        prefix_hashes: tuple[int, ...],
+        believed: Believed,
+        found_tokens: int | None,
+    ) -> None:
+        """A replica does not compute a prompt any more; see `PrefixCache.end`."""
+        cache = self._caches.get(place)
+        if cache is not None:
+            self._forget(place, cache.end(prefix_hashes, believed, found_tokens))
 
     def learn(
         self, place: Place, prefix_hashes: tuple[int, ...], prefix_tokens: tuple[int, ...]
     ) -> None:
         """As `add`, of a prompt that other processes are to hear of."""
+        held_tokens = self.cached_tokens(place, prefix_hashes, prefix_tokens)
         self.add(place, prefix_hashes, prefix_tokens)
         if prefix_hashes:
             self._learned += 1
-            told = RecentPrefix(self._learned, prefix_hashes[-1], prefix_tokens[-1])
+            told = RecentPrefix(self._learned, prefix_hashes[-1], prefix_tokens[-1], held_tokens)
             self._recent.append((place, told))
 
     def recent(self, place: Place) -> tuple[RecentPrefix, ...]:
@@ -129,20 +105,21 @@ class PrefixIndex:
             prefix_hashes: One hash per message boundary, shortest first.
             prefix_tokens: Tokens up to each boundary.
         """
-        cache = self._caches.get(place)
-        if cache is None:
-            cache = self._caches[place] = PrefixCache()
-        forgotten = cache.add(prefix_hashes, prefix_tokens)
+        forgotten = self._cache(place).add(prefix_hashes, prefix_tokens)
         for prefix_hash in prefix_hashes:
-            known = self._places.get(prefix_hash)
-            if known is None:
-                self._places[prefix_hash] = place
-            elif isinstance(known, dict):
-                known[place] = None
-            elif known != place:
-                self._places[prefix_hash] = {known: None, place: None}
+            self._note(place, prefix_hash)
         if forgotten:
             self._forget(place, forgotten)
+
+    def add_told(self, place: Place, told: RecentPrefix) -> None:
+        """Remember a prompt that another process has learned of.
+
+        Thin: of its boundaries the last alone is told, so that its start may be forgotten first.
+        """
+        one = ((told.prefix_hash,), (told.tokens,))
+        forgotten = self._cache(place).add(*one, since_tokens=told.held_tokens)
+        self._note(place, told.prefix_hash)
+        self._forget(place, forgotten)
 
     def holders(
         self, prefix_hashes: tuple[int, ...], prefix_tokens: tuple[int, ...]
@@ -203,10 +180,26 @@ class PrefixIndex:
         for place in [one for one in self._caches if one[0] == pool and one[1] >= replicas]:
             self.clear(place)
 
+    def _note(self, place: Place, prefix_hash: int) -> None:
+        known = self._places.get(prefix_hash)
+        if known is None:
+            self._places[prefix_hash] = place
+        elif isinstance(known, dict):
+            known[place] = None
+        elif known != place:
+            self._places[prefix_hash] = {known: None, place: None}
+
+    def _cache(self, place: Place) -> PrefixCache:
+        cache = self._caches.get(place)
+        if cache is None:
+            cache = self._caches[place] = PrefixCache(self._max_tokens.get(place[0]))
+        return cache
+
     def _forget(self, place: Place, forgotten: list[int]) -> None:
         for prefix_hash in forgotten:
-            places = self._places[prefix_hash]
+            # What was never computed to the end is in no place, or in others.
+            places = self._places.get(prefix_hash)
             if isinstance(places, dict):
-                del places[place]
+                places.pop(place, None)
             if places in ({}, place):
                 del self._places[prefix_hash]

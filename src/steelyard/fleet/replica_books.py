@@ -33,13 +33,15 @@ class ReplicaBooks:
         late: Those of this process's that let others pass, see `Decision.gives_way`.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
+        live_tokens: Contexts of this process's open tasks, in tokens, where their last calls went.
         up: 1 where the replica is there, 0 where not.
         offsets: `starts` for NumPy.
-        running_window: `running` for NumPy; the same goes for the next five.
+        running_window: `running` for NumPy; the same goes for the next six.
         waiting_window: `waiting`.
         late_window: `late`.
         service_sum_window_s: `service_sum_s`.
         prefill_share_window_s: `prefill_share_sum_s`.
+        live_tokens_window: `live_tokens`.
         up_window: `up`.
     """
 
@@ -48,6 +50,8 @@ class ReplicaBooks:
             "elsewhere",
             "late",
             "late_window",
+            "live_tokens",
+            "live_tokens_window",
             "offsets",
             "prefill_share_sum_s",
             "prefill_share_window_s",
@@ -62,7 +66,8 @@ class ReplicaBooks:
         self.starts: list[int] = [0]
         self.elsewhere: dict[int, ReplicaLoad] = {}
         self.shares: dict[int, int] = {}
-        self._take((array("d"), array("d"), array("d"), array("d"), array("d")), bytearray())
+        nothing = (array("d"), array("d"), array("d"), array("d"), array("d"), array("d"))
+        self._take(nothing, bytearray())
 
     def lay_out(self, counts: list[int]) -> None:
         """Give every replica its place; those that stay keep their counts.
@@ -77,10 +82,11 @@ class ReplicaBooks:
         for count in counts:
             starts.append(starts[-1] + count)
         counts_before = (self.running, self.waiting, self.late)
-        old_ones = (*counts_before, self.service_sum_s, self.prefill_share_sum_s)
+        sums_before = (self.service_sum_s, self.prefill_share_sum_s, self.live_tokens)
+        old_ones = (*counts_before, *sums_before)
         nothing = bytes(8 * starts[-1])
         fresh = (array("d", nothing), array("d", nothing), array("d", nothing))
-        ones = (*fresh, array("d", nothing), array("d", nothing))
+        ones = (*fresh, array("d", nothing), array("d", nothing), array("d", nothing))
         up = bytearray(b"\1" * starts[-1])
         for pool in range(len(old) - 1):
             stay = min(old[pool + 1] - old[pool], counts[pool])
@@ -160,11 +166,11 @@ class ReplicaBooks:
 
     def _take(
         self,
-        counts: "tuple[array[float], array[float], array[float], array[float], array[float]]",
+        counts: "tuple[array[float], ...]",
         up: bytearray,
     ) -> None:
         self.running, self.waiting, self.late = counts[:3]
-        self.service_sum_s, self.prefill_share_sum_s = counts[3:]
+        self.service_sum_s, self.prefill_share_sum_s, self.live_tokens = counts[3:]
         self.up = up
         self.offsets: IntArray = np.array(self.starts, dtype=np.int64)
         self.running_window: FloatArray = window(self.running)
@@ -172,6 +178,7 @@ class ReplicaBooks:
         self.late_window: FloatArray = window(self.late)
         self.service_sum_window_s: FloatArray = window(self.service_sum_s)
         self.prefill_share_window_s: FloatArray = window(self.prefill_share_sum_s)
+        self.live_tokens_window: FloatArray = window(self.live_tokens)
         self.up_window: BoolArray = _flags(up)
 
 

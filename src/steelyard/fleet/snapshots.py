@@ -59,6 +59,7 @@ class Snapshots:
             service_sum_s=seen.service_sum_s.copy(),
             prefill_share_sum_s=seen.prefill_share_sum_s.copy(),
             up=seen.up.copy(),
+            live_tokens=seen.live_tokens.copy(),
         )
 
     def glance(self, step: Step, now_s: float) -> FleetView:
@@ -95,6 +96,7 @@ class Snapshots:
             prefill_share_sum_s=books.prefill_share_window_s,
             up=books.up_window if up is books.up else np.frombuffer(up, dtype=np.bool_),
             cached_tokens=self._cached_tokens(step),
+            live_tokens=books.live_tokens_window,
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
             history=NO_HISTORY if account is None else self._history(account),
@@ -139,6 +141,7 @@ class Snapshots:
             books.service_sum_s,
             books.prefill_share_sum_s,
             self._breakers.trusted(books.up, books.starts, now_s),
+            books.live_tokens,
             self._cached_list(held) if held else None,
             *usual,
             0.0 if account is None else account.spent_usd + account.reserved_usd,

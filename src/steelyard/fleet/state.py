@@ -24,6 +24,7 @@ from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.accounts import OpenAttempt
 from steelyard.fleet.breakers import Breakers
+from steelyard.fleet.contexts import Contexts
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
 from steelyard.fleet.prefix import PrefixIndex, RecentPrefix
@@ -56,6 +57,7 @@ class FleetState:
         self._books = ReplicaBooks()
         self._draining: set[tuple[int, int]] = set()
         self._prefixes = PrefixIndex()
+        self._contexts = Contexts(self._roster, self._books, self._prefixes)
         self._lessons = Lessons()
         self._breakers = Breakers()
         self._tasks = TaskBooks()
@@ -77,7 +79,7 @@ class FleetState:
             PoolRemoved: self._remove_pool,
             BidChanged: self._change_bid,
             ReplicaChanged: self._change_replica,
-            TaskSubmitted: self._tasks.open_task,
+            TaskSubmitted: self._open_task,
             StepPlaced: self._place,
             AttemptStarted: self._start,
             AttemptFinished: self._finish,
@@ -140,8 +142,7 @@ class FleetState:
 
     def add_prefix(self, pool: str, replica: int, prefix: RecentPrefix) -> None:
         """Another process had a prompt computed on a replica."""
-        place = (self._roster.index[pool], replica)
-        self._prefixes.add(place, (prefix.prefix_hash,), (prefix.tokens,))
+        self._prefixes.add_told((self._roster.index[pool], replica), prefix)
 
     def share(
         self,
@@ -202,6 +203,7 @@ class FleetState:
 
     def forget_task(self, task_id: str) -> None:
         """Close a task's account without learning from it: it goes on in another process."""
+        self._leave_memory(task_id)
         self._tasks.forget_task(task_id)
 
     def open_attempts(self, pool: str) -> frozenset[tuple[str, int, int]]:
@@ -220,6 +222,7 @@ class FleetState:
             self._breakers.add()
         is_back = roster.leaves(spec.name)
         roster.put(spec)
+        self._prefixes.size(roster.index[spec.name], spec.kv_tokens)
         counts = [one.replicas for one in roster.pools]
         for pool in range(len(self._books.starts) - 1):
             self._prefixes.shrink(pool, counts[pool])
@@ -264,6 +267,7 @@ class FleetState:
             reserved_usd=decision.predicted_cost_usd,
             placed_s=event.t_s,
             least_s=decision.predicted_least_s,
+            output_tokens=decision.predicted_output_tokens,
             share_s=_share_s(self._roster.pools[self._roster.index[decision.pool]], step, decision),
             late=decision.gives_way(step),
         )
@@ -272,6 +276,7 @@ class FleetState:
         account = self._tasks.accounts.get(step.task_id)
         if account is not None:
             account.reserved_usd += attempt.reserved_usd
+            self._contexts.move(account, attempt)
 
     def _start(self, event: AttemptStarted) -> None:
         attempt = self._attempts[(event.task_id, event.step_id, event.attempt)]
@@ -279,6 +284,7 @@ class FleetState:
         attempt.started_s = event.t_s
         if at is not None:
             self._books.start(at, attempt)
+            self._contexts.fill(attempt)
 
     def _flat(self, attempt: OpenAttempt) -> int | None:
         """Place of the attempt's replica; None when the pool has shrunk below it."""
@@ -295,6 +301,7 @@ class FleetState:
         at = self._flat(attempt)
         if at is not None:
             self._books.finish(at, attempt)
+            self._contexts.free(attempt, event.usage, ended=event.outcome == "ok")
         account = self._tasks.charge(event)
         if account is not None:
             account.reserved_usd -= attempt.reserved_usd
@@ -327,18 +334,20 @@ class FleetState:
             started_s=now_s,
             placed_s=now_s,
             least_s=decision.predicted_least_s,
+            output_tokens=decision.predicted_output_tokens,
             share_s=_share_s(self._roster.pools[pool], step, decision),
         )
         at = self._books.starts[pool] + decision.replica
         self._books.place(at, attempt)
         self._books.start(at, attempt)
+        self._contexts.fill(attempt)
         self._whole[(step.task_id, step.step_id, step.attempt)] = attempt
         return attempt
 
     def adopt(self, attempt: OpenAttempt, submitted: TaskSubmitted) -> None:
         """A begun request becomes five events after all: its first three change nothing more."""
         step = attempt.step
-        self._tasks.open_task(submitted)
+        self._open_task(submitted)
         self._tasks.accounts[step.task_id].reserved_usd += attempt.reserved_usd
         key = (step.task_id, step.step_id, step.attempt)
         self._attempts[key] = self._whole.pop(key)
@@ -350,6 +359,7 @@ class FleetState:
         at = self._flat(attempt)
         if at is not None:
             self._books.finish(at, attempt)
+            self._contexts.free(attempt, event.usage, ended=event.outcome == "ok")
         if event.outcome == "ok":
             # Nothing is left of its task after its only step.
             self._learn(event, attempt).add_remaining(step.step_id, 0.0)
@@ -379,7 +389,17 @@ class FleetState:
             self._prefixes.learn(place, call.prefix_hashes, call.prefix_tokens)
         return self._lessons.learn(event.usage, attempt, spec)
 
+    def _open_task(self, event: TaskSubmitted) -> None:
+        self._leave_memory(event.task_id)
+        self._tasks.open_task(event)
+
+    def _leave_memory(self, task_id: str) -> None:
+        account = self._tasks.accounts.get(task_id)
+        if account is not None:
+            self._contexts.move(account, None)
+
     def _close_task(self, event: TaskFinished) -> None:
+        self._leave_memory(event.task_id)
         self._tasks.close_task(event, self._lessons)
 
 

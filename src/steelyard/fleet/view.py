@@ -30,6 +30,7 @@ class PoolRow(msgspec.Struct, frozen=True):
         usd_per_token: For uncached input, cached input and output.
         full_itl_s: Gap between tokens at the cap.
         floor_share_s: `ttft_floor_s / concurrency_cap`.
+        kv_tokens: Memory of a replica for contexts; infinite where nobody knows.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PoolRow(msgspec.Struct, frozen=True):
     usd_per_token: tuple[float, float, float]
     full_itl_s: float
     floor_share_s: float
+    kv_tokens: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class LlmArrays:
         context_tokens: Longest prompt plus output.
         by_token: Whether a vendor is paid per token.
         usd_per_token: Rows for uncached input, cached input and output; shape [3, pools].
+        kv_tokens: Memory of a replica for contexts; infinite where nobody knows.
         rows: The same, pool by pool.
     """
 
@@ -61,6 +64,7 @@ class LlmArrays:
     context_tokens: FloatArray
     by_token: BoolArray
     usd_per_token: FloatArray
+    kv_tokens: FloatArray
     rows: tuple[PoolRow, ...]
 
 
@@ -128,6 +132,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         up: Whether the replica is there, shape [replicas].
         cached_tokens: Tokens of this step's prompt held in the cache, shape [replicas].
         expected: What the step is expected to use.
+        live_tokens: Contexts of open tasks whose last call went there, shape [replicas].
         committed_usd: Spent and reserved of the task's budget.
         history: What the task has done so far.
         failed_at: Places in the arrays of shape [replicas] where earlier attempts at this step
@@ -152,6 +157,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     up: BoolArray
     cached_tokens: FloatArray
     expected: StepExpectation
+    live_tokens: FloatArray
     committed_usd: float
     history: TaskHistory = NO_HISTORY
     failed_at: tuple[int, ...] = ()
@@ -176,6 +182,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         service_sum_s: Predicted service time of all of them, by replica.
         prefill_share_sum_s: Sum of their `prefill_share_s`, by replica.
         up: Whether the replica is there, by replica.
+        live_tokens: Contexts of open tasks whose last call went there, by replica.
         cached_tokens: Tokens of this step's prompt held in its cache, by replica; None where no
             replica holds any.
         output_tokens: Expected length of the answer.
@@ -199,6 +206,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     service_sum_s: Sequence[float]
     prefill_share_sum_s: Sequence[float]
     up: Sequence[int]
+    live_tokens: Sequence[float]
     cached_tokens: Sequence[float] | None
     output_tokens: float
     remaining_s: float
@@ -234,6 +242,7 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         view.service_sum_s.tolist(),
         view.prefill_share_sum_s.tolist(),
         view.up.tolist(),
+        view.live_tokens.tolist(),
         cached if any(cached) else None,
         expected.output_tokens,
         expected.remaining_s,
@@ -281,6 +290,7 @@ def llm_arrays(
             ],
             dtype=np.float64,
         ),
+        kv_tokens=row([_kv_tokens(spec) for spec in pools]),
         rows=tuple(_pool_row(*one) for one in zip(pools, curves, strict=True)),
     )
 
@@ -317,7 +327,12 @@ def _pool_row(spec: PoolSpec, curve: LlmCurve | None) -> PoolRow:
         usd_per_token=by_token,
         full_itl_s=itl_s(curve.itl_base_s, curve.itl_slope_s, cap),
         floor_share_s=curve.ttft_floor_s / cap if cap else math.inf,
+        kv_tokens=_kv_tokens(spec),
     )
+
+
+def _kv_tokens(spec: PoolSpec) -> float:
+    return math.inf if spec.kv_tokens is None else float(spec.kv_tokens)
 
 
 def tool_arrays(pools: tuple[PoolSpec, ...], names: Collection[str] | None = None) -> ToolArrays:

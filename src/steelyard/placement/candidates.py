@@ -1,5 +1,6 @@
 """Which replica of each pool would take the step?"""
 
+import math
 import zlib
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import SteelyardBugError
 from steelyard.fleet.view import FleetView, IntArray, LlmArrays
 from steelyard.perf.predict import FloatArray
-from steelyard.placement.scoring import queued_use_s, two_of
+from steelyard.placement.scoring import displaced_tokens, queued_use_s, two_of
 
 # (step, view, concurrency cap of each pool, shape [pools]) -> replica in each pool or -1
 CandidateRule = Callable[[Step, FleetView, FloatArray], IntArray]
@@ -106,13 +107,18 @@ def warm_or_cold(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
 
     A cold replica must prefill the prompt anew; a warm one may have a queue. Both are compared by
     the replica time that the step takes there, with a surcharge in proportion to the wait, as
-    pools are (`Predictions.bid_cost_usd`). The cold one is the less loaded of two drawn ones.
+    pools are (`Predictions.bid_cost_usd`), and by what open tasks must compute anew for the sake
+    of it (`displaced_tokens`). The cold one is the less loaded of two drawn ones; where the size of
+    the memory is known, the one in which contexts of open tasks lack the least room.
 
     A `CandidateRule`, as `cached_then_two_choices` is.
     """
     cold = _two_choices(step, view)
     arrays = view.arrays
-    if not isinstance(arrays, LlmArrays) or not view.cached_tokens.any():
+    if not isinstance(arrays, LlmArrays):
+        return cold
+    _prefer_room(cold, step, view, arrays)
+    if not view.cached_tokens.any():
         return cold
     load = view.running + view.waiting
     held = np.flatnonzero((view.cached_tokens > 0.0) & view.up)
@@ -130,6 +136,24 @@ def warm_or_cold(step: Step, view: FleetView, cap: FloatArray) -> IntArray:
     return chosen
 
 
+def _prefer_room(cold: IntArray, step: Step, view: FleetView, arrays: LlmArrays) -> None:
+    """Put the replica where contexts lack the least room; ties by load, then index."""
+    new_tokens = _whole_tokens(step, view.expected.output_tokens)
+    for pool in np.flatnonzero((cold >= 0) & np.isfinite(arrays.kv_tokens)):
+        first, end = int(view.offsets[pool]), int(view.offsets[pool + 1])
+        lacks = np.maximum(view.live_tokens[first:end] + new_tokens - arrays.kv_tokens[pool], 0.0)
+        load = view.running[first:end] + view.waiting[first:end]
+        for replica in np.lexsort((load, lacks)):
+            if view.up[first + replica]:
+                cold[pool] = replica
+                break
+
+
+def _whole_tokens(step: Step, output_tokens: float) -> float:
+    """Prompt and answer of a step."""
+    return output_tokens + (step.call.input_tokens if isinstance(step.call, LlmCall) else 0)
+
+
 def _use_s(step: Step, view: FleetView, pool: int, at: int) -> float:
     """`queued_use_s` of a step on one replica."""
     arrays, call = view.arrays, step.call
@@ -137,6 +161,9 @@ def _use_s(step: Step, view: FleetView, pool: int, at: int) -> float:
         raise SteelyardBugError(f"step {step.key} is a tool call and was given cached prompts")
     floor_s, per_token_s, base_s, slope_s, cap = (float(one[pool]) for one in arrays.curve)
     uncached = max(0.0, call.input_tokens - float(view.cached_tokens[at]))
+    live, kv = float(view.live_tokens[at]), float(arrays.kv_tokens[pool])
+    if not math.isinf(kv):
+        uncached += displaced_tokens(live, kv, uncached + view.expected.output_tokens)
     load = (
         float(view.running[at]),
         float(view.waiting[at]),

@@ -16,8 +16,8 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.fleet.view import FewView
 from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
+from steelyard.placement.scoring import displaced_tokens, mixed, queued_use_s, within_share_s
 from steelyard.placement.scoring import grace_s as pool_grace_s
-from steelyard.placement.scoring import mixed, queued_use_s, within_share_s
 
 # Beyond these the arrays are as fast (measured: 16 pools, or 64 replicas).
 MAX_POOLS = 16
@@ -129,6 +129,8 @@ def one_of_many(few: FewView, pool: int, drawn: tuple[int, int], input_tokens: i
     """The replica of a pool that would take the step: its place, or -1 where none is up."""
     first, end = few.starts[pool], few.starts[pool + 1]
     at = _two_choices(few, first, end, drawn)
+    if at >= 0 and few.rows[pool].kv_tokens < math.inf:
+        at = _most_room(few, pool, (first, end), input_tokens)
     if at < 0 or few.cached_tokens is None:
         return at
     return _warm_or_cold(few, pool, (first, end, at), few.cached_tokens, input_tokens)
@@ -147,6 +149,19 @@ def _two_choices(few: FewView, first: int, end: int, drawn: tuple[int, int]) -> 
     one_load = few.running[one] + few.waiting[one]
     other_load = few.running[other] + few.waiting[other]
     return one if (one_load, one) < (other_load, other) else other
+
+
+def _most_room(few: FewView, pool: int, places: tuple[int, int], input_tokens: int) -> int:
+    """As `candidates.warm_or_cold` chooses a cold replica where memory's size is known."""
+    kv_tokens, new_tokens = few.rows[pool].kv_tokens, few.output_tokens + input_tokens
+    return min(
+        (at for at in range(*places) if few.up[at]),
+        key=lambda at: (
+            max(few.live_tokens[at] + new_tokens - kv_tokens, 0.0),
+            few.running[at] + few.waiting[at],
+            at,
+        ),
+    )
 
 
 def _warm_or_cold(
@@ -168,7 +183,12 @@ def _warm_or_cold(
             *(few.running[at], few.waiting[at]),
             *(few.service_sum_s[at], few.prefill_share_sum_s[at]),
         )
-        tokens = (max(0.0, input_tokens - cached[at]), few.output_tokens)
+        uncached = max(0.0, input_tokens - cached[at])
+        kv_tokens = few.rows[pool].kv_tokens
+        if kv_tokens < math.inf:
+            new_tokens = uncached + few.output_tokens
+            uncached += displaced_tokens(few.live_tokens[at], kv_tokens, new_tokens)
+        tokens = (uncached, few.output_tokens)
         return queued_use_s(few.rows[pool].curve, tokens, load, few.correction[pool])
 
     return warm if use_s(warm) <= use_s(cold) else cold

@@ -211,6 +211,26 @@ def queued_use_s(
     return used_s * (1.0 + waits_s / max(service_s, _SHORTEST_S))
 
 
+def displaced_tokens(live_tokens: float, kv_tokens: float, new_tokens: float) -> float:
+    """How much of open tasks' contexts must a replica forget for a step, to compute it anew later?
+
+    Every context of an open task will be asked for again, those of ended tasks never: as long as
+    memory holds all that is open, what is forgotten is worthless.
+
+    Args:
+        live_tokens: Contexts of open tasks there.
+        kv_tokens: Its memory; infinite where nobody knows.
+        new_tokens: Prompt tokens that it does not hold, and the answer.
+
+    Returns:
+        Tokens, never more than the step brings.
+
+    >>> displaced_tokens(900.0, 1000.0, 300.0), displaced_tokens(900.0, math.inf, 300.0)
+    (200.0, 0.0)
+    """
+    return min(max(live_tokens + new_tokens - kv_tokens, 0.0), new_tokens)
+
+
 def cache_to_live_s(per_token_s: float, input_tokens: float, cap: float) -> float:
     """For how long is a task's cache worth its place?
 

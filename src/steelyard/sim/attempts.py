@@ -25,6 +25,7 @@ class SimAttempt:
         started_s: When the replica took it up; None while it waits.
         first_token_s: When its first token was there; None before.
         cached_tokens: Prompt tokens read from the replica's cache.
+        tells_cached: Whether the replica's engine reports those.
         work_left: Output tokens, or reference CPU seconds with `slowness`, still to be done.
     """
 
@@ -38,6 +39,7 @@ class SimAttempt:
     started_s: float | None = None
     first_token_s: float | None = None
     cached_tokens: int = 0
+    tells_cached: bool = True
     work_left: float = 0.0
 
     def usage(self, now_s: float, relative_speed: float) -> Usage:
@@ -65,6 +67,7 @@ class SimAttempt:
         return Usage(
             input_tokens=self.truth.prompt_tokens,
             cached_tokens=self.cached_tokens,
+            cached_counting="measured" if self.tells_cached else "estimated",
             output_tokens=int(self.truth.output_tokens - self.work_left / self.slowness),
             wall_s=wall_s,
             start_to_first_token_s=self.first_token_s - self.started_s

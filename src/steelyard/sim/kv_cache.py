@@ -8,10 +8,14 @@ from steelyard.domain.task import LlmCall
 
 @dataclass(slots=True)
 class _Segment:
-    """Tokens between two boundaries of prompts, and how many running streams use them."""
+    """Tokens between two boundaries of prompts, and how many running streams use them.
+
+    They are there only once a stream that used them has ended.
+    """
 
     tokens: int
     users: int
+    computed: bool = False
 
 
 class KvCache:
@@ -65,7 +69,7 @@ class KvCache:
         self.reserved_tokens += self._own_tokens(call, output_tokens)
         for (prefix_hash, tokens), end in zip(_segments(call), call.prefix_tokens, strict=True):
             found = self._segments.get(prefix_hash)
-            whole = whole and found is not None
+            whole = whole and found is not None and found.computed
             if whole:
                 cached = end
             if found is None:
@@ -90,6 +94,7 @@ class KvCache:
         for prefix_hash in reversed(call.prefix_hashes):
             one = self._segments[prefix_hash]
             one.users -= 1
+            one.computed = True
             self._segments.move_to_end(prefix_hash)
             if not one.users:
                 self.reserved_tokens -= one.tokens

@@ -40,7 +40,8 @@ class SimReplica:
             serving=serving,
         )
         self._serving = serving
-        self._memory = None if serving.kv_tokens is None else KvCache(serving.kv_tokens)
+        kv_tokens = spec.kv_tokens if serving.kv_tokens is None else serving.kv_tokens
+        self._memory = None if kv_tokens is None else KvCache(kv_tokens)
         self._tools = None if spec.tool_curve is None else ToolPart(spec.tool_curve)
 
     def push(self, now_s: float, attempt: SimAttempt) -> None:
@@ -69,16 +70,16 @@ class SimReplica:
         Args:
             now_s: Simulated time.
             attempt: The attempt, with the cached tokens that the fleet believes in; memory that
-                had to evict some of them knows better.
+                is modelled knows better.
         """
         attempt.started_s = now_s
         self._running += 1
         call = attempt.step.call
         if isinstance(call, LlmCall):
             if self._memory is not None:
-                held = self._memory.take(call, attempt.truth.output_tokens)
-                attempt.cached_tokens = min(attempt.cached_tokens, held)
+                attempt.cached_tokens = self._memory.take(call, attempt.truth.output_tokens)
             attempt.cached_tokens = self._serving.found_tokens(attempt.cached_tokens)
+            attempt.tells_cached = self._serving.tells_cached
         if self._tools is not None and attempt.step.kind == "tool":
             self._tools.start(now_s, attempt)
         else:

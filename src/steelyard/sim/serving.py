@@ -23,12 +23,14 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
         floor_stalls: Whether the floor of a first token is work of the replica, which stalls its
             decodes as the rest of the prefill does. So it is in an embedded engine, where the floor
             is a pass over all weights; behind HTTP, it is mostly the way there and back.
+        tells_cached: Whether it reports how much of a prompt it found in its cache.
     """
 
     prefill_chunk_tokens: int | None = None
     kv_tokens: int | None = None
     cache_block_tokens: int = 1
     floor_stalls: bool = False
+    tells_cached: bool = True
 
     def found_tokens(self, shared_tokens: int) -> int:
         """How much of what a prompt shares with an earlier one is found in whole blocks?

@@ -64,3 +64,10 @@ def test_tasks_that_share_their_steps_are_laid_out_once(workload: Workload) -> N
     assert len(sample.tasks) == 1
     assert sample.arrival_s.tolist() == [float(n + 1) for n in range(9)]
     assert len(set(sample.keys.tolist())) == 9
+
+
+def test_refuses_a_pool_of_which_the_memory_is_known(
+    workload: Workload, llm_pool: PoolSpec
+) -> None:
+    sized = msgspec.structs.replace(llm_pool, kv_tokens=1000)
+    assert "kv_tokens of pool arm is 1000" in refusal(workload, (sized,))

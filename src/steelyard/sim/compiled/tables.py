@@ -136,6 +136,9 @@ def check_supported(
             raise ConfigError(f"the compiled simulator does not know condition {field}; {_CURE}")
     _check_renting(conditions)
     for spec in pools:
+        if spec.kv_tokens is not None:
+            told = f"kv_tokens of pool {spec.name} is {spec.kv_tokens}"
+            raise ConfigError(f"{told}; the compiled simulator knows no memory; {_CURE}")
         if len(spec.llm_curves) + (spec.tool_curve is not None) > 1 or spec.tool_prefix:
             raise ConfigError(
                 f"pool {spec.name}: the compiled simulator knows pools of one model, or of tools "
