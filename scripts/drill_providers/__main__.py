@@ -12,10 +12,11 @@ while tasks of three steps arrive at a steady rate, one provider after the other
 
 and works again after the fault's tasks have arrived. Load goes on until it serves again. Nothing
 acknowledged may be lost, done twice without an attempt in the log, or told wrongly; at least 99 %
-of the tasks must be in time, but under `slow`: the plan promises to survive a provider's loss, and
-one that is slow is not lost; budgets of tasks and of keys must hold. Writes the log, the faults'
-times (`marks.json`) and the report (`report.html`) to --out. Status 1 where it fails, 77 where the
-machine cannot have such networks.
+of the tasks must be in time, and budgets of tasks and of keys must hold. A policy that predicts
+nothing (`--policy join_shortest_of_two`) keeps all three in use, and fails that under `slow`: no
+breaker opens for a provider that is late. Writes the log, the faults' times (`marks.json`) and the
+report (`report.html`) to --out. Status 1 where it fails, 77 where the machine cannot have such
+networks.
 """
 
 import argparse
@@ -288,7 +289,7 @@ class Drill:
         for fault in ("calm", *self.faults):
             found = verdict(books, clients.answers, clients.given_up, fault)
             tasks, late, over, longest_s = promises(ledger.tasks, fault)
-            in_time = fault == "slow" or late <= tasks * (1.0 - self._in_time_frac)
+            in_time = late <= tasks * (1.0 - self._in_time_frac)
             is_good = is_good and found.is_good and not over and in_time
             back = f", back after {self.back_s[fault]:.1f} s" if fault in self.back_s else ""
             say(
@@ -342,7 +343,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=1000, help="under each fault")
     parser.add_argument("--rate", type=float, default=40.0, help="tasks per second")
     parser.add_argument("--faults", default=",".join(FAULTS))
-    parser.add_argument("--policy", default="join_shortest_of_two")
+    parser.add_argument("--policy", default="cheapest_feasible")
     parser.add_argument("--in-time", type=float, default=0.99, help="share that must be in time")
     parser.add_argument("--out", type=Path, default=Path("drill"))
     return parser.parse_args()
