@@ -127,7 +127,10 @@ def _ends() -> list[timeseries.Panel]:
     http.with_target(
         _query(_rate("steelyard_http_requests_total", "path, status", ""), "{{path}} {{status}}")
     )
-    return [attempts, refused, http]
+    hedges = _panel("Second attempts per second", "ops", "Begun beside a late one, and those lost.")
+    for name in ("steelyard_hedges_total", "steelyard_hedged_away_total"):
+        hedges.with_target(_query(_rate(name, "pool"), f"{{{{pool}}}} {name.split('_')[1]}"))
+    return [attempts, refused, hedges, http]
 
 
 def board() -> str:

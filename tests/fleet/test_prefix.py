@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from steelyard.domain.task import LlmCall
 from steelyard.fleet.prefix import PrefixIndex
-from steelyard.fleet.prefix_cache import PrefixCache
+from steelyard.fleet.prefix_cache import Believed, PrefixCache
 from steelyard.sim.kv_cache import KvCache
 
 places = st.tuples(st.integers(0, 1), st.integers(0, 2))
@@ -74,7 +74,7 @@ def test_what_is_believed_is_what_a_simulated_engine_of_that_memory_holds(
     done: list[tuple[int, int, bool]], kv_tokens: int
 ) -> None:
     belief, engine = PrefixCache(kv_tokens), KvCache(kv_tokens)
-    running = []
+    running: list[tuple[LlmCall, Believed]] = []
     for conversation, messages, waits in done:
         call = call_of(conversation, messages)
         if engine.fits(call, 5):

@@ -28,5 +28,5 @@ def test_every_name_that_is_not_ours_is_one_of_the_conventions() -> None:
 
 
 def test_operations_are_those_of_the_conventions() -> None:
-    known = {one.value for one in gen_ai_attributes.GenAiOperationNameValues}
+    known = {one.value for one in gen_ai_attributes.GenAiOperationNameValues}  # pyright: ignore[reportDeprecated]
     assert {"chat", "text_completion", "embeddings", "execute_tool", "invoke_agent"} <= known

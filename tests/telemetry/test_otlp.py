@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from steelyard.cli.app import app
 from steelyard.cli.telemetry import telling, wants_traces
 from steelyard.config.settings import Settings, TelemetrySection
-from steelyard.domain.events import Event, TaskFinished, Usage
+from steelyard.domain.events import Event, StepPlaced, TaskFinished, Usage
 from steelyard.domain.trace_context import span_id_of
 from steelyard.domain.workload import Workload
 from steelyard.gateway.settings import GatewaySettings
@@ -171,6 +171,6 @@ async def test_an_endpoint_goes_on_with_the_trace(kept: bool) -> None:
                     assert sent.status == 200, await sent.text()
         finally:
             await pool.close()
-        seen = [one.step.trace_parent for one in upstream.events if hasattr(one, "step")]
+        seen = [one.step.trace_parent for one in upstream.events if isinstance(one, StepPlaced)]
     below = span_id_of(TRACE, 0) if kept else "00f067aa0ba902b7"
     assert seen == [f"00-{TRACE}-{below}-01"]

@@ -30,9 +30,12 @@ class KvCache:
     >>> call = LlmCall(model="m", input_tokens=300, max_output_tokens=50, prefix_hashes=(1, 2),
     ...     prefix_tokens=(200, 300))
     >>> cache.take(call, 50), cache.take(call, 50)
-    (0, 300)
+    (0, 0)
     >>> cache.reserved_tokens
     400
+    >>> cache.leave(call, 50)
+    >>> cache.take(call, 50)
+    300
     """
 
     def __init__(self, capacity_tokens: int) -> None:

@@ -70,7 +70,7 @@ class SpanFold:
     """
 
     def __init__(self, addresses: Mapping[str, tuple[str, ...]] | None = None) -> None:
-        self._addresses = {} if addresses is None else addresses
+        self._addresses: Mapping[str, tuple[str, ...]] = {} if addresses is None else addresses
         self._pools: dict[str, PoolSpec] = {}
         self._tasks: dict[str, OpenTask] = {}
 
