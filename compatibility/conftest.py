@@ -20,6 +20,9 @@ CONFIGURATION = """
 port = 0
 [pools.local]
 kind = "embedded"
+# Texts differ between precisions, and `auto` chooses by the machine: the small model ends its
+# answers here, and rambles to the limit elsewhere.
+precision = "f32"
 [pools.vectors]
 kind = "embedded"
 task = "embeddings"
@@ -41,6 +44,9 @@ require_key = true
 path = "{store}"
 [pools.local]
 kind = "embedded"
+# Texts differ between precisions, and `auto` chooses by the machine: the small model ends its
+# answers here, and rambles to the limit elsewhere.
+precision = "f32"
 """
 
 

@@ -37,6 +37,8 @@ _CONFIG = """
 [gateway]
 port = {port}
 api_keys_file = "keys"
+# Tasks that requests name end within the warm-up, not ten minutes later.
+task_idle_s = 20
 [store]
 path = "log.db"
 [pools.lab]

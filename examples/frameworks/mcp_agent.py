@@ -33,7 +33,7 @@ def settings(tool_choice: str | None = None) -> ModelSettings:
     """What goes with each request of an agent."""
     return ModelSettings(
         tool_choice=tool_choice,
-        max_tokens=40,
+        max_tokens=120,
         temperature=0.0,
         extra_headers={
             "Steelyard-Task": TASK,

@@ -36,7 +36,7 @@ writer = Agent(
     name="writer",
     instructions="Say it in one friendly sentence.",
     model="smollm2-135m",
-    model_settings=ModelSettings(max_tokens=40, temperature=0.0),
+    model_settings=ModelSettings(max_tokens=120, temperature=0.0),
 )
 found = Runner.run_sync(finder, "What is the weather in Rome?")
 print(f"weather: {found.final_output}")
