@@ -254,3 +254,14 @@ async def test_a_second_retry_goes_on_from_the_second_failure(
     assert world.done == {"a": 1, "b": 2, "c": 2}
     steps = [one.path for one in read_events(path) if isinstance(one, StepRecorded)]
     assert steps == ["0", "1", "1", "2", "2"]
+
+
+def test_what_a_gateway_submits_of_a_worker_s_task_hides_none_of_its_arguments() -> None:
+    first = TaskSubmitted(
+        t_s=1.0, task_id="t", agent="a", deadline_s=9.0, budget_usd=0.5, arguments={"n": 3}
+    )
+    heard = TaskSubmitted(t_s=2.0, task_id="t", agent="a")
+    again = submitted_anew("u", Journal.of([first, heard]), FREE, 20.0)
+    assert (again.arguments, again.budget_usd, again.deadline_s) == ({"n": 3}, 0.5, 28.0)
+    ended = TaskFinished(t_s=3.0, task_id="t", status="failed")
+    assert Journal.of([first, ended, heard]).submitted == heard

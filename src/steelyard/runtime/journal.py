@@ -103,7 +103,9 @@ class Journal:
         """Take one more event of the task into account."""
         match event:
             case TaskSubmitted():
-                self.submitted = event
+                # A gateway that hears of another process's task submits it without its arguments.
+                if self.submitted is None or self.finished is not None:
+                    self.submitted = event
             case SignalSent():
                 self.signals.setdefault(event.name, []).append(event.value)
             case CancelRequested():
