@@ -24,6 +24,8 @@ from steelyard.domain.pool import PoolSpec, ToolCurve
 from steelyard.domain.task import LlmCall, Step, ToolCall
 from steelyard.domain.workload import Workload
 from steelyard.fleet import task_books
+from steelyard.fleet.prefix import RecentPrefix
+from steelyard.fleet.sharing import ReplicaLoad
 from steelyard.fleet.state import FleetState
 from steelyard.fleet.view import FleetView
 from steelyard.placement.policy import CheapestFeasible
@@ -382,6 +384,18 @@ def test_what_ran_on_a_replica_that_left_is_not_counted_on_the_one_that_takes_it
     assert list(view.running) == [0.0, 1.0]
     assert list(view.live_tokens) == [0.0, 100.0]
     assert list(view.cached_tokens) == [0.0, 0.0]
+
+
+def test_what_others_tell_of_a_replica_that_left_is_passed_over(llm_pool: PoolSpec) -> None:
+    two = msgspec.structs.replace(llm_pool, replicas=2)
+    state = folded((PoolAdded(t_s=0.0, spec=two), PoolAdded(t_s=1.0, spec=llm_pool)))
+    there, gone = (llm_pool.name, 0), (llm_pool.name, 1)
+    busy = ReplicaLoad(running=2.0)
+    state.share({there: busy, gone: busy}, {there: 1, gone: 1})
+    state.add_prefix(*gone, RecentPrefix(1, 2, 100))
+    view = state.view(llm_step(), 2.0)
+    assert list(view.running) == [2.0]
+    assert list(view.cached_tokens) == [0.0]
 
 
 def test_contexts_of_tasks_that_never_end_are_dropped_with_their_accounts(

@@ -142,8 +142,9 @@ class FleetState:
         return self._prefixes.recent((self._roster.index[pool], replica))
 
     def add_prefix(self, pool: str, replica: int, prefix: RecentPrefix) -> None:
-        """Another process had a prompt computed on a replica."""
-        self._prefixes.add_told((self._roster.index[pool], replica), prefix)
+        """Another process had a prompt computed on a replica, which may have left meanwhile."""
+        if self._roster.has(pool, replica):
+            self._prefixes.add_told((self._roster.index[pool], replica), prefix)
 
     def share(
         self,
@@ -152,13 +153,19 @@ class FleetState:
     ) -> None:
         """Count what other processes do; it is in no event, and a replay does not see it.
 
+        Replicas that have left meanwhile are passed over.
+
         Args:
             elsewhere: What all others together do, by pool and replica.
             shares: How many steps this process may run, by pool and replica.
         """
         self._books.share(
-            {self.replica_index(*place): load for place, load in elsewhere.items()},
-            {self.replica_index(*place): share for place, share in shares.items()},
+            {
+                self.replica_index(*at): one
+                for at, one in elsewhere.items()
+                if self._roster.has(*at)
+            },
+            {self.replica_index(*at): one for at, one in shares.items() if self._roster.has(*at)},
         )
 
     def waiting_on(self, pool: str, replica: int) -> int:
