@@ -104,3 +104,20 @@ def test_an_engine_that_tells_nothing_or_finds_whole_blocks_only_is_believed() -
     told, _ = cache.begin((1,), (100,), 100)
     assert cache.end((1,), told, None) == []
     assert cache.end((1,), told, 96) == []
+
+
+def test_what_began_before_a_restart_takes_nothing_from_what_began_after_it() -> None:
+    index, place = PrefixIndex(), (0, 0)
+    index.size(0, 1000)
+    index.add(place, (1,), (400,))
+    before = index.begin(place, (1,), (400,), 900)
+    index.clear(place)
+    after = index.begin(place, (2,), (400,), 900)
+    index.add(place, (1,), (100,))
+    # Had the first one given back room that it has no more, both would fit.
+    index.end(place, (1,), before, 0)
+    index.add(place, (3,), (300,))
+    assert index.cached_tokens(place, (3,), (300,)) == 0
+    index.end(place, (2,), after, None)
+    index.add(place, (3,), (300,))
+    assert index.cached_tokens(place, (3,), (300,)) == 300

@@ -23,7 +23,10 @@ from steelyard.domain.events import (
 from steelyard.domain.pool import PoolSpec, ToolCurve
 from steelyard.domain.task import LlmCall, Step, ToolCall
 from steelyard.domain.workload import Workload
+from steelyard.fleet import task_books
 from steelyard.fleet.accounts import OpenAttempt, TaskAccount
+from steelyard.fleet.prefix import RecentPrefix
+from steelyard.fleet.sharing import ReplicaLoad
 from steelyard.fleet.state import FleetState
 from steelyard.fleet.task_books import TaskBooks
 from steelyard.fleet.view import FleetView
@@ -370,6 +373,69 @@ def test_a_pool_that_comes_back_is_another_one(llm_pool: PoolSpec) -> None:
     assert (bool(view.up[0]), bool(view.closed[0]), view.cached_tokens[0]) == (True, True, 0.0)
     fail_one_by_one(state, 3, last_s=300.0)
     assert not state.view(llm_step(), 301.0).closed[0]
+
+
+def test_what_ran_on_a_replica_that_left_is_not_counted_on_the_one_that_takes_its_place(
+    llm_pool: PoolSpec,
+) -> None:
+    two = msgspec.structs.replace(llm_pool, replicas=2, kv_tokens=1000)
+    one = msgspec.structs.replace(two, replicas=1)
+    state = folded((PoolAdded(t_s=0.0, spec=two),))
+    decision = CheapestFeasible()(llm_step(), state.view(llm_step(), 0.0))
+    assert isinstance(decision, Decision)
+    there = msgspec.structs.replace(decision, replica=1)
+    for task_id in ("before", "after"):
+        step = llm_step(task_id)
+        state.apply(TaskSubmitted(t_s=0.0, task_id=task_id, agent="a"))
+        state.apply(StepPlaced(t_s=0.0, step=step, decision=there))
+        start(state, step, 0.0)
+        if task_id == "before":
+            state.apply(PoolAdded(t_s=0.5, spec=one))
+            state.apply(PoolAdded(t_s=0.6, spec=two))
+    finish(state, llm_step("before"), 2.0, Usage(wall_s=1.0))
+    state.apply(TaskFinished(t_s=2.0, task_id="before", status="succeeded"))
+    view = state.view(llm_step(), 2.0)
+    assert list(view.running) == [0.0, 1.0]
+    assert list(view.live_tokens) == [0.0, 100.0]
+    assert list(view.cached_tokens) == [0.0, 0.0]
+
+
+def test_what_others_tell_of_a_replica_that_left_is_passed_over(llm_pool: PoolSpec) -> None:
+    two = msgspec.structs.replace(llm_pool, replicas=2)
+    state = folded((PoolAdded(t_s=0.0, spec=two), PoolAdded(t_s=1.0, spec=llm_pool)))
+    there, gone = (llm_pool.name, 0), (llm_pool.name, 1)
+    busy = ReplicaLoad(running=2.0)
+    state.share({there: busy, gone: busy}, {there: 1, gone: 1})
+    state.add_prefix(*gone, RecentPrefix(1, 2, 100))
+    view = state.view(llm_step(), 2.0)
+    assert list(view.running) == [2.0]
+    assert list(view.cached_tokens) == [0.0]
+
+
+def test_contexts_of_tasks_that_never_end_are_dropped_with_their_accounts(
+    llm_pool: PoolSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_books, "_MAX_OPEN_TASKS", 3)
+    state = folded((PoolAdded(t_s=0.0, spec=llm_pool),))
+    for number in range(10):
+        task_id = f"t{number}"
+        state.apply(TaskSubmitted(t_s=float(number), task_id=task_id, agent="a"))
+        place(state, llm_step(task_id), float(number))
+    assert list(state.view(llm_step(), 10.0).live_tokens) == [300.0]
+
+
+def test_a_begun_request_that_fails_holds_its_context_as_its_log_says(llm_pool: PoolSpec) -> None:
+    joined = PoolAdded(t_s=0.0, spec=llm_pool)
+    live = folded((joined,))
+    step = llm_step()
+    decision = CheapestFeasible()(step, live.view(step, 0.0))
+    assert isinstance(decision, Decision)
+    submitted = TaskSubmitted(t_s=0.0, task_id="t", agent="a")
+    live.adopt(live.begin(step, decision, 0.0), submitted)
+    replayed = folded((joined, submitted, StepPlaced(t_s=0.0, step=step, decision=decision)))
+    start(replayed, step, 0.0)
+    for state in (live, replayed):
+        assert list(state.view(step, 1.0).live_tokens) == [100.0]
 
 
 def test_what_fails_on_a_replica_that_is_gone_says_nothing_of_those_that_are_there(

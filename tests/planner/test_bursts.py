@@ -83,6 +83,18 @@ def test_with_arrivals_spread_evenly_it_says_no_more_than_the_cost_bound() -> No
     assert 0.9 * spread.usd_per_hour < bound.usd_per_hour <= 1.01 * spread.usd_per_hour
 
 
+def test_models_of_one_replica_share_the_largest_batch() -> None:
+    """Streams of one model may run beside as many of another one as that has places."""
+    curve = POOLS[0].llm_curves["m"]
+    wider = msgspec.structs.replace(curve, concurrency_cap=40)
+    both = msgspec.structs.replace(POOLS[0], llm_curves={"m": curve, "n": wider})
+    alone = msgspec.structs.replace(POOLS[0], llm_curves={"m": wider})
+    crowd = at([0.0] * 50, 10.0)
+    bound, least = (burst_bound(crowd, (spec,), 1.0).usd_per_hour for spec in (both, alone))
+    assert bound == pytest.approx(least)
+    assert bound < burst_bound(crowd, POOLS[:1], 1.0).usd_per_hour
+
+
 def test_a_task_alone_asks_for_less_than_one_machine() -> None:
     one = at([0.0], None).tasks[0]
     path_s = critical_path_s(one, POOLS)

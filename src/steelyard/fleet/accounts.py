@@ -59,6 +59,7 @@ class OpenAttempt(msgspec.Struct):
         least_s: Predicted seconds in the fastest pool without a queue; None where unknown.
         believed: What its replica was believed to hold of its prompt when it started.
         late: Whether it lets others pass while it waits, see `Decision.gives_way`.
+        gone: Whether its pool has shrunk below its replica since.
     """
 
     step: Step
@@ -74,4 +75,5 @@ class OpenAttempt(msgspec.Struct):
     placed_s: float = 0.0
     least_s: float | None = None
     late: bool = False
+    gone: bool = False
     believed: Believed = NOTHING_BELIEVED

@@ -1,5 +1,7 @@
 """Where do the contexts of open tasks lie, and what do they take of each replica's memory?"""
 
+from collections.abc import Iterable
+
 from steelyard.domain.events import Usage
 from steelyard.domain.task import LlmCall
 from steelyard.fleet.accounts import OpenAttempt, TaskAccount
@@ -71,6 +73,19 @@ class Contexts:
         at = self._at(account.context_place)
         if at is not None:
             live_tokens[at] += call.input_tokens
+
+    def shrink(self, accounts: Iterable[TaskAccount], attempts: Iterable[OpenAttempt]) -> None:
+        """Replicas have left: should their pool grow again, others stand in their places.
+
+        Args:
+            accounts: Of all open tasks.
+            attempts: All open attempts.
+        """
+        for account in accounts:
+            if self._at(account.context_place) is None:
+                account.context_place = None
+        for attempt in attempts:
+            attempt.gone |= attempt.replica >= self._roster.pools[attempt.pool].replicas
 
     def _at(self, place: tuple[int, int] | None) -> int | None:
         """Where does a replica stand in the arrays? None where the pool has shrunk below it."""

@@ -45,6 +45,7 @@ class PrefixIndex:
         self._places: dict[int, Place | dict[Place, None]] = {}
         self._recent: deque[tuple[Place, RecentPrefix]] = deque(maxlen=_MAX_RECENT)
         self._learned = 0
+        self._made = 0
         self._max_tokens: dict[int, int | None] = {}
 
     def size(self, pool: int, max_tokens: int | None) -> None:
@@ -75,9 +76,12 @@ class PrefixIndex:
         believed: Believed,
         found_tokens: int | None,
     ) -> None:
-        """A replica does not compute a prompt any more; see `PrefixCache.end`."""
+        """A replica does not compute a prompt any more; see `PrefixCache.end`.
+
+        What began before a restart holds nothing of the memory after it, and tells nothing of it.
+        """
         cache = self._caches.get(place)
-        if cache is not None:
+        if cache is not None and cache.number == believed.cache:
             self._forget(place, cache.end(prefix_hashes, believed, found_tokens))
 
     def learn(
@@ -192,7 +196,9 @@ class PrefixIndex:
     def _cache(self, place: Place) -> PrefixCache:
         cache = self._caches.get(place)
         if cache is None:
-            cache = self._caches[place] = PrefixCache(self._max_tokens.get(place[0]))
+            self._made += 1
+            max_tokens = self._max_tokens.get(place[0])
+            cache = self._caches[place] = PrefixCache(max_tokens, number=self._made)
         return cache
 
     def _forget(self, place: Place, forgotten: list[int]) -> None:

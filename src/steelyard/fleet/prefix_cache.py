@@ -19,11 +19,13 @@ class Believed(NamedTuple):
         tokens: Tokens at the start of the prompt.
         used: Number of the last use of the longest prefix; 0 where none was held.
         own_tokens: Tokens that the step shares with nobody; None where nothing was taken.
+        cache: Number of the cache that told; a replica that restarts has another one.
     """
 
     tokens: int
     used: int
     own_tokens: int | None
+    cache: int = 0
 
 
 NOTHING_BELIEVED = Believed(0, 0, None)
@@ -59,6 +61,7 @@ class PrefixCache:
     Args:
         max_tokens: Tokens that the replica's memory holds; None where nobody knows.
         max_entries: Message boundaries that are remembered at most.
+        number: Tells it from others of the same replica.
 
     >>> cache = PrefixCache()
     >>> cache.add((11, 12), (100, 250))
@@ -70,7 +73,10 @@ class PrefixCache:
     ([], [12])
     """
 
-    def __init__(self, max_tokens: int | None = None, max_entries: int = _MAX_ENTRIES) -> None:
+    def __init__(
+        self, max_tokens: int | None = None, max_entries: int = _MAX_ENTRIES, number: int = 0
+    ) -> None:
+        self.number = number
         self._max_tokens = max_tokens
         self._max_entries = max_entries
         self._held: OrderedDict[int, _Segment] = OrderedDict()
@@ -105,7 +111,7 @@ class PrefixCache:
         longest = self._longest(prefix_hashes)
         tokens, used = (0, 0) if longest is None else (longest.end_tokens, longest.used)
         if self._max_tokens is None:
-            return Believed(tokens, used, None), []
+            return Believed(tokens, used, None, self.number), []
         start = 0
         for prefix_hash, end in zip(prefix_hashes, prefix_tokens, strict=True):
             one = self._held.get(prefix_hash)
@@ -119,7 +125,7 @@ class PrefixCache:
             start = end
         own_tokens = max(0, whole_tokens - start)
         self._reserved_tokens += own_tokens
-        return Believed(tokens, used, own_tokens), self._make_room()
+        return Believed(tokens, used, own_tokens, self.number), self._make_room()
 
     def end(
         self, prefix_hashes: tuple[int, ...], believed: Believed, found_tokens: int | None

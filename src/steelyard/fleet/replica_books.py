@@ -30,7 +30,7 @@ class ReplicaBooks:
         shares: How many steps this process may run there, by place, where others share a replica.
         running: Steps that run.
         waiting: Steps that wait.
-        late: Those of this process's that let others pass, see `Decision.gives_way`.
+        late: Those of them that let others pass, see `Decision.gives_way`.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         live_tokens: Contexts of this process's open tasks, in tokens, where their last calls went.

@@ -41,6 +41,10 @@ class Roster:
         """Has the pool of this name left, so that no step is placed there any more?"""
         return pool in self._leaving
 
+    def has(self, pool: str, replica: int) -> bool:
+        """Has a pool a replica of this number, or has it shrunk below it?"""
+        return replica < self.pools[self.index[pool]].replicas
+
     def put(self, spec: PoolSpec) -> None:
         """A pool joins, comes back or changes."""
         index = self.index.get(spec.name)

@@ -165,7 +165,7 @@ class Snapshots:
         return tuple(
             self._books.starts[one.pool] + one.replica
             for one in before
-            if one is not None and one.replica < self._roster.pools[one.pool].replicas
+            if one is not None and not one.gone
         )
 
     def _cached_list(self, held: dict[Place, int]) -> list[float]:

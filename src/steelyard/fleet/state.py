@@ -1,6 +1,7 @@
 """FleetState: the fold of the event log. Live, simulated and replayed bookkeeping is this one."""
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 from steelyard.domain.decision import Decision
@@ -141,8 +142,9 @@ class FleetState:
         return self._prefixes.recent((self._roster.index[pool], replica))
 
     def add_prefix(self, pool: str, replica: int, prefix: RecentPrefix) -> None:
-        """Another process had a prompt computed on a replica."""
-        self._prefixes.add_told((self._roster.index[pool], replica), prefix)
+        """Another process had a prompt computed on a replica, which may have left meanwhile."""
+        if self._roster.has(pool, replica):
+            self._prefixes.add_told((self._roster.index[pool], replica), prefix)
 
     def share(
         self,
@@ -151,13 +153,19 @@ class FleetState:
     ) -> None:
         """Count what other processes do; it is in no event, and a replay does not see it.
 
+        Replicas that have left meanwhile are passed over.
+
         Args:
             elsewhere: What all others together do, by pool and replica.
             shares: How many steps this process may run, by pool and replica.
         """
         self._books.share(
-            {self.replica_index(*place): load for place, load in elsewhere.items()},
-            {self.replica_index(*place): share for place, share in shares.items()},
+            {
+                self.replica_index(*at): one
+                for at, one in elsewhere.items()
+                if self._roster.has(*at)
+            },
+            {self.replica_index(*at): one for at, one in shares.items() if self._roster.has(*at)},
         )
 
     def waiting_on(self, pool: str, replica: int) -> int:
@@ -227,6 +235,9 @@ class FleetState:
         for pool in range(len(self._books.starts) - 1):
             self._prefixes.shrink(pool, counts[pool])
             self._breakers.shrink(pool, counts[pool])
+        self._contexts.shrink(
+            self._tasks.accounts.values(), chain(self._attempts.values(), self._whole.values())
+        )
         self._draining = {one for one in self._draining if one[1] < counts[one[0]]}
         self._books.lay_out(counts)
         self.size = (len(counts), sum(counts))
@@ -288,9 +299,7 @@ class FleetState:
 
     def _flat(self, attempt: OpenAttempt) -> int | None:
         """Place of the attempt's replica; None when the pool has shrunk below it."""
-        if attempt.replica >= self._roster.pools[attempt.pool].replicas:
-            return None
-        return self._books.starts[attempt.pool] + attempt.replica
+        return None if attempt.gone else self._books.starts[attempt.pool] + attempt.replica
 
     def _finish(self, event: AttemptFinished) -> None:
         attempt = self._attempts.pop((event.task_id, event.step_id, event.attempt), None)
@@ -348,7 +357,9 @@ class FleetState:
         """A begun request becomes five events after all: its first three change nothing more."""
         step = attempt.step
         self._open_task(submitted)
-        self._tasks.accounts[step.task_id].reserved_usd += attempt.reserved_usd
+        account = self._tasks.accounts[step.task_id]
+        account.reserved_usd += attempt.reserved_usd
+        self._contexts.move(account, attempt)
         key = (step.task_id, step.step_id, step.attempt)
         self._attempts[key] = self._whole.pop(key)
 
@@ -384,14 +395,16 @@ class FleetState:
         """Correct what is expected of the pool and of such steps by what was measured."""
         self._breakers.works((attempt.pool, attempt.replica))
         call, spec = attempt.step.call, self._roster.pools[attempt.pool]
-        if isinstance(call, LlmCall) and attempt.replica < spec.replicas:
+        if isinstance(call, LlmCall) and not attempt.gone:
             place = (attempt.pool, attempt.replica)
             self._prefixes.learn(place, call.prefix_hashes, call.prefix_tokens)
         return self._lessons.learn(event.usage, attempt, spec)
 
     def _open_task(self, event: TaskSubmitted) -> None:
         self._leave_memory(event.task_id)
-        self._tasks.open_task(event)
+        dropped = self._tasks.open_task(event)
+        if dropped is not None:
+            self._contexts.move(dropped, None)
 
     def _leave_memory(self, task_id: str) -> None:
         account = self._tasks.accounts.get(task_id)

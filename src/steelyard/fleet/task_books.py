@@ -28,11 +28,12 @@ class TaskBooks:
     def __init__(self) -> None:
         self.accounts: dict[str, TaskAccount] = {}
 
-    def open_task(self, event: TaskSubmitted) -> None:
-        """A task has arrived."""
+    def open_task(self, event: TaskSubmitted) -> TaskAccount | None:
+        """A task has arrived. Returns the oldest account where that had to be dropped for it."""
         self.accounts[event.task_id] = TaskAccount(event.agent, submitted_s=event.t_s)
         if len(self.accounts) > _MAX_OPEN_TASKS:
-            self.accounts.pop(next(iter(self.accounts)))
+            return self.accounts.pop(next(iter(self.accounts)))
+        return None
 
     def spent_usd(self, task_id: str) -> float:
         """What have the finished attempts of an open task cost, in USD?"""

@@ -174,7 +174,8 @@ def _cheapest_usd(step: WorkloadStep, models: tuple[PoolSpec, ...]) -> float:
         curve = spec.llm_curves.get(step.model)
         if curve is None or step.prompt_tokens >= curve.context_tokens:
             continue
-        cap = curve.concurrency_cap
+        # Models of one replica share its places: a stream may run beside as many of another one.
+        cap = max(one.concurrency_cap for one in spec.llm_curves.values())
         gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, float(cap)) / cap
         used_s = (
             least_uncached_tokens(step) * curve.prefill_s_per_token + step.output_tokens * gap_s

@@ -22,9 +22,10 @@ class KvCache:
     """Contexts in tokens, shared where prompts have equal prefixes.
 
     A running stream has its whole context reserved, answer included, as no step is preempted here.
-    What it leaves is its prompt, boundary by boundary; when room is needed, the least recently used
-    prompt goes first, and its end before its start, as in vLLM's prefix cache. Thin: answers are
-    not kept, and of prompts with very many boundaries only the last ones are told apart.
+    What it leaves is its prompt and, where a later prompt goes on from it, its answer, boundary by
+    boundary; when room is needed, the least recently used prompt goes first, and its end before its
+    start, as in vLLM's prefix cache. Thin: what no later prompt begins with is not kept, and of
+    prompts with very many boundaries only the last ones are told apart.
 
     >>> cache = KvCache(1000)
     >>> call = LlmCall(model="m", input_tokens=300, max_output_tokens=50, prefix_hashes=(1, 2),

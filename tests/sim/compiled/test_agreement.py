@@ -215,6 +215,15 @@ def test_under_overload_the_same_steps_give_way_on_both_paths(
     assert_same(busy, pools, "cheapest_feasible", conditions, compiled=False)
 
 
+@pytest.mark.parametrize("name", ["cheapest_feasible", "join_shortest_of_two"])
+def test_a_fleet_so_large_that_memory_is_asked_for_ahead_is_told_the_same(
+    chains: Workload, fleet: tuple[PoolSpec, ...], name: str
+) -> None:
+    large = (msgspec.structs.replace(fleet[0], replicas=5000), *fleet[1:])
+    few = msgspec.structs.replace(chains, tasks=chains.tasks[:20])
+    assert_same(few, large, name, compiled=False)
+
+
 def test_every_policy_has_a_compiled_counterpart() -> None:
     assert set(POLICIES) == set(policy_names())
 

@@ -134,7 +134,8 @@ def _ask_for_candidates(world: World, key: int, step: int) -> None:
     model = NONE
     if what["kind"] == LLM:
         model = what["model"]
-    salt = what["step_id"] * 64
+    # A record's 32 bits do not hold what it is multiplied by.
+    key, salt = int(key), int(what["step_id"]) * 64
     if world.clock[0]["policy"] in (ONE, TWO):
         _ask_for_drawn(world, key, salt, model)
         return
