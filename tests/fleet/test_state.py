@@ -23,7 +23,9 @@ from steelyard.domain.events import (
 from steelyard.domain.pool import PoolSpec, ToolCurve
 from steelyard.domain.task import LlmCall, Step, ToolCall
 from steelyard.domain.workload import Workload
+from steelyard.fleet.accounts import OpenAttempt, TaskAccount
 from steelyard.fleet.state import FleetState
+from steelyard.fleet.task_books import TaskBooks
 from steelyard.fleet.view import FleetView
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.sim import Conditions, Outage, simulate
@@ -160,6 +162,18 @@ def test_money_is_reserved_when_placed_and_spent_when_finished(llm_pool: PoolSpe
     assert state.spent_usd("t") == 0.5
     state.apply(TaskFinished(t_s=2.0, task_id="t", status="succeeded"))
     assert not state.has_task("t")
+
+
+def test_a_task_without_end_takes_bounded_memory() -> None:
+    step = llm_step()
+    attempt = OpenAttempt(step=step, pool=0, replica=0, service_s=1.0, reserved_usd=0.0)
+    ended = AttemptFinished(
+        t_s=1.0, task_id="t", step_id=0, attempt=0, outcome="ok", usage=Usage(), cost_usd=0.0
+    )
+    account = TaskAccount("a")
+    for _ in range(10_100):
+        TaskBooks.advance(account, attempt, ended)
+    assert len(account.finished) == 10_000
 
 
 def test_a_replica_that_went_down_has_lost_its_cache(llm_pool: PoolSpec) -> None:

@@ -1,9 +1,13 @@
 """The server on its socket: ports, limits, slow clients, the end."""
 
 import asyncio
+import gc
 import json
 import logging
 import random
+import socket
+import struct
+import weakref
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -13,6 +17,7 @@ from tests.gateway.conftest import Rig, Start
 
 from steelyard.domain.events import ReplicaChanged
 from steelyard.errors import ConfigError
+from steelyard.gateway.protocol import GatewayProtocol
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
 from steelyard.pools.backend import LlmChunk, LlmRequest
@@ -285,3 +290,33 @@ def test_the_gateway_runs_on_uvloop_and_frees_the_place_of_a_client_that_left(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(leave())
+
+
+async def test_a_connection_that_was_reset_leaves_nothing_for_the_garbage_collector(
+    start: Start,
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with start() as rig:
+            body = b'{"model":"scripted","messages":[{"role":"user","content":"Hi"}]}'
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            reader, writer = await asyncio.open_connection(rig.server.host, rig.server.port)
+            writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            (served,) = _of_type(GatewayProtocol)
+            gone = asyncio.Event()
+            watch = weakref.ref(served, lambda _: gone.set())
+            del served
+            # Closed so, the server reads an error, and no end.
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+            await asyncio.wait_for(gone.wait(), 10.0)
+            assert watch() is None
+    finally:
+        gc.enable()
+
+
+def _of_type(kind: type[Any]) -> list[Any]:
+    return [one for one in gc.get_objects() if isinstance(one, kind)]

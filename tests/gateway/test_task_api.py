@@ -90,6 +90,15 @@ async def test_a_task_that_only_requests_name_is_shown_with_its_terms_and_steps(
             async with http.post("/api/tasks/run-7/cancel") as answer:
                 # No worker has it.
                 assert answer.status == 404
+            assert dispatcher.close_silent(dispatcher.now_s()) == 1
+            async with http.get("/api/tasks/run-7") as answer:
+                over = await answer.json()
+            async with http.post("/v1/chat/completions", json=body, headers=headers) as answer:
+                assert answer.status == 200
+            async with http.get("/api/tasks/run-7") as answer:
+                again = await answer.json()
+    assert (over["task"]["state"], over["finished"]["status"]) == ("succeeded", "succeeded")
+    assert (again["task"]["state"], again["finished"]) == ("open", None)
     task = shown["task"]
     assert (task["state"], task["agent"], shown["budget_usd"]) == ("open", "coder", 0.5)
     assert shown["deadline_s"] - task["submitted_s"] == pytest.approx(60.0)

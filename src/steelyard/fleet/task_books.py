@@ -14,6 +14,8 @@ from steelyard.fleet.lessons import Lessons
 # Tasks that only a request header names are closed after a silence; until then the oldest
 # accounts are dropped where there are too many.
 _MAX_OPEN_TASKS = 100_000
+# A name under which requests come all day is a task without end: its later steps teach nothing.
+_MAX_FINISHED = 10_000
 
 
 class TaskBooks:
@@ -86,7 +88,9 @@ class TaskBooks:
         if attempt.least_s is not None:
             took_s = event.t_s - attempt.placed_s
             account.avoidable_s += max(0.0, took_s - attempt.least_s)
-        account.finished.append((step.name, step.step_id, event.t_s - account.avoidable_s))
+        if len(account.finished) < _MAX_FINISHED:
+            at_s = event.t_s - account.avoidable_s
+            account.finished.append((step.name, step.step_id, at_s))
 
     def close_task(self, event: TaskFinished, lessons: Lessons) -> None:
         """A task has ended; what was left after each of its steps is learned where it succeeded."""

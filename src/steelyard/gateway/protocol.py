@@ -67,6 +67,12 @@ class GatewayProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._running is not None:
             self._running.set()
+        # uvicorn leaves it where the client reset the connection.
+        self._unset_keepalive_if_required()
+        # They hold this one: what its clock keeps alive for a minute grows so old that the garbage
+        # collector, which looks seldom here, would not come for it within the hour.
+        self._running = self._reading = self._known = None
+        self.cycle = None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; refuse a head that grows without end."""

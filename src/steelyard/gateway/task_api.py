@@ -167,6 +167,10 @@ class TaskApi:
         if known is None and not rows:
             raise _unknown(task_id)
         journal = Journal.of(events)
+        finished = journal.finished
+        if not rows and known is not None and known.state == "open":
+            # It had ended by its silence, and goes on.
+            finished = None
         cost_usd = Ledger.of(events).cost_usd
         if rows:
             # With its children, which a task of requests has not.
@@ -177,7 +181,7 @@ class TaskApi:
                 "deadline_s": known.deadline_s if known else None,
                 "budget_usd": known.budget_usd if known else None,
                 "cost_usd": cost_usd,
-                "finished": journal.finished,
+                "finished": finished,
                 "steps": journal.in_order(),
             }
         )

@@ -94,7 +94,7 @@ class HttpConnection(asyncio.Protocol):
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser = httptools.HttpResponseParser(self)
         self._handler: AnswerHandler | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._headers: Headers = []
@@ -175,6 +175,8 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, by whomever."""
         self._transport = None
+        # It holds this one: without a cycle both go at once.
+        self._parser = None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
         self._stop_timer()
         self._host.lost(self)
         if self._handler is None:

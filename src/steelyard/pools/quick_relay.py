@@ -64,6 +64,9 @@ class QuickRelay:
         self._drop()
         if self._again is not None:
             self._again.cancel()
+        else:
+            # As in `set_result`.
+            self.relay = None
 
     # ------------------------------------------------ relay.Finished
 

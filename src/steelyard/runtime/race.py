@@ -153,7 +153,8 @@ class Race:
     def _won(self, runner: "Runner") -> None:
         now_s = self._attempts.now_s()
         for one in (self._first, self._second):
-            if one is None:
+            # One that has failed was not waited for: it says nothing of how late answers come.
+            if one is None or one.attempt.failure is not None:
                 continue
             decision = one.attempt.decision
             self._hedges.began(decision, now_s - one.placed_s, streams=one.streams)
