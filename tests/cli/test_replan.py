@@ -65,3 +65,9 @@ def test_an_empty_window_changes_nothing(log: Path, run: Run) -> None:
     assert ran.code == 0
     assert "no task came" in ran.err
     assert not Path("plan.json").exists()
+
+
+def test_a_loop_without_a_pause_is_refused(log: Path, run: Run) -> None:
+    ran = run("replan", "--store", str(log), "--every", "0s")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "--every is 0 s" in ran.err

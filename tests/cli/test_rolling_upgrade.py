@@ -15,19 +15,32 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import get_args
 
 import aiohttp
 import pytest
 from tests.cli.test_reload import Upstream, pool, until, upstreams
 from tests.store.postgres_server import MISSING, PostgresServer, postgres_server
 
-from steelyard.domain.events import AttemptFinished, Event, RequestServed, TaskFinished
+from steelyard.domain.decision import Decision, PoolVerdict, Refusal, Verdict
+from steelyard.domain.events import (
+    HEDGED_AWAY,
+    AttemptFinished,
+    Event,
+    PoolRemoved,
+    RequestServed,
+    StepPlaced,
+    StepRefused,
+    TaskFinished,
+    Usage,
+)
+from steelyard.domain.task import LlmCall, Step
 from steelyard.store.event_store import read_store
 from steelyard.store.open_store import open_store
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-# The last version whose log was of version 3.
-OLDER = "2000b82"
+# The last versions whose logs were of version 3, and of version 4.
+OLDER, LATER = "2000b82", "a77ddf1"
 PROGRAM = [sys.executable, "-m", "steelyard"]
 READ = (
     "import sys; from steelyard.store.event_store import read_store;"
@@ -50,11 +63,14 @@ async def two(ctx):
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The older version's source."""
-    command = ["git", "-C", str(REPOSITORY), "archive", OLDER, "src"]
+    return _source(OLDER, tmp_path_factory.mktemp("older"))
+
+
+def _source(commit: str, folder: Path) -> Path:
+    command = ["git", "-C", str(REPOSITORY), "archive", commit, "src"]
     packed = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
     if packed.returncode:
-        pytest.skip(f"the repository's history does not reach back to {OLDER}")
-    folder = tmp_path_factory.mktemp("older")
+        pytest.skip(f"the repository's history does not reach back to {commit}")
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(folder, filter="data")
     return folder / "src"
@@ -229,3 +245,85 @@ async def test_a_task_of_a_worker_that_was_killed_goes_on_in_the_new_version(
     assert Counter(one.step_id for one in oks if one.outcome == "ok") == {
         one.step_id: 1 for one in oks
     }
+
+
+@pytest.mark.parametrize("commit", [OLDER, LATER])
+async def test_an_older_version_reads_every_new_word_of_this_one(
+    tmp_path: Path, where: str, commit: str
+) -> None:
+    (tmp_path / "source").mkdir()
+    source = _source(commit, tmp_path / "source")
+    async with upstreams("up") as up:
+        old = Version(tmp_path / "old", where, source, up["up"])
+        assert await old.events_read() == 0
+        with open_store(where) as store:
+            before = store.version
+            for event in _new_words():
+                store.append(event)
+        with open_store(where) as store:
+            assert store.version == before
+        assert await old.events_read() == len(_stored(where))
+
+
+def _new_words() -> list[Event]:
+    """Events with all that later versions added to them."""
+    call = LlmCall(model="m", input_tokens=1, max_output_tokens=1)
+    step = Step(
+        task_id="t",
+        step_id=0,
+        agent="a",
+        name="s",
+        call=call,
+        priority=1,
+        trace_parent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    )
+    verdicts = tuple(PoolVerdict(pool=name, verdict=name) for name in get_args(Verdict))
+    decision = Decision(
+        pool="p",
+        replica=0,
+        predicted_wait_s=0.0,
+        predicted_ttft_s=0.5,
+        predicted_finish_s=1.0,
+        predicted_cached_tokens=0,
+        predicted_output_tokens=1.0,
+        predicted_cost_usd=0.0,
+        bid_usd_per_hour=0.0,
+        slack_s=1.0,
+        policy="cheapest",
+        reason="",
+        verdicts=verdicts,
+        grace_s=1.0,
+    )
+    refusal = Refusal(
+        cause="deadline",
+        earliest_finish_s=None,
+        policy="cheapest",
+        verdicts=verdicts,
+        retry_after_s=1.0,
+    )
+    usage = Usage()
+    return [
+        StepPlaced(t_s=1.0, step=step, decision=decision),
+        StepRefused(t_s=1.0, step=step, refusal=refusal),
+        AttemptFinished(
+            t_s=2.0,
+            task_id="t",
+            step_id=0,
+            attempt=1,
+            outcome="cancelled",
+            error_code=HEDGED_AWAY,
+            usage=usage,
+            cost_usd=0.0,
+        ),
+        RequestServed(
+            t_s=2.0,
+            placed_s=1.0,
+            step=step,
+            decision=decision,
+            outcome="ok",
+            usage=usage,
+            cost_usd=0.0,
+        ),
+        TaskFinished(t_s=3.0, task_id="t", status="succeeded", ended_s=2.0),
+        PoolRemoved(t_s=4.0, pool="p"),
+    ]

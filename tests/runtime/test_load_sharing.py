@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 
 import msgspec
+import pytest
 from tests.runtime.conftest import MODEL, REQUEST, llm_spec, llm_step
 from tests.store.conftest import Open
 
@@ -160,3 +161,14 @@ async def test_alone_a_process_may_use_all_of_its_cap_and_waits_for_nobody(open_
 def test_an_address_of_one_machine_is_not_another_machines() -> None:
     assert known_address("http://127.0.0.1:8000/v1").endswith(" http://127.0.0.1:8000/v1")
     assert known_address("https://api.example.com/v1") == "https://api.example.com/v1"
+    assert known_address("http://127.example.com/v1") == "http://127.example.com/v1"
+
+
+@pytest.mark.parametrize(
+    "other", ["HTTP://gpu-5/v1", "http://GPU-5/v1/", "http://gpu-5:80/v1", "http://Gpu-5:80/v1//"]
+)
+def test_an_endpoint_has_one_address_however_it_is_written(other: str) -> None:
+    assert known_address(other) == known_address("http://gpu-5/v1")
+    assert known_address("http://gpu-5:8000/v1") != known_address("http://gpu-5/v1")
+    assert known_address("http://gpu-5/V1") != known_address("http://gpu-5/v1")
+    assert known_address("http://[FD00::5]:8000/v1/") == "http://[fd00::5]:8000/v1"

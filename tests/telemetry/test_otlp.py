@@ -115,6 +115,12 @@ def test_a_command_sends_a_recorded_log_and_writes_it(tmp_path: Path) -> None:
     written = runner.invoke(app, ["traces", "export", str(store.path), "--to", str(file)])
     assert written.exit_code == 0
     assert len(import_workload(file).workload.tasks) == 2
+    # A log that cannot be read leaves what was written before, and nothing else.
+    (tmp_path / "no.db").write_bytes(b"no log" * 100)
+    refused = runner.invoke(app, ["traces", "export", str(tmp_path / "no.db"), "--to", str(file)])
+    assert refused.exit_code != 0
+    assert len(import_workload(file).workload.tasks) == 2
+    assert not file.with_suffix(".new").exists()
 
 
 def test_nothing_is_told_unless_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:

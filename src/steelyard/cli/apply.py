@@ -73,7 +73,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         target: The tool.
         changes: Machines that change.
-        files: Files that are new, changed or no longer needed.
+        files: Files that are new or changed.
         commands: What is run, or would be.
         done: Whether it was done.
     """

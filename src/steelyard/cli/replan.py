@@ -16,7 +16,7 @@ from steelyard.config.catalog_table import Catalog
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
 from steelyard.domain.workload import Workload
-from steelyard.errors import ConfigError, PlanError, StoreError
+from steelyard.errors import ConfigError, SteelyardError
 from steelyard.ledger.ledger import Ledger
 from steelyard.ledger.recording import workload_of
 from steelyard.planner.changes import Replanned, replanned
@@ -65,6 +65,8 @@ def run_replan(asked: ReplanRequest, settings: PlanSettings) -> None:
     Raises:
         SteelyardError: Of the first look; later ones are told of, and looked again.
     """
+    if not asked.once and not asked.every_s > 0.0:
+        raise ConfigError(f"--every is {asked.every_s:g} s; it must be longer, or give --once")
     catalog = planning_catalog(settings)
     stop = threading.Event()
 
@@ -78,8 +80,8 @@ def run_replan(asked: ReplanRequest, settings: PlanSettings) -> None:
     while not asked.once and not stop.wait(asked.every_s):
         try:
             _look(asked, settings, catalog)
-        except (PlanError, StoreError) as error:
-            # A wave that no fleet serves, or a store that is away, may pass.
+        except SteelyardError as error:
+            # A wave that no fleet serves, a store that is away or a tool that failed may pass.
             print(f"steelyard: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 

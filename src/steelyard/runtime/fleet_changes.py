@@ -14,6 +14,8 @@ import msgspec
 from steelyard.config.aliases import AliasSettings, aliases_of
 from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings
 from steelyard.config.pool_specs import pool_spec
+from steelyard.config.ray_pools import replica_settings
+from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.config.settings import Settings
 from steelyard.domain.pool import PoolLimit, PoolSpec
 from steelyard.errors import ConfigError
@@ -119,7 +121,8 @@ class LiveFleet:
             )
         if _backend_settings(pool) != _backend_settings(known.settings):
             return None
-        if isinstance(pool, EmbeddedPoolSettings) and pool.figures is None:
+        one = replica_settings(pool) if isinstance(pool, RayPoolSettings) else pool
+        if isinstance(one, EmbeddedPoolSettings) and one.figures is None:
             # Calibrated when it started.
             return msgspec.structs.replace(spec, llm_curves=known.spec.llm_curves)
         return spec

@@ -10,8 +10,10 @@ process: they are not shared.
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -33,7 +35,7 @@ _QUIET_S = 0.25
 # Steps that have to wait ask for a larger share at once, but not more often than this.
 _SOONEST_S = 0.02
 _LEASE_S = 1.0
-_LOOPBACK = ("localhost", "127.", "::1")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Where a replica is, as all processes call it, to what this one calls it.
 Places = dict[str, tuple[str, int]]
@@ -71,27 +73,43 @@ def endpoint_places(pools: Mapping[str, RunningPool]) -> Places:
         is there twice gets a number, since its caps are counted apart here, too.
     """
     places: Places = {}
+    seen: Counter[str] = Counter()
     for name, pool in sorted(pools.items()):
         if isinstance(pool.settings, EndpointPoolSettings):
             for replica, url in enumerate(pool.settings.base_urls):
                 address = known_address(url)
-                twins = sum(one.partition("#")[0] == address for one in places)
+                twins = seen[address]
                 places[f"{address}#{twins}" if twins else address] = (name, replica)
+                seen[address] += 1
     return places
 
 
 def known_address(url: str) -> str:
     """An endpoint's address as it is known to other machines, too.
 
-    Args:
-        url: Base URL of the endpoint.
+    Scheme and host have no case, and a port that the scheme implies need not be told.
 
-    >>> known_address("http://10.0.0.5:8000/v1/")
-    'http://10.0.0.5:8000/v1'
+    Args:
+        url: Base URL of the endpoint, without user and query.
+
+    >>> known_address("HTTP://GPU-5.example:80/v1/")
+    'http://gpu-5.example/v1'
     """
-    host = urlsplit(url).hostname or ""
-    address = url.rstrip("/")
-    return f"{socket.gethostname()} {address}" if host.startswith(_LOOPBACK) else address
+    parts = urlsplit(url)
+    scheme, host = parts.scheme.lower(), parts.hostname or ""
+    name = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in {None, _DEFAULT_PORTS.get(scheme)} else f":{parts.port}"
+    address = f"{scheme}://{name}{port}{parts.path.rstrip('/')}"
+    return f"{socket.gethostname()} {address}" if _is_loopback(host) else address
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def heard(

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 from steelyard.domain.events import SignalSent
 
 # What new stores are, and the older versions that this one reads and goes on writing.
-SCHEMA_VERSION = 4
-OLDER_VERSIONS = frozenset({3})
+SCHEMA_VERSION = 5
+OLDER_VERSIONS = frozenset({3, 4})
 # Tag of events that are counted at their task.
 SIGNAL = str(SignalSent.__struct_config__.tag)
 

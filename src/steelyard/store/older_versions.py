@@ -18,13 +18,19 @@ from steelyard.domain.events import (
 )
 from steelyard.store.backend import SCHEMA_VERSION
 
+# The first version that reads whole requests and pools that leave.
+_WHOLE_REQUESTS = 4
+# What version 5 is the first to read.
+_NEW_VERDICTS = frozenset({"just_failed", "under_way"})
+
 
 def as_version(event: Event, version: int) -> tuple[Event, ...]:
     """Which events tell the same in a log of this version or of an older one?
 
-    Version 3 has no whole requests, no pools that leave and no verdict `just_failed`: a request
-    becomes its parts, the verdict `down`, and a pool that leaves stays, in that log, a pool that
-    nothing is placed in.
+    Version 4 has no verdicts `just_failed` and `under_way`: both become `down`. Version 3 has no
+    whole requests and no pools that leave either: a request becomes its parts, and a pool that
+    leaves stays, in that log, a pool that nothing is placed in. Fields that a version does not know
+    it passes over.
 
     Args:
         event: What happened.
@@ -40,14 +46,18 @@ def as_version(event: Event, version: int) -> tuple[Event, ...]:
     """
     if version >= SCHEMA_VERSION:
         return (event,)
+    told = (event,) if version >= _WHOLE_REQUESTS else _without_whole_requests(event)
+    return tuple(_in_old_words(one) for one in told)
+
+
+def _without_whole_requests(event: Event) -> tuple[Event, ...]:
     if isinstance(event, PoolRemoved):
         return ()
-    whole = parts(event) if isinstance(event, RequestServed) else (event,)
-    return tuple(_in_old_words(one) for one in whole)
+    return parts(event) if isinstance(event, RequestServed) else (event,)
 
 
 def _in_old_words(event: Event) -> Event:
-    if isinstance(event, StepPlaced):
+    if isinstance(event, StepPlaced | RequestServed):
         return msgspec.structs.replace(event, decision=_decision(event.decision))
     if isinstance(event, StepRefused):
         return msgspec.structs.replace(event, refusal=_refusal(event.refusal))
@@ -64,6 +74,6 @@ def _refusal(refusal: Refusal) -> Refusal:
 
 def _verdicts(verdicts: tuple[PoolVerdict, ...]) -> tuple[PoolVerdict, ...]:
     return tuple(
-        msgspec.structs.replace(one, verdict="down") if one.verdict == "just_failed" else one
+        msgspec.structs.replace(one, verdict="down") if one.verdict in _NEW_VERDICTS else one
         for one in verdicts
     )

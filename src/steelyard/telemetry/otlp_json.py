@@ -22,7 +22,7 @@ def write_spans(path: Path, spans: Iterable[Span], version: str) -> int:
     """Write spans as one export request.
 
     Args:
-        path: A `.json` file; it is replaced.
+        path: A `.json` file; it is replaced once all spans are there.
         spans: The spans; they are written as they come.
         version: Of this program, for the scope.
 
@@ -35,16 +35,21 @@ def write_spans(path: Path, spans: Iterable[Span], version: str) -> int:
     resource = msgspec.json.encode({"attributes": [_pair("service.name", SCOPE)]})
     scope = msgspec.json.encode({"name": SCOPE, "version": version})
     count = 0
+    new = path.with_suffix(".new")
     try:
-        with path.open("wb") as file:
+        with new.open("wb") as file:
             file.write(b'{"resourceSpans":[{"resource":' + resource)
             file.write(b',"scopeSpans":[{"scope":' + scope + b',"spans":[\n')
             for span in spans:
                 file.write((b",\n" if count else b"") + msgspec.json.encode(span_object(span)))
                 count += 1
             file.write(b"\n]}]}]}\n")
+        new.replace(path)
     except OSError as error:
         raise ConfigError(f"spans cannot be written to {path}: {error}") from error
+    finally:
+        # There only where a span, such as one of a log that cannot be read, did not come.
+        new.unlink(missing_ok=True)
     return count
 
 
