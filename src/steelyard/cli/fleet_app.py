@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
+from steelyard.cli.planning_app import PlanConfigOption
+
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_PlanConfig = Annotated[
-    Path | None, typer.Option("--config", help="TOML file of the plan: rules, what is allowed.")
-]
 _Out = Annotated[
     Path, typer.Option("--out", help="Folder of the tool's files and of the state in force.")
 ]
@@ -21,7 +20,7 @@ def apply(  # noqa: PLR0913, PLR0917 - one parameter per option
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json.")],
     target: Annotated[str, typer.Option("--to", help="ray, skypilot or kubernetes.")],
     folder: _Out = Path("fleet"),
-    config: _PlanConfig = None,
+    config: PlanConfigOption = None,
     ray_address: _RayAddress = "auto",
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it; without, only show what would change.")
@@ -62,7 +61,7 @@ def replan(  # noqa: PLR0913, PLR0917 - one parameter per option
         str, typer.Option("--to", help="Make ray, skypilot or kubernetes follow, with --yes.")
     ] = "",
     folder: _Out = Path("fleet"),
-    config: _PlanConfig = None,
+    config: PlanConfigOption = None,
     ray_address: _RayAddress = "auto",
     yes: Annotated[
         bool, typer.Option("--yes", help="Put plans that are worth it in force.")
