@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ from tests.strategies import workloads
 
 import steelyard.frames
 from steelyard import frames
+from steelyard.config.catalog_table import load_catalog
 from steelyard.domain.events import Usage
-from steelyard.domain.workload import Workload
+from steelyard.domain.slo import Slo
+from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
 from steelyard.errors import ConfigError
 from steelyard.frames import TABLES
 from steelyard.frames.column import Table
 from steelyard.ledger.ledger import Ledger
 from steelyard.ledger.recording import workload_of
+from steelyard.planner.plan import FleetPlan, PlanOptions, plan_fleet
 from steelyard.store.workload_file import write_workload
 
 # Names with numbers that say which one, not how much.
@@ -90,6 +94,44 @@ def test_a_ledger_s_frames_say_what_the_ledger_says(tmp_path: Path) -> None:
     ]
     workload = frames.read_workload(_written(tmp_path, ledger))
     assert frames.workload_steps(workload).height == 1
+
+
+def test_a_plan_s_frames_say_what_the_plan_says(tmp_path: Path) -> None:
+    plan = _plan()
+    file = tmp_path / "plan.json"
+    file.write_bytes(msgspec.json.encode(plan))
+    read = frames.read_plan(file)
+    machines = frames.plan_machines(read)
+    assert dict(machines.select("offering", "machines").iter_rows()) == plan.fleet()
+    assert math.fsum(machines["total_usd_per_hour"]) == pytest.approx(plan.rent_usd_per_hour)
+    choices = frames.plan_choices(read)
+    assert set(choices["step"]) == {"parse", "summarise"}
+    assert set(choices["offering"]) <= set(machines["offering"])
+    shares = choices.group_by("step_class").agg(pl.col("share_frac").sum())
+    assert shares["share_frac"].to_list() == pytest.approx([1.0] * shares.height)
+    baselines = frames.plan_baselines(read)
+    assert baselines["baseline"].to_list() == [one.name for one in plan.baselines]
+    for one in baselines.to_dicts():
+        assert (one["usd_per_hour"] is None) == bool(one["infeasible"])
+
+
+def _plan() -> FleetPlan:
+    call = WorkloadStep(
+        step_id=1,
+        parents=(0,),
+        kind="llm",
+        name="summarise",
+        model="smollm2-135m",
+        prompt_tokens=400,
+        output_tokens=30,
+    )
+    tool = WorkloadStep(step_id=0, parents=(), kind="tool", name="parse", tool="m:f", cpu_s=0.2)
+    tasks = tuple(
+        WorkloadTask(task_id=f"t{n}", agent="librarian", arrival_s=float(n), steps=(tool, call))
+        for n in range(5)
+    )
+    workload = Workload(name="five", tasks=tasks, source="test")
+    return plan_fleet(workload, load_catalog(), Slo(), PlanOptions(growth_factor=10.0))
 
 
 def _written(folder: Path, ledger: Ledger) -> Path:

@@ -1,12 +1,20 @@
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.ledger.books import Books
 from tests.strategies import events
 
-from steelyard.domain.events import Event, StepRecorded, StepWaiting, Usage
+from steelyard.domain.events import (
+    HEDGED_AWAY,
+    AttemptFinished,
+    Event,
+    StepRecorded,
+    StepWaiting,
+    Usage,
+)
 from steelyard.domain.trace_context import span_id_of, trace_id_of
 from steelyard.ledger.ledger import Ledger
 from steelyard.telemetry import names
@@ -93,6 +101,60 @@ def test_a_retried_step_is_one_span_with_two_attempts() -> None:
     assert (step.start_ns, step.end_ns) == (0, nanoseconds(2.0))
 
 
+@pytest.mark.parametrize("winner", [0, 1])
+@pytest.mark.parametrize("loser_ends_s", [2.0, 4.0])
+def test_of_two_attempts_at_once_the_one_that_answered_ends_the_step(
+    winner: int, loser_ends_s: float
+) -> None:
+    books = Books()
+    books.open("t", 0.0)
+    for number, placed_s in enumerate((0.5, 1.5)):
+        is_winner = number == winner
+        books.attempt(
+            "t",
+            0,
+            attempt=number,
+            times_s=(placed_s, placed_s, 3.0 if is_winner else loser_ends_s),
+            outcome="ok" if is_winner else "cancelled",
+            cost_usd=0.25,
+        )
+    books.close("t", 5.0)
+    books.events.sort(key=lambda event: event.t_s)
+    books.events[:] = [_hedged_away(event) for event in books.events]
+    spans = _spans(books)
+    step = _one(spans, "step work")
+    told = {one.attributes[names.ATTEMPT]: one for one in spans if one.name == "chat m"}
+    assert [one.attributes[names.OUTCOME] for _, one in sorted(told.items())] == [
+        "ok" if number == winner else "cancelled" for number in (0, 1)
+    ]
+    assert [one.start_ns for _, one in sorted(told.items())] == [
+        nanoseconds(0.5),
+        nanoseconds(1.5),
+    ]
+    assert (step.end_ns, step.error_code) == (nanoseconds(3.0), "")
+    assert step.attributes[names.STEP_ATTEMPTS] == 2
+    assert _one(spans, "invoke_agent a").attributes[names.COST_USD] == 0.5
+    assert len({one.span_id for one in spans}) == len(spans) == 4
+
+
+def _hedged_away(event: Event) -> Event:
+    if isinstance(event, AttemptFinished) and event.outcome == "cancelled":
+        return msgspec.structs.replace(event, error_code=HEDGED_AWAY)
+    return event
+
+
+def test_a_client_that_leaves_two_attempts_leaves_one_step() -> None:
+    books = Books()
+    books.open("t", 0.0)
+    for number in (0, 1):
+        books.attempt(
+            "t", 0, attempt=number, times_s=(0.0 + number, None, 2.0), outcome="cancelled"
+        )
+    books.close("t", 3.0, status="cancelled")
+    books.events.sort(key=lambda event: event.t_s)
+    assert _one(_spans(books), "step work").attributes[names.STEP_ATTEMPTS] == 2
+
+
 def test_a_step_that_failed_for_good_ends_with_its_task() -> None:
     books = Books()
     books.open("t", 0.0)
@@ -129,7 +191,7 @@ def test_an_open_task_of_a_recorded_log_ends_with_its_last_attempt() -> None:
 
 
 @given(st.lists(events, max_size=20))
-def test_any_log_folds_and_no_span_is_told_twice_of_a_step(log: list[Event]) -> None:
+def test_any_log_folds_into_spans_with_ids_of_the_right_length(log: list[Event]) -> None:
     for span in spans_of(log):
         assert len(bytes.fromhex(span.trace_id)) == 16
         assert len(bytes.fromhex(span.span_id)) == 8

@@ -26,26 +26,16 @@ from steelyard.telemetry.attributes import (
 from steelyard.telemetry.span import Span, nanoseconds
 
 
-class OpenStep(msgspec.Struct, kw_only=True):
-    """A step that was placed.
+class OpenAttempt(msgspec.Struct, kw_only=True):
+    """An attempt that was placed.
 
     Attributes:
-        placed: Its last placement.
-        begun_s: When it was placed first.
-        parent: The span below which it lies.
-        span_id: Its own.
-        started_s: When its last attempt started; None before.
-        attempts: How many there were.
-        failed: Its last attempt, where that failed and no other was placed yet.
+        placed: Its placement.
+        started_s: When it started; None before.
     """
 
     placed: StepPlaced
-    begun_s: float
-    parent: TraceParent
-    span_id: str = ""
     started_s: float | None = None
-    attempts: int = 0
-    failed: AttemptRecord | None = None
 
     def record(self, event: AttemptFinished) -> AttemptRecord:
         """The attempt that an event ends, as the ledger has it."""
@@ -60,6 +50,28 @@ class OpenStep(msgspec.Struct, kw_only=True):
             cost_usd=event.cost_usd,
             error_code=event.error_code,
         )
+
+
+class OpenStep(msgspec.Struct, kw_only=True):
+    """A step that was placed.
+
+    Attributes:
+        begun_s: When it was placed first.
+        parent: The span below which it lies.
+        span_id: Its own.
+        open: Its attempts that have not ended, by number: two where one is a hedge.
+        attempts: How many there were.
+        failed: Its last attempt, where that failed and no other was placed yet.
+        has_ended: Whether its own span was told; a hedge's loser may end after it.
+    """
+
+    begun_s: float
+    parent: TraceParent
+    span_id: str = ""
+    open: dict[int, OpenAttempt] = {}
+    attempts: int = 0
+    failed: AttemptRecord | None = None
+    has_ended: bool = False
 
 
 class OpenTask(msgspec.Struct, kw_only=True):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from steelyard.domain.events import (
+    HEDGED_AWAY,
     AttemptFinished,
     AttemptStarted,
     Event,
@@ -29,6 +30,7 @@ from steelyard.domain.trace_context import (
 )
 from steelyard.ledger.ledger import AttemptRecord
 from steelyard.telemetry.ended import (
+    OpenAttempt,
     OpenStep,
     OpenTask,
     attempt_span,
@@ -153,38 +155,43 @@ class SpanFold:
             task.trace_id, task.parent_span_id = caller.trace_id, caller.span_id
             task.sampled = caller.sampled
         opened = task.steps.get(step.step_id)
-        if opened is None:
+        if opened is None or opened.has_ended:
             parent = caller or TraceParent(task.trace_id, task.span_id, task.sampled)
-            opened = OpenStep(placed=event, begun_s=event.t_s, parent=parent)
+            opened = OpenStep(begun_s=event.t_s, parent=parent)
             opened.span_id = span_id_of(step.task_id, step.step_id)
             task.steps[step.step_id] = opened
-        opened.placed, opened.started_s, opened.failed = event, None, None
+        opened.open[step.attempt] = OpenAttempt(placed=event)
+        opened.failed = None
         opened.attempts += 1
 
     def _start(self, event: AttemptStarted) -> None:
         task = self._tasks.get(event.task_id)
         opened = None if task is None else task.steps.get(event.step_id)
-        if opened is not None:
-            opened.started_s = event.t_s
+        attempt = None if opened is None else opened.open.get(event.attempt)
+        if attempt is not None:
+            attempt.started_s = event.t_s
 
     def _end_attempt(self, event: AttemptFinished) -> Folded:
         task = self._tasks.get(event.task_id)
         opened = None if task is None else task.steps.get(event.step_id)
-        if task is None or opened is None or opened.placed.step.attempt != event.attempt:
+        attempt = None if opened is None else opened.open.pop(event.attempt, None)
+        if task is None or opened is None or attempt is None:
             # Booked once already, or begun in another process.
             return Folded()
-        record = opened.record(event)
+        record = attempt.record(event)
         task.spent_usd.append(event.cost_usd)
         task.ended_s = [max([event.t_s, *task.ended_s])]
         decision = record.decision
         urls = self._addresses.get(decision.pool, ())
         address = urls[decision.replica] if decision.replica < len(urls) else ""
         spans = [attempt_span(task, opened, record, self._pools.get(decision.pool), address)]
-        if record.outcome == "failed":
-            # Another attempt may come; the step's span waits for it.
-            opened.failed = record
-        else:
-            spans.append(step_span(task, opened, record))
+        if not opened.has_ended and record.error_code != HEDGED_AWAY:
+            # After a failure another attempt may come; the step's span waits for it.
+            opened.has_ended = record.outcome != "failed"
+            opened.failed = None if opened.has_ended else record
+            if opened.has_ended:
+                spans.append(step_span(task, opened, record))
+        if opened.has_ended and not opened.open:
             del task.steps[event.step_id]
         if record.outcome == "ok":
             task.done.append(record)
