@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from steelyard.domain.pool import LlmCurve, PoolSpec
@@ -63,6 +64,18 @@ def test_the_cost_bound_is_the_used_time_at_a_full_batch() -> None:
     assert bound.bid_usd_per_hour["slow"] == pytest.approx(1.0)
     whole = cost_bound(workload(3, None), (pool("slow", 1.0, 1.0),), tasks_per_s=2.0, whole=True)
     assert whole.usd_per_hour == pytest.approx(1.0, rel=1e-3)
+
+
+def test_models_of_one_replica_share_the_largest_batch() -> None:
+    alone = pool("slow", 1.0, 1.0)
+    wider = msgspec.structs.replace(alone.llm_curves["m"], concurrency_cap=40)
+    both = msgspec.structs.replace(alone, llm_curves={"m": alone.llm_curves["m"], "n": wider})
+    wide = msgspec.structs.replace(alone, llm_curves={"m": wider})
+    dear, bound, least = (
+        cost_bound(workload(3, None), (spec,), 1.0).usd_per_hour for spec in (alone, both, wide)
+    )
+    assert bound == pytest.approx(least)
+    assert bound < dear
 
 
 def test_a_deadline_makes_the_bound_dearer_and_at_last_infeasible() -> None:

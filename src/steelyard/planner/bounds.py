@@ -315,10 +315,13 @@ def _branches(tasks: list[WorkloadTask]) -> bool:
 
 
 def _levels(step: WorkloadStep, spec: PoolSpec) -> list[int]:
-    """Numbers of streams that are told apart: the cap, two thirds of it, and so on down to 1."""
+    """Numbers of streams that are told apart: the cap, two thirds of it, and so on down to 1.
+
+    Models of one replica share its places: a stream may run beside as many of another one.
+    """
     if step.kind == "tool":
         return [1]
-    levels = [spec.llm_curves[step.model].concurrency_cap]
+    levels = [max(curve.concurrency_cap for curve in spec.llm_curves.values())]
     while levels[-1] > 1:
         levels.append(max(1, min(levels[-1] - 1, round(levels[-1] / 1.5))))
     return levels
