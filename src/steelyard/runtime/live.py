@@ -1,6 +1,5 @@
 """From settings to a running fleet: pools started, recorded, watched, and closed at the end."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
@@ -10,6 +9,7 @@ from steelyard.domain.events import PoolAdded
 from steelyard.errors import ConfigError
 from steelyard.placement.policy import Policy
 from steelyard.runtime.autoscaling import Autoscaler
+from steelyard.runtime.background import in_background
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fleet_changes import LiveFleet, wanted_limits
@@ -80,13 +80,14 @@ async def changing_fleet(
         fleet = LiveFleet(dispatcher, starter, pools, limits)
         for one in pools.values():
             one.watch.attach(dispatcher)
-        scaling = asyncio.create_task(Autoscaler(dispatcher, pools, progress).run())
+        scaling = Autoscaler(dispatcher, pools, progress).run()
         try:
-            async with _sharing(settings, log, dispatcher, pools):
+            async with (
+                in_background("autoscaling", scaling),
+                _sharing(settings, log, dispatcher, pools),
+            ):
                 yield fleet
         finally:
-            scaling.cancel()
-            await asyncio.gather(scaling, return_exceptions=True)
             await fleet.close()
     finally:
         for one in reversed(pools.values()):

@@ -25,6 +25,7 @@ from steelyard.config.pool_settings import EndpointPoolSettings
 from steelyard.errors import StoreError
 from steelyard.fleet.prefix import RecentPrefix
 from steelyard.fleet.sharing import ReplicaLoad, own_share
+from steelyard.runtime.background import in_background
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.starting import RunningPool
 from steelyard.store.loads import LoadStore
@@ -267,10 +268,8 @@ async def shared_loads(
     """
     sharing = LoadSharing(loads, dispatcher, places)
     await sharing.exchange()
-    running = asyncio.create_task(sharing.run())
     try:
-        yield sharing
+        async with in_background("sharing of loads", sharing.run()):
+            yield sharing
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
         await sharing.close()
