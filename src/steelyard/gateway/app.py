@@ -24,7 +24,12 @@ from steelyard.errors import (
 from steelyard.gateway import sse
 from steelyard.gateway.auth import Authenticator
 from steelyard.gateway.data_plane import DataPlane
-from steelyard.gateway.errors_http import RequestError, StoreAwayError, error_response
+from steelyard.gateway.errors_http import (
+    RequestError,
+    StoreAwayError,
+    error_response,
+    forget_frames,
+)
 from steelyard.gateway.exchange import (
     AsgiExchange,
     Exchange,
@@ -166,7 +171,11 @@ class Gateway:
         Args:
             exchange: The request, whole.
         """
-        await self._serve(exchange, self._data_plane.handle(exchange))
+        if exchange.refusal is None:
+            await self._serve(exchange, self._data_plane.handle(exchange))
+            return
+        _send_error(exchange, exchange.refusal)
+        self._ended(exchange)
 
     def serve_now(self, exchange: Exchange) -> bool:
         """Answer one request to the data plane in callbacks alone, if it is that simple.
@@ -206,6 +215,7 @@ class Gateway:
             await work
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - the request boundary
             self._tell(exchange, error)
+            forget_frames(error)
         self._ended(exchange)
 
     def _tell(self, exchange: Exchange, error: BaseException) -> None:

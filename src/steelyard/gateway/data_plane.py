@@ -118,13 +118,11 @@ class DataPlane:
         """Answer one request.
 
         Args:
-            exchange: The request, whole.
+            exchange: The request, whole and not refused.
 
         Raises:
             SteelyardError: What went wrong; nothing was sent then, or a stream has begun.
         """
-        if exchange.refusal is not None:
-            raise exchange.refusal
         post = self._posts.get(exchange.path)
         if post is None:
             is_response = exchange.path.startswith(RESPONSES_PATH)

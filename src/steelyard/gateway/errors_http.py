@@ -169,3 +169,17 @@ def _row(error: SteelyardError) -> tuple[int, str]:
 
 def _body(message: str, kind: str, param: str | None, code: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames that an error and its causes went through.
+
+    They hold the error and all of its request, until the garbage collector comes for them.
+
+    Args:
+        error: An error that was handled.
+    """
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__

@@ -106,7 +106,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._check_room()
             type(self).admit(exchange)
         except RequestError as error:
-            exchange.refusal = error
+            exchange.refuse(error)
         self._take_turn(exchange)
 
     def _watch_progress(self) -> None:
@@ -168,7 +168,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._check_room()
             type(self).admit(exchange)
         except RequestError as error:
-            exchange.refusal = error
+            exchange.refuse(error)
         if self.expect_100_continue:
             if exchange.refusal is not None:
                 # Its body has not been sent, and now never will be.
