@@ -110,7 +110,7 @@ class Gateway:
                     process.wait()
 
 
-def steelyard(python: str = sys.executable) -> Gateway:
+def steelyard(python: str = sys.executable, name: str = "steelyard") -> Gateway:
     """This project, with a key, three pools for the policy, and the log on disk."""
 
     def command(folder: Path, port: int, upstream: int) -> list[str]:
@@ -120,7 +120,7 @@ def steelyard(python: str = sys.executable) -> Gateway:
         (folder / "steelyard.toml").write_text(text)
         return [python, "-m", "steelyard", "up", "--config", str(folder / "steelyard.toml")]
 
-    return Gateway("steelyard", command, KEY)
+    return Gateway(name, command, KEY)
 
 
 def peers(folder: Path | None) -> tuple[list[Gateway], list[str]]:

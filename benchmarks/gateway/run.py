@@ -63,9 +63,12 @@ def main() -> None:
     parser.add_argument("--prompt-bytes", type=int, default=200)
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--python", default=sys.executable, help="that has steelyard")
+    parser.add_argument("--also", help="another Python that has it: `steelyard-also`, in turns")
     asked = parser.parse_args()
     found, missing = peers(asked.peers)
     rivals = [steelyard(asked.python), *found]
+    if asked.also is not None:
+        rivals.insert(1, steelyard(asked.also, "steelyard-also"))
     if asked.only:
         rivals = [one for one in rivals if one.name in asked.only.split(",")]
     results: dict[str, list[dict[str, float]]] = {}
