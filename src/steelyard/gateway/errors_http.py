@@ -171,6 +171,22 @@ def _body(message: str, kind: str, param: str | None, code: str) -> dict[str, An
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def too_large(size_bytes: int, max_bytes: int) -> RequestError:
+    """The refusal of a body that is too long.
+
+    Args:
+        size_bytes: How much of it is known to come.
+        max_bytes: The limit.
+    """
+    # The unread rest of the body would be taken for the next request.
+    return RequestError(
+        f"the request body has {size_bytes} bytes or more, the limit is {max_bytes}",
+        status=413,
+        code="request_too_large",
+        headers=[(b"connection", b"close")],
+    )
+
+
 def forget_frames(error: BaseException) -> None:
     """Let go of the frames that an error and its causes went through.
 

@@ -1,0 +1,120 @@
+"""A request leaves nothing for the garbage collector, which looks seldom here, however it ends."""
+
+import asyncio
+import gc
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvloop
+from tests.gateway.conftest import Rig, Start
+from tests.gateway.raw_upstream import (
+    STREAM,
+    WHOLE,
+    Call,
+    RawUpstream,
+    Script,
+    chunk,
+    piece,
+    raw_upstream,
+    whole,
+)
+
+from steelyard.pools.endpoint import OpenAiEndpointPool
+
+ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+NAMED = {"Steelyard-Task": "t"}
+
+
+async def answer(call: Call) -> None:
+    await call.send(whole(json.dumps(WHOLE).encode()))
+
+
+async def break_(call: Call) -> None:
+    await call.send(b"HTTP/1.1 500 Broken\r\nContent-Length: 2\r\n\r\n{}")
+
+
+async def hang_up(call: Call) -> None:
+    call.writer.close()
+
+
+async def break_off(call: Call) -> None:
+    await call.send(STREAM + chunk(piece("Hi")))
+    call.writer.close()
+
+
+async def wait(call: Call) -> None:
+    await call.left.wait()
+
+
+@asynccontextmanager
+async def rig_of(start: Start) -> AsyncGenerator[tuple[Rig, RawUpstream]]:
+    async with raw_upstream(answer) as (upstream, url):
+        pool = OpenAiEndpointPool([url], ["m"])
+        await pool.start()
+        try:
+            async with start(pool, model="m") as rig:
+                yield rig, upstream
+        finally:
+            await pool.close()
+
+
+async def ask(rig: Rig, body: dict[str, Any], headers: dict[str, str]) -> None:
+    async with rig.http.post("/v1/chat/completions", json=body, headers=headers) as response:
+        await response.read()
+
+
+async def leave(rig: Rig, upstream: RawUpstream, headers: dict[str, str]) -> None:
+    upstream.came.clear()
+    asked = asyncio.ensure_future(ask(rig, ASK, headers))
+    await asyncio.wait_for(upstream.came.wait(), 5.0)
+    asked.cancel()
+    await asyncio.wait_for(upstream.calls[-1].left.wait(), 5.0)
+
+
+async def go_wrong(
+    rig: Rig, upstream: RawUpstream, script: Script, headers: dict[str, str]
+) -> None:
+    # On a connection that is free, and on new ones.
+    upstream.script = answer
+    await ask(rig, ASK, headers)
+    upstream.script = script
+    if script is wait:
+        await asyncio.gather(*(leave(rig, upstream, headers) for _ in range(2)))
+    else:
+        await asyncio.gather(*(ask(rig, {**ASK, "stream": True}, headers) for _ in range(2)))
+    upstream.script = answer
+    await ask(rig, {**ASK, "model": "none"}, headers)
+    await ask(rig, {"model": "m"}, headers)
+    await ask(rig, {**ASK}, {**headers, "Content-Encoding": "gzip"})
+
+
+def ours(objects: list[Any]) -> Counter[str]:
+    kinds = (type(one) for one in objects)
+    return Counter(kind.__qualname__ for kind in kinds if kind.__module__.startswith("steelyard."))
+
+
+@pytest.mark.parametrize("headers", [{}, NAMED], ids=["short", "ordinary"])
+@pytest.mark.parametrize("script", [answer, break_, hang_up, break_off, wait])
+def test_a_request_leaves_no_cycles(start: Start, script: Script, headers: dict[str, str]) -> None:
+    async def run() -> Counter[str]:
+        async with rig_of(start) as (rig, upstream):
+            await go_wrong(rig, upstream, script, headers)
+            gc.collect()
+            gc.disable()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                await go_wrong(rig, upstream, script, headers)
+                await asyncio.sleep(0)
+                gc.collect()
+                return ours(gc.garbage)
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(run()) == {}
