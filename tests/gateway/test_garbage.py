@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 import uvloop
-from tests.gateway.conftest import Rig, Start
+from tests.gateway.conftest import pool_spec
 from tests.gateway.raw_upstream import (
     STREAM,
     WHOLE,
@@ -23,7 +24,15 @@ from tests.gateway.raw_upstream import (
     whole,
 )
 
+from steelyard.domain.events import PoolAdded
+from steelyard.gateway.server import serve
+from steelyard.gateway.settings import GatewaySettings
+from steelyard.placement.policy import CheapestFeasible
 from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.runtime.clock import WallClock
+from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.recorder import Recorder
+from steelyard.store.event_log import MemoryEventLog
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 NAMED = {"Steelyard-Task": "t"}
@@ -51,45 +60,52 @@ async def wait(call: Call) -> None:
 
 
 @asynccontextmanager
-async def rig_of(start: Start) -> AsyncGenerator[tuple[Rig, RawUpstream]]:
+async def gateway() -> AsyncGenerator[tuple[aiohttp.ClientSession, RawUpstream]]:
+    """A gateway that waits for no pool to come back."""
     async with raw_upstream(answer) as (upstream, url):
         pool = OpenAiEndpointPool([url], ["m"])
         await pool.start()
-        try:
-            async with start(pool, model="m") as rig:
-                yield rig, upstream
-        finally:
-            await pool.close()
+        recorder = Recorder(WallClock(), MemoryEventLog())
+        recorder.record(PoolAdded(t_s=recorder.now_s(), spec=pool_spec("lab", "m")))
+        dispatcher = Dispatcher(recorder, CheapestFeasible(), {"lab": pool}, {}, 0.0)
+        async with (
+            serve(GatewaySettings(port=0), dispatcher) as server,
+            aiohttp.ClientSession(server.url) as http,
+        ):
+            yield http, upstream
+        await pool.close()
 
 
-async def ask(rig: Rig, body: dict[str, Any], headers: dict[str, str]) -> None:
-    async with rig.http.post("/v1/chat/completions", json=body, headers=headers) as response:
+async def ask(http: aiohttp.ClientSession, body: dict[str, Any], headers: dict[str, str]) -> None:
+    async with http.post("/v1/chat/completions", json=body, headers=headers) as response:
         await response.read()
 
 
-async def leave(rig: Rig, upstream: RawUpstream, headers: dict[str, str]) -> None:
+async def leave(
+    http: aiohttp.ClientSession, upstream: RawUpstream, headers: dict[str, str]
+) -> None:
     upstream.came.clear()
-    asked = asyncio.ensure_future(ask(rig, ASK, headers))
+    asked = asyncio.ensure_future(ask(http, ASK, headers))
     await asyncio.wait_for(upstream.came.wait(), 5.0)
     asked.cancel()
     await asyncio.wait_for(upstream.calls[-1].left.wait(), 5.0)
 
 
 async def go_wrong(
-    rig: Rig, upstream: RawUpstream, script: Script, headers: dict[str, str]
+    http: aiohttp.ClientSession, upstream: RawUpstream, script: Script, headers: dict[str, str]
 ) -> None:
     # On a connection that is free, and on new ones.
     upstream.script = answer
-    await ask(rig, ASK, headers)
+    await ask(http, ASK, headers)
     upstream.script = script
     if script is wait:
-        await asyncio.gather(*(leave(rig, upstream, headers) for _ in range(2)))
+        await asyncio.gather(*(leave(http, upstream, headers) for _ in range(2)))
     else:
-        await asyncio.gather(*(ask(rig, {**ASK, "stream": True}, headers) for _ in range(2)))
+        await asyncio.gather(*(ask(http, {**ASK, "stream": True}, headers) for _ in range(2)))
     upstream.script = answer
-    await ask(rig, {**ASK, "model": "none"}, headers)
-    await ask(rig, {"model": "m"}, headers)
-    await ask(rig, {**ASK}, {**headers, "Content-Encoding": "gzip"})
+    await ask(http, {**ASK, "model": "none"}, headers)
+    await ask(http, {"model": "m"}, headers)
+    await ask(http, {**ASK}, {**headers, "Content-Encoding": "gzip"})
 
 
 def ours(objects: list[Any]) -> Counter[str]:
@@ -99,15 +115,14 @@ def ours(objects: list[Any]) -> Counter[str]:
 
 @pytest.mark.parametrize("headers", [{}, NAMED], ids=["short", "ordinary"])
 @pytest.mark.parametrize("script", [answer, break_, hang_up, break_off, wait])
-def test_a_request_leaves_no_cycles(start: Start, script: Script, headers: dict[str, str]) -> None:
+def test_a_request_leaves_no_cycles(script: Script, headers: dict[str, str]) -> None:
     async def run() -> Counter[str]:
-        async with rig_of(start) as (rig, upstream):
-            await go_wrong(rig, upstream, script, headers)
+        async with gateway() as (http, upstream):
             gc.collect()
             gc.disable()
             gc.set_debug(gc.DEBUG_SAVEALL)
             try:
-                await go_wrong(rig, upstream, script, headers)
+                await go_wrong(http, upstream, script, headers)
                 await asyncio.sleep(0)
                 gc.collect()
                 return ours(gc.garbage)
