@@ -388,10 +388,15 @@ async def test_what_is_set_aside_for_two_is_free_again_when_one_of_them_has_ende
     token, key = minted("k1", terms)
     async with keyed_gateway(tmp_path / "s.db", pools, key) as rig:
         rig.dispatcher.hedge_up_to(1.0)
+        one_ended = asyncio.Event()
+        rig.dispatcher.subscribe(
+            lambda event: one_ended.set() if isinstance(event, AttemptFinished) else None
+        )
         headers = {"Authorization": f"Bearer {token}"}
         url = f"{rig.server.base_url}/chat/completions"
         async with aiohttp.ClientSession(headers=headers) as http, http.post(url, json=body) as one:
             assert await one.content.readany()
+            await asyncio.wait_for(one_ended.wait(), 10)
             assert slow.cancelled == 1
             silent_for_ever.set()
             # The first one holds its place yet, and no more than that.
