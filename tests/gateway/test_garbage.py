@@ -108,8 +108,8 @@ async def go_wrong(
     await ask(http, {**ASK}, {**headers, "Content-Encoding": "gzip"})
 
 
-def ours(objects: list[Any]) -> Counter[str]:
-    kinds = (type(one) for one in objects)
+def ours(objects: list[object]) -> Counter[str]:
+    kinds = [type(one) for one in objects]
     return Counter(kind.__qualname__ for kind in kinds if kind.__module__.startswith("steelyard."))
 
 
