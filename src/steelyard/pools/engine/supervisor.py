@@ -34,10 +34,13 @@ from steelyard.pools.engine.frames import (
     Vectors,
     read_from_child,
 )
+from steelyard.pools.engine.silence import Silence
 from steelyard.pools.framing import pack_frame
 
 _CHILD_MODULE = "steelyard.pools.engine.worker"
 _HEALTHY_S = 60.0
+# How often silence is looked at, in parts of the shortest one that counts.
+_LOOKS = 4
 
 
 class SupervisorLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +50,7 @@ class SupervisorLimits(msgspec.Struct, frozen=True, kw_only=True):
         max_in_flight: Requests that run or wait; more are refused.
         load_timeout_s: Longest time to load the model.
         stall_s: Longest time without a sign of life; compiling a large JSON schema takes seconds.
+            Neither counts time in which the child waits for a processor that others use.
         backoff_s: Pause before the first restart; doubles with each one that follows soon.
         max_backoff_s: Longest pause before a restart.
     """
@@ -246,19 +250,35 @@ class ReplicaSupervisor:
         if process.stdin is None or process.stdout is None:
             return "has no pipes"
         process.stdin.write(pack_frame(self._load))
-        patience_s = self._limits.load_timeout_s
+        limits = self._limits
+        shortest_s = min(limits.load_timeout_s, limits.stall_s)
+        silence = Silence(process.pid, limits.load_timeout_s, shortest_s / _LOOKS)
+        watchdog = asyncio.create_task(self._kill_when_silent(process, silence))
+        try:
+            reason = await self._read_until_it_ends(process.pid, process.stdout, silence)
+            return watchdog.result() if watchdog.done() else reason
+        finally:
+            watchdog.cancel()
+
+    async def _kill_when_silent(self, process: asyncio.subprocess.Process, silence: Silence) -> str:
+        await silence.lasts()
+        self._blame_schema()
+        # Ends the reader, too.
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        return f"gave no sign of life for {silence.patience_s:g} s and was killed"
+
+    async def _read_until_it_ends(
+        self, pid: int, stdout: asyncio.StreamReader, silence: Silence
+    ) -> str:
         while True:
             try:
-                # Not wait_for: Python 3.11's loses a cancellation that meets a frame.
-                async with asyncio.timeout(patience_s):
-                    frame = await read_from_child(process.stdout)
-            except TimeoutError:
-                self._blame_schema()
-                return f"gave no sign of life for {patience_s:g} s and was killed"
+                frame = await read_from_child(stdout)
             except PoolProtocolError as error:
                 return f"sent rubbish ({error})"
+            silence.heard()
             if frame is None:
-                return f"(process {process.pid}) died"
+                return f"(process {pid}) died"
             if isinstance(frame, Broken):
                 return f"broke: {frame.message}"
             if isinstance(frame, LoadFailed):
@@ -266,7 +286,7 @@ class ReplicaSupervisor:
                     self._came_up.set_exception(ConfigError(frame.message))
                 return f"cannot load its model: {frame.message}"
             if isinstance(frame, Ready):
-                patience_s = self._limits.stall_s
+                silence.patience_s = self._limits.stall_s
                 await self._ready(frame)
             else:
                 self._dispatch(frame)
