@@ -67,6 +67,7 @@ def test_the_kernel_tells_of_two_that_want_one_processor() -> None:
     spin = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
     with child(spin) as one, child(spin):
         before_s = waited_s(one)
+        waits_s = 0.0
         for _ in range(600):
             waits_s = starved_s(before_s, waited_s(one))
             if waits_s > 0.2:
