@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo drill test test-frameworks test-ray test-arm64 check-arm64-wheels check fuzz soak format bench docs site lock clean
+.PHONY: install demo drill test test-frameworks test-ray test-arm64 container-check check-arm64-wheels check fuzz soak format bench docs site lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -40,6 +40,9 @@ $(FRAMEWORKS)/.installed: requirements-frameworks.lock
 
 test-arm64: $(STAMP)  ## Import everything, test the core and answer a question as an arm64 machine, emulated.
 	bash scripts/test_arm64.sh
+
+container-check:  ## Build the container for real on a Debian of its own, ask it a question, stop it.
+	bash scripts/check_container.sh
 
 check-arm64-wheels: $(STAMP)  ## Look up the aarch64 wheel of every locked dependency, and the glibc that they need.
 	$(BIN)/python scripts/arm64_wheels.py
