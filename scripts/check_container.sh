@@ -9,6 +9,7 @@
 # a Debian mirror (DEBIAN_MIRROR) and kept as localhost/steelyard-base. That is not the
 # python:3.11-slim-bookworm which the Containerfile names: Debian and the minor version of Python are
 # the same, the way in which Python was built is not. BASE_IMAGE=... takes another, from a registry, too.
+# IMAGE=... checks an image that is there, and builds none.
 # The machine's pip.conf and certificates are lent to the build, for a mirror of its own.
 #
 # Needs root, and Debian's packages debootstrap, buildah, podman and crun.
@@ -16,7 +17,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 BASE=${BASE_IMAGE:-localhost/steelyard-base:bookworm}
-IMAGE=localhost/steelyard:check
+built=${IMAGE:-}
+IMAGE=${IMAGE:-localhost/steelyard:check}
 NAME=steelyard-check
 MIRROR="${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
 UP_S=300
@@ -42,7 +44,7 @@ for tool in debootstrap buildah podman crun; do
   fi
 done
 
-if [ -z "${BASE_IMAGE:-}" ] && ! podman image exists "$BASE"; then
+make_base() {
   say "making a base image of Debian 12"
   debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
     bookworm "$scratch/root" "$MIRROR" >"$scratch/debootstrap.log" 2>&1 || {
@@ -50,22 +52,28 @@ if [ -z "${BASE_IMAGE:-}" ] && ! podman image exists "$BASE"; then
     exit 2
   }
   tar --directory "$scratch/root" --create . | podman import --quiet - "$BASE" >/dev/null
-fi
-
-lent=()
-for path in /etc/pip.conf /etc/ssl/certs; do
-  [ -e "$path" ] && lent+=(--volume "$path:$path:ro")
-done
-say "building"
-start_s=$SECONDS
-# Docker's format: that of OCI has no HEALTHCHECK. chroot: RUN needs no cgroups and no network of its own.
-buildah bud --quiet --format docker --isolation chroot --network host "${lent[@]}" \
-  --build-arg "PYTHON_IMAGE=$BASE" --tag "$IMAGE" . >"$scratch/build.log" 2>&1 || {
-  tail -20 "$scratch/build.log" >&2
-  exit 1
 }
-size=$(podman image inspect --format '{{.Size}}' "$IMAGE")
-say "built in $((SECONDS - start_s)) s, $((size / 1000000)) MB with the base"
+
+build() {
+  local lent=() path start_s=$SECONDS size
+  for path in /etc/pip.conf /etc/ssl/certs; do
+    if [ -e "$path" ]; then lent+=(--volume "$path:$path:ro"); fi
+  done
+  say "building"
+  # Docker's format: that of OCI has no HEALTHCHECK. chroot: RUN has no need of cgroups.
+  buildah bud --quiet --format docker --isolation chroot --network host "${lent[@]}" \
+    --build-arg "PYTHON_IMAGE=$BASE" --tag "$IMAGE" . >"$scratch/build.log" 2>&1 || {
+    tail -20 "$scratch/build.log" >&2
+    exit 1
+  }
+  size=$(podman image inspect --format '{{.Size}}' "$IMAGE")
+  say "built in $((SECONDS - start_s)) s, $((size / 1000000)) MB with the base"
+}
+
+if [ -z "$built" ]; then
+  if [ -z "${BASE_IMAGE:-}" ] && ! podman image exists "$BASE"; then make_base; fi
+  build
+fi
 
 mkdir "$scratch/conf"
 cat >"$scratch/conf/steelyard.toml" <<'TOML'
