@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -37,8 +38,12 @@ from steelyard.pools.engine.frames import (
 from steelyard.pools.engine.silence import Silence
 from steelyard.pools.framing import pack_frame
 
+_LOGGER = logging.getLogger("steelyard.pools")
 _CHILD_MODULE = "steelyard.pools.engine.worker"
 _HEALTHY_S = 60.0
+# A batch of 256 tokens takes the packaged model about as long as its load, emulated on Arm; twice
+# that is to spare.
+_LOADS = 3.0
 # How often silence is looked at, in parts of the shortest one that counts.
 _LOOKS = 4
 
@@ -50,7 +55,9 @@ class SupervisorLimits(msgspec.Struct, frozen=True, kw_only=True):
         max_in_flight: Requests that run or wait; more are refused.
         load_timeout_s: Longest time to load the model.
         stall_s: Longest time without a sign of life; compiling a large JSON schema takes seconds.
-            Neither counts time in which the child waits for a processor that others use.
+            Neither counts time in which the child waits for a processor that others use. Where
+            loading took long, up to the former: a large model on a slow machine takes as long for
+            a batch, in which it is silent, too.
         backoff_s: Pause before the first restart; doubles with each one that follows soon.
         max_backoff_s: Longest pause before a restart.
     """
@@ -60,6 +67,15 @@ class SupervisorLimits(msgspec.Struct, frozen=True, kw_only=True):
     stall_s: float = 30.0
     backoff_s: float = 0.1
     max_backoff_s: float = 10.0
+
+    def patience_s(self, load_s: float) -> float:
+        """How long may a child be silent whose model took `load_s` to load?
+
+        >>> limits = SupervisorLimits()
+        >>> limits.patience_s(2.0), limits.patience_s(20.0), limits.patience_s(100.0)
+        (30.0, 60.0, 120.0)
+        """
+        return max(self.stall_s, min(_LOADS * load_s, self.load_timeout_s))
 
 
 # What a child is asked for: an answer, or the vectors of texts.
@@ -213,6 +229,8 @@ class ReplicaSupervisor:
             reason = await self._run_child()
             was_up, self._is_up = self._is_up, False
             self._fail_all(PoolUnavailableError(f"{self._name} {reason}; retry."))
+            if was_up:
+                _LOGGER.warning("%s %s; it is started again.", self._name, reason)
             if was_up and self._watch is not None:
                 await self._watch(self._replica, False)
             if self._came_up is not None and not self._came_up.done():
@@ -286,7 +304,7 @@ class ReplicaSupervisor:
                     self._came_up.set_exception(ConfigError(frame.message))
                 return f"cannot load its model: {frame.message}"
             if isinstance(frame, Ready):
-                silence.patience_s = self._limits.stall_s
+                silence.patience_s = self._limits.patience_s(frame.load_s)
                 await self._ready(frame)
             else:
                 self._dispatch(frame)
@@ -326,7 +344,7 @@ class ReplicaSupervisor:
         suspects = [f for f in self._flights.values() if f.brings_schema and not f.started]
         if len(suspects) == 1:
             del self._flights[suspects[0].request_id]
-            reason = f"The JSON schema kept the engine busy for {self._limits.stall_s:g} s."
+            reason = "The JSON schema kept the engine busy for too long."
             suspects[0].inbox.put_nowait(PoolRejectedError(f"{reason} Make it smaller."))
 
     def _fail_all(self, error: PoolError) -> None:
