@@ -12,6 +12,8 @@
 # IMAGE=... checks an image that is there, and builds none.
 # The machine's pip.conf and certificates are lent to the build, for a mirror of its own.
 #
+# crun 1.8 refuses to start where both versions of cgroups are mounted: docs/deploying.md.
+#
 # Needs root, and Debian's packages debootstrap, buildah, podman and crun.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -21,8 +23,8 @@ built=${IMAGE:-}
 IMAGE=${IMAGE:-localhost/steelyard:check}
 NAME=steelyard-check
 MIRROR="${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
-UP_S=300
-scratch=$(mktemp -d)
+UP_S=${UP_S:-300}
+scratch=$(mktemp --directory)
 
 say() { printf 'container-check: %s\n' "$*"; }
 broken() {
@@ -86,8 +88,11 @@ path = "/var/lib/steelyard/log.db"
 kind = "embedded"
 TOML
 chmod -R a+rX "$scratch"
-# Without a network it still has its loopback, which is all that is asked.
+# Without a network it still has its loopback, which is all that is asked. The health check is asked
+# for below: podman's own timer needs systemd.
 podman run --detach --name "$NAME" --runtime crun --cgroups disabled --network none \
+  --health-interval disable \
+  --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 \
   --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
   --tmpfs /tmp --volume "$NAME:/var/lib/steelyard" \
   --volume "$scratch/conf:/etc/steelyard:ro" "$IMAGE" >/dev/null
