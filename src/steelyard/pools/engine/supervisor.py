@@ -41,8 +41,8 @@ from steelyard.pools.framing import pack_frame
 _LOGGER = logging.getLogger("steelyard.pools")
 _CHILD_MODULE = "steelyard.pools.engine.worker"
 _HEALTHY_S = 60.0
-# A batch of 256 tokens takes the packaged model about as long as its load, emulated on Arm; twice
-# that is to spare.
+# Chosen, not fitted: emulated on Arm, where a load took 45 to 90 s of CPU time, a replica that
+# computed its first prompt was taken for dead after 30 s.
 _LOADS = 3.0
 # How often silence is looked at, in parts of the shortest one that counts.
 _LOOKS = 4
