@@ -17,7 +17,6 @@ from steelyard.cli.reload import Reloader
 from steelyard.cli.store_choice import opened_store, store_address
 from steelyard.cli.telemetry import telling, wants_traces
 from steelyard.cli.upgrade import how_old
-from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
 from steelyard.config.plan_settings import load_plan_settings
 from steelyard.config.settings import DashboardSection, GatewaySection, Settings, load_settings
@@ -118,7 +117,7 @@ async def _serve(config: Path, settings: Settings, where: str, shown: DashboardS
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
     with listen(front) as listener, opened_store(settings.store, where) as log:
-        async with changing_fleet(settings, load_catalog(), policy, log, _say) as fleet:
+        async with changing_fleet(settings, None, policy, log, _say) as fleet:
             address = store_address(settings.store, where)
             if old := how_old(log, SCHEMA_VERSION):
                 _say(old)
