@@ -172,7 +172,9 @@ def compare(given: argparse.Namespace, catalog: Catalog, case: Case, drawn: tupl
         crowd = crowding(workload, ours.trial.rate_per_s, stretch, skipped)
         bursts = with_bursts(workload, worth, ours.trial.rate_per_s, skipped) / bound.usd_per_task
     label = f"{case.name}, {arrivals}, {half}"
-    return summary_line(label, results, bound, (crowd, bursts))
+    line = summary_line(label, results, bound, (crowd, bursts))
+    print(line, flush=True)
+    return line
 
 
 def run_all(contest: Contest, names: tuple[str, ...], jobs: int) -> list[Result]:
