@@ -6,6 +6,8 @@ import msgspec
 
 from steelyard.domain.offering import Arch, TokenPrice
 
+KvTokensSource = Literal["", "given", "engine", "derived"]
+
 
 class LlmCurve(msgspec.Struct, frozen=True, kw_only=True):
     """Speed of one replica serving one model.
@@ -93,6 +95,8 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
         tool_curve: Set in a pool that runs tools.
         kv_tokens: Tokens that the key-value memory of one replica holds, streams and prefix cache
             together; None where nobody knows.
+        kv_tokens_source: Who says so: `given` in the settings, `engine` at its start, or `derived`
+            from the sizes of model and memory; empty where nobody does, or in an older log.
         tool_prefix: What the names of its tools start with, where it runs no others; empty in a
             pool that runs every tool of no pool of its own (`mcp:...`).
     """
@@ -109,6 +113,7 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
     llm_curves: dict[str, LlmCurve] = {}
     tool_curve: ToolCurve | None = None
     kv_tokens: int | None = None
+    kv_tokens_source: KvTokensSource = ""
     tool_prefix: str = ""
 
     def runs_tool(self, tool: str) -> bool:

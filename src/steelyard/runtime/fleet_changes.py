@@ -121,6 +121,10 @@ class LiveFleet:
         if _backend_settings(pool) != _backend_settings(known.settings):
             return None
         one = replica_settings(pool) if isinstance(pool, RayPoolSettings) else pool
+        if known.spec.kv_tokens_source == "engine":
+            spec = msgspec.structs.replace(
+                spec, kv_tokens=known.spec.kv_tokens, kv_tokens_source="engine"
+            )
         if isinstance(one, EmbeddedPoolSettings) and one.figures is None:
             # Calibrated when it started.
             return msgspec.structs.replace(spec, llm_curves=known.spec.llm_curves)

@@ -184,6 +184,7 @@ class PoolStarter:
             if isinstance(one, EmbeddedPoolSettings) and one.figures is None:
                 self.progress(f"calibrating pool {name}")
                 spec = await _calibrated(spec, one, backend, self.progress)
+            spec = with_memory(spec, backend)
         except BaseException:
             await started.close()
             raise
@@ -208,6 +209,23 @@ async def _calibrated(
     if context_tokens:
         curve = msgspec.structs.replace(curve, context_tokens=context_tokens)
     return msgspec.structs.replace(spec, llm_curves={pool.model: curve})
+
+
+def with_memory(spec: PoolSpec, backend: LlmBackend) -> PoolSpec:
+    """How many tokens of context does a replica hold? As its engine tells, where it does.
+
+    Args:
+        spec: The pool; what its settings say counts.
+        backend: Its engines, started. Thin: those of this machine tell, members of a Ray pool and
+            endpoints do not.
+
+    Returns:
+        The specification with its key-value memory.
+    """
+    cache_tokens = getattr(backend, "cache_tokens", 0)
+    if spec.kv_tokens is not None or not cache_tokens:
+        return spec
+    return msgspec.structs.replace(spec, kv_tokens=cache_tokens, kv_tokens_source="engine")
 
 
 async def _tool_backend(name: str, pool: PoolSettings, watch: PoolWatch) -> ToolBackend:
