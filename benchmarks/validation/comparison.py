@@ -9,7 +9,7 @@ import numpy as np
 
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall
-from steelyard.ledger.ledger import Ledger
+from steelyard.ledger.ledger import Ledger, TaskRecord
 from steelyard.perf.cost import attempt_usd
 
 LATENCIES = ("task_s", "llm_s", "tool_s")
@@ -23,7 +23,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         tasks: How many there were.
         figures: Measured and compared value of each.
         distance_frac: Wasserstein's distance of the task latencies, over their mean.
-        swing_frac: How far the machine's speed swung between the profiles around the run.
+        swing_frac: How far the rounds of profiles around the run lay apart.
     """
 
     name: str
@@ -80,21 +80,29 @@ def _side(ledger: Ledger, prefix: str, pools: dict[str, PoolSpec]) -> dict[str, 
             costs_usd.append(attempt_usd(pools[attempt.decision.pool], attempt.step, attempt.usage))
             kind = "llm" if isinstance(attempt.step.call, LlmCall) else "tool"
             steps[kind].append(attempt.latency_s)
-    span_s = max(t.finished_s for t in tasks) - min(t.submitted_s for t in tasks)
     return {
         "task_s": sorted(task.finished_s - task.submitted_s for task in tasks),
         "llm_s": sorted(steps["llm"]),
         "tool_s": sorted(steps["tool"]),
         "usd_per_task": math.fsum(costs_usd) / len(tasks),
-        "goodput_per_s": sum(task.met_slo for task in tasks) / span_s,
+        "goodput_per_s": sum(task.met_slo for task in tasks) / _open_s(tasks),
     }
+
+
+def _open_s(tasks: list[TaskRecord]) -> float:
+    """Seconds in which any task was under way: a load has pauses, for profiles."""
+    open_s, until_s = 0.0, -math.inf
+    for task in sorted(tasks, key=lambda one: one.submitted_s):
+        open_s += max(0.0, task.finished_s - max(task.submitted_s, until_s))
+        until_s = max(until_s, task.finished_s)
+    return open_s
 
 
 def print_row(row: Row) -> None:
     """Print one comparison."""
     print(
         f"\n{row.name}: {row.tasks} tasks; distance {row.distance_frac:.1%}; the machine's speed"
-        f" swung by {row.swing_frac:.0%} between the profiles"
+        f" swung by {row.swing_frac:.0%} between profiles"
     )
     for what, (measured, other) in row.figures.items():
         print(f"  {what:16} {measured:12.6g} {other:12.6g}  {row.error(what):+7.1%}")

@@ -152,7 +152,7 @@ def test_prompts_have_about_the_length_asked_for_whatever_a_token_is() -> None:
 def test_every_stage_is_told() -> None:
     stages: list[str] = []
     virtually(timed(KnownSpeedPool(), SHORT_PLAN, stages))
-    assert len(stages) == 1 + 3 + 1 + 3
+    assert len(stages) == 1 + SHORT_PLAN.repetitions * (3 + 1 + 3)
 
 
 @pytest.mark.parametrize(
