@@ -35,20 +35,22 @@ def digest(text: str, rounds: int) -> str:
 
 
 @steelyard.task(name="conversation")
-async def conversation(ctx: TaskContext, seed: int, words: int) -> int:
+async def conversation(ctx: TaskContext, seed: int, words: int, mark: str) -> int:
     """Talk for two to five turns.
 
     Args:
         ctx: The task.
         seed: Draws the number of turns and the size of everything.
         words: Mean number of words of a user's message.
+        mark: With what the conversation begins: one that is held again, with another mark, finds
+            nothing of the first one in the engine's cache.
 
     Returns:
         Turns.
     """
     chance = random.Random(seed)  # noqa: S311 - a workload, not a secret
     messages: list[dict[str, Any]] = [
-        {"role": "system", "content": "You explain words from the operation of computer fleets."}
+        {"role": "system", "content": f"{mark}. You explain words from operating computer fleets."}
     ]
     turns = chance.randint(2, 5)
     for turn in range(turns):

@@ -97,7 +97,7 @@ class Live:
     async def _one(self, runner: TaskRunner, name: str, chance: random.Random) -> None:
         limits = TaskLimits(deadline_after_s=_DEADLINE_S)
         seed = chance.randrange(1 << 30)
-        await runner.run(conversation, name, limits, seed, self.asked.words)
+        await runner.run(conversation, name, limits, seed, self.asked.words, name[:1])
 
     async def _profile(self, rounds: dict[str, list[Round]]) -> None:
         for name, backend in self._backends.items():
