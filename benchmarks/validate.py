@@ -19,7 +19,7 @@ task, goodput; errors are relative to live. The distance is Wasserstein's of the
 over their mean. `--repeat` runs every piece twice and compares the second live run with the first:
 no simulator can be expected to come closer than the live system comes to itself. `--add FILE` takes
 results of earlier calls into the table of errors at the end, for machines that are lent by the
-minute; runs while which the machine's speed changed much are also told apart.
+minute.
 """
 
 import argparse
@@ -54,8 +54,6 @@ from comparison import Row, compare, print_errors, print_row
 from live_side import WARM_UP, Live, between_steps_s, passes_of, shares_of
 from profiles import Round, correction, fitted, swing_frac
 
-# Rounds further apart than this say that the machine was another one in between.
-STEADY_FRAC = 0.10
 # OpenVINO GenAI keeps prefixes in blocks on CPUs, and a first token takes a pass over the weights.
 OPENVINO = Serving(cache_block_tokens=32, floor_stalls=True)
 
@@ -156,13 +154,9 @@ def _part(workload: Workload, prefix: str) -> Workload:
 def _print_all(rows: list[Row]) -> None:
     for row in rows:
         print_row(row)
-    simulated = [row for row in rows if "live again" not in row.name]
-    print_errors("simulated against live", simulated)
-    steady = [row for row in simulated if row.swing_frac <= STEADY_FRAC]
-    if len(steady) < len(simulated):
-        title = f"of these, where the speed swung by at most {STEADY_FRAC:.0%}"
-        print_errors(title, steady)
-    print_errors("live again against live", [row for row in rows if "live again" in row.name])
+    floor = [row for row in rows if "live again" in row.name]
+    simulated = [row for row in rows if row not in floor]
+    print_errors("simulated against live", simulated, floor)
 
 
 if __name__ == "__main__":

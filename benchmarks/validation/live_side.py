@@ -97,7 +97,7 @@ class Live:
     async def _one(self, runner: TaskRunner, name: str, chance: random.Random) -> None:
         limits = TaskLimits(deadline_after_s=_DEADLINE_S)
         seed = chance.randrange(1 << 30)
-        await runner.run(conversation, name, limits, seed, self.asked.words, name[:1])
+        await runner.run(conversation, name, limits, seed, self.asked.words, _mark(name))
 
     async def _profile(self, rounds: dict[str, list[Round]]) -> None:
         for name, backend in self._backends.items():
@@ -121,6 +121,10 @@ def between_steps_s(ledger: Ledger) -> float:
     steps = [one for one in ledger.attempts if one.step.task_id.startswith(WARM_UP)]
     whole_s = sum(task.finished_s - task.submitted_s for task in tasks)
     return max(0.0, whole_s - sum(one.latency_s for one in steps)) / max(1, len(steps))
+
+
+def _mark(name: str) -> str:
+    return "Topic" if name.startswith("q") else "Turn"
 
 
 def _with_tools(settings: Settings) -> Settings:

@@ -144,6 +144,22 @@ def test_a_floor_that_is_work_of_the_replica_stalls_its_decodes(llm_pool: PoolSp
     assert finished(alone, pool, Serving(floor_stalls=True)) == finished(alone, pool, Serving())
 
 
+def test_a_prompt_waits_for_the_pass_that_an_embedded_engine_has_begun(llm_pool: PoolSpec) -> None:
+    work = calls([(0.0, 0, 40), (0.2, 100, 1)])
+    curve = llm_pool.llm_curves["m"]
+    half_s = (curve.itl_base_s + curve.itl_slope_s) / 2.0
+    first_s = {
+        stalls: next(
+            one.usage.start_to_first_token_s
+            for one in finished(work, llm_pool, Serving(floor_stalls=stalls))
+            if one.task_id == "1"
+        )
+        for stalls in (False, True)
+    }
+    assert first_s[False] is not None
+    assert first_s[True] == pytest.approx(first_s[False] + half_s)
+
+
 def test_whole_blocks_alone_are_found_again(llm_pool: PoolSpec) -> None:
     work = agents(count=1, steps=3, grows=100)
     found = finished(work, llm_pool, Serving(cache_block_tokens=32))
