@@ -227,12 +227,6 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
     repetitions: Annotated[
         int | None, typer.Option("--repetitions", min=1, help="Of every setting.")
     ] = None,
-    average: Annotated[
-        Literal["median", "mean"],
-        typer.Option(
-            "--average", help="Fit medians, or means: for speeds that swing all the time."
-        ),
-    ] = "median",
     short: Annotated[bool, typer.Option("--short", help="A rough look, in few requests.")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Time chat calls, not completions.")] = False,
     out: Annotated[Path, typer.Option("--out", help="File for the figures.")] = Path(
@@ -248,7 +242,6 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per option
         (prompts, cached, loads),
         (output_tokens, decode_prompt),
         repetitions,
-        average,
         short=short,
         chat=chat,
     )

@@ -6,7 +6,6 @@ from typing import TypeVar
 import msgspec
 
 from steelyard.errors import ConfigError
-from steelyard.perf.profile import Average
 from steelyard.runtime.profiling import SHORT_PLAN, ProfilePlan
 
 _Number = TypeVar("_Number", int, float)
@@ -16,7 +15,6 @@ def profile_plan(
     lists: tuple[str, str, str],
     decode: tuple[int | None, int | None],
     repetitions: int | None,
-    average: Average,
     *,
     short: bool,
     chat: bool,
@@ -28,7 +26,6 @@ def profile_plan(
         decode: Tokens per answer, and of the prompts before them, 0 for short ones; None for the
             default.
         repetitions: Of every setting; None for the default.
-        average: What is fitted of them.
         short: Whether the defaults are those of a rough look.
         chat: Whether chat calls are timed.
 
@@ -45,7 +42,6 @@ def profile_plan(
         output_tokens=plan.output_tokens if decode[0] is None else decode[0],
         decode_prompt_tokens=plan.decode_prompt_tokens if decode[1] is None else decode[1],
         repetitions=plan.repetitions if repetitions is None else repetitions,
-        average=average,
         kind="chat" if chat else "completion",
     )
 
