@@ -54,10 +54,6 @@ def _silent(what: str, done: int, total: int) -> None:
 def fitted(known: LlmCurve, rounds: Sequence[Round]) -> LlmCurve:
     """The curve of all rounds together, with the caps of a known one.
 
-    Service time counts one gap for every token of an answer, the first one included, and a first
-    token's time was measured to that token's end: so the gap is taken off the floor. It is the
-    token that the other streams get in the pass over the weights that computes a prompt.
-
     Args:
         known: A curve of the engine.
         rounds: What was timed; at least three.
@@ -68,7 +64,7 @@ def fitted(known: LlmCurve, rounds: Sequence[Round]) -> LlmCurve:
     fit = fit_profile([one for part in rounds for one in part], _ROUND.average)
     return msgspec.structs.replace(
         known,
-        ttft_floor_s=max(0.0, fit.prefill.floor_s - fit.itl.at(1.0)),
+        ttft_floor_s=fit.prefill.floor_s,
         prefill_s_per_token=fit.prefill.s_per_token,
         itl_base_s=fit.itl.base_s,
         itl_slope_s=fit.itl.slope_s,
