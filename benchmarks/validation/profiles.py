@@ -18,13 +18,14 @@ from steelyard.pools.backend import LlmBackend
 from steelyard.runtime.profiling import ProfilePlan, profile
 
 # Prompts as short as what the validation's conversations add at a time: a line through longer ones
-# has no floor, since attention makes long prompts dearer by the token.
+# has no floor, since attention makes long prompts dearer by the token. Streams as loads of up to two
+# thirds have them: beyond four, gaps leave the line.
 _ROUND = ProfilePlan(
     prompt_tokens=(32, 64, 128, 256),
     cached_fracs=(0.5,),
-    concurrencies=(1, 2, 3, 4, 6, 8),
+    concurrencies=(1, 2, 3, 4, 6),
     output_tokens=32,
-    repetitions=1,
+    repetitions=2,
     kind="chat",
     average="mean",
 )
@@ -32,7 +33,7 @@ Round = tuple[TimedRequest, ...]
 
 
 async def profile_round(backend: LlmBackend, model: str, number: int) -> Round:
-    """Measure every setting once; the engine must be idle.
+    """Measure every setting, and once more; the engine must be idle.
 
     Args:
         backend: A started pool.
@@ -40,11 +41,12 @@ async def profile_round(backend: LlmBackend, model: str, number: int) -> Round:
         number: Of the round: its prompts are in no cache.
 
     Returns:
-        The timed requests, as repetitions of that number.
+        The timed requests; their repetitions go on from those of earlier rounds.
     """
     plan = msgspec.structs.replace(_ROUND, mark=f"round{number}-")
     timed = await profile(backend, model, plan, _silent)
-    return tuple(msgspec.structs.replace(one, repetition=number) for one in timed)
+    first = number * plan.repetitions
+    return tuple(msgspec.structs.replace(one, repetition=first + one.repetition) for one in timed)
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -56,7 +58,7 @@ def fitted(known: LlmCurve, rounds: Sequence[Round]) -> LlmCurve:
 
     Args:
         known: A curve of the engine.
-        rounds: What was timed; at least three.
+        rounds: What was timed; at least two.
 
     Returns:
         The curve.
