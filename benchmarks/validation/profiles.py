@@ -18,8 +18,8 @@ from steelyard.pools.backend import LlmBackend
 from steelyard.runtime.profiling import ProfilePlan, profile
 
 # Prompts as short as what the validation's conversations add at a time: a line through longer ones
-# has no floor, since attention makes long prompts dearer by the token. Streams as loads of up to two
-# thirds have them: beyond four, gaps leave the line.
+# has no floor, since attention makes long prompts dearer by the token. Streams as loads of up to
+# two thirds have them: beyond four, gaps leave the line.
 _ROUND = ProfilePlan(
     prompt_tokens=(32, 64, 128, 256),
     cached_fracs=(0.5,),
