@@ -19,7 +19,8 @@ task, goodput; errors are relative to live. The distance is Wasserstein's of the
 over their mean. `--repeat` runs every piece twice and compares the second live run with the first:
 no simulator can be expected to come closer than the live system comes to itself. `--add FILE` takes
 results of earlier calls into the table of errors at the end, for machines that are lent by the
-minute.
+minute. `--again` simulates the log of an earlier call anew; `benchmarks/validation/variants.py`
+shows what each part of what the simulator is told does to the error.
 """
 
 import argparse
@@ -35,27 +36,13 @@ import msgspec
 import uvloop
 
 from steelyard.cli.demo.live import MODEL, local_pools
-from steelyard.config.pool_settings import EmbeddedPoolSettings
 from steelyard.config.settings import Settings, load_settings
-from steelyard.domain.events import Event, PoolAdded
-from steelyard.domain.pool import PoolSpec
-from steelyard.domain.workload import Workload
-from steelyard.ledger.ledger import Ledger
-from steelyard.ledger.recording import workload_of
-from steelyard.placement.policy import CheapestFeasible
-from steelyard.sim import simulate
-from steelyard.sim.conditions import Conditions
-from steelyard.sim.serving import Serving
-from steelyard.store.sqlite_log import read_events
 
 sys.path.insert(0, str(Path(__file__).with_name("validation")))
 
-from comparison import Row, compare, print_errors, print_row
-from live_side import WARM_UP, Live, between_steps_s, passes_of, shares_of
-from profiles import Round, correction, fitted, swing_frac
-
-# OpenVINO GenAI keeps prefixes in blocks on CPUs, and a first token takes a pass over the weights.
-OPENVINO = Serving(cache_block_tokens=32, floor_stalls=True)
+from comparison import Row, print_errors, print_row
+from live_side import Live
+from simulated_side import Recording
 
 
 def main() -> None:
@@ -70,7 +57,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--repeat", action="store_true", help="compare live with live as well")
     parser.add_argument("--add", type=Path, action="append", default=[], help="earlier results")
-    parser.add_argument("--out", type=Path, help="folder for the log, figures and result")
+    parser.add_argument("--out", type=Path, help="folder for the log, profiles and result")
+    parser.add_argument(
+        "--again", action="store_true", help="simulate what --out holds; no live run"
+    )
     asked = parser.parse_args()
     out = asked.out or Path(tempfile.mkdtemp(prefix="steelyard-validate-"))
     out.mkdir(parents=True, exist_ok=True)
@@ -79,76 +69,20 @@ def main() -> None:
         f"{dt.datetime.now(dt.UTC):%Y-%m-%d}; seed {asked.seed}"
     )
     settings = load_settings(asked.config) if asked.config else Settings(pools=local_pools())
-    log_path = out / "live.db"
-    log_path.unlink(missing_ok=True)
-    live = Live(asked, settings)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(live.run(log_path))
-    (out / "rounds.json").write_bytes(msgspec.json.encode(live.rounds))
-    rows = rows_of(live, tuple(read_events(log_path)), str(log_path))
+    if not asked.again:
+        live = Live(asked, settings)
+        log_path = out / "live.db"
+        log_path.unlink(missing_ok=True)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(live.run(log_path))
+        (out / "rounds.json").write_bytes(msgspec.json.encode(live.rounds))
+    rows = Recording(out, settings, asked.seed).rows()
     result = out / "validation.json"
     result.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1))
     for earlier in asked.add:
         rows += msgspec.json.decode(earlier.read_bytes(), type=list[Row])
     _print_all(rows)
-    print(f"\nlog and figures: {out}; result: {result}")
-
-
-def rows_of(live: Live, events: tuple[Event, ...], source: str) -> list[Row]:
-    """Simulate what the log holds, and compare."""
-    ledger = Ledger.of(events)
-    between_s = between_steps_s(ledger)
-    print(f"between two steps, by the warm-up: {1000 * between_s:.1f} ms")
-    conditions = Conditions(
-        between_steps_s=between_s,
-        serving={
-            name: OPENVINO
-            for name, pool in live.settings.pools.items()
-            if isinstance(pool, EmbeddedPoolSettings) and pool.engine == "openvino"
-        },
-    )
-    whole = workload_of(ledger, "live", source)
-    specs = tuple(event.spec for event in events if isinstance(event, PoolAdded))
-    rows: list[Row] = []
-    for share in shares_of(live.asked):
-        rounds = live.rounds[f"{share:g}"]
-        measured = tuple(_as_measured(spec, rounds) for spec in specs)
-        swing = max((swing_frac(part) for part in rounds.values()), default=0.0)
-        title = f"load {share:g} seed {live.asked.seed}"
-        for one in passes_of(live.asked):
-            prefix = f"{one}{share:g}-"
-            part = _part(whole, prefix)
-            run = simulate(part, measured, CheapestFeasible(), live.asked.seed, conditions)
-            name = f"{title}, simulated against live{', again' if one == 'q' else ''}"
-            rows.append(compare(name, (ledger, prefix), (Ledger.of(run.events), prefix), swing))
-        if live.asked.repeat:
-            pair = ((ledger, f"p{share:g}-"), (ledger, f"q{share:g}-"))
-            rows.append(compare(f"{title}, live again against live", *pair, swing))
-        for spec in measured if share == shares_of(live.asked)[0] else ():
-            if spec.name in rounds:
-                curve = next(iter(spec.llm_curves.values()))
-                factor = correction(ledger, spec.name, curve, WARM_UP)
-                print(f"service time over the profile's, by the warm-up: {factor:.3f}")
-    return rows
-
-
-def _as_measured(spec: PoolSpec, rounds: dict[str, list[Round]]) -> PoolSpec:
-    if spec.name not in rounds:
-        return spec
-    curves = {model: fitted(curve, rounds[spec.name]) for model, curve in spec.llm_curves.items()}
-    return msgspec.structs.replace(spec, llm_curves=curves)
-
-
-def _part(workload: Workload, prefix: str) -> Workload:
-    """The tasks of one load, the first one at 0 s."""
-    tasks = [task for task in workload.tasks if task.task_id.startswith(prefix)]
-    start_s = tasks[0].arrival_s
-    return msgspec.structs.replace(
-        workload,
-        tasks=tuple(
-            msgspec.structs.replace(task, arrival_s=task.arrival_s - start_s) for task in tasks
-        ),
-    )
+    print(f"\nlog and profiles: {out}; result: {result}")
 
 
 def _print_all(rows: list[Row]) -> None:

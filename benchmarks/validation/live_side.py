@@ -67,7 +67,7 @@ class Live:
                 await asyncio.wrap_future(log.durable())
                 per_s = _capacity_tasks_per_s(tuple(read_events(log_path)))
                 print(f"capacity by the cost function: {per_s:.2f} tasks/s")
-                for share in shares_of(self.asked):
+                for share in _shares(self.asked):
                     await self._load(runner, share, share * per_s)
                 await client.close()
 
@@ -77,7 +77,7 @@ class Live:
         for piece in range(pieces):
             await self._profile(rounds)
             # Whichever is first meets the machine as it is then: they take turns.
-            passes = passes_of(self.asked)
+            passes = _passes(self.asked)
             for one in passes if piece % 2 == 0 else reversed(passes):
                 first = self.asked.tasks * piece // pieces
                 numbers = range(first, self.asked.tasks * (piece + 1) // pieces)
@@ -105,12 +105,12 @@ class Live:
         self._taken += 1
 
 
-def shares_of(asked: argparse.Namespace) -> list[float]:
+def _shares(asked: argparse.Namespace) -> list[float]:
     """The loads, as shares of the fleet's capacity."""
     return [float(share) for share in asked.loads.split(",")]
 
 
-def passes_of(asked: argparse.Namespace) -> str:
+def _passes(asked: argparse.Namespace) -> str:
     """With which letters do the ids of a load's tasks begin, pass by pass?"""
     return "pq" if asked.repeat else "p"
 

@@ -13,7 +13,7 @@ import msgspec
 from steelyard.domain.pool import LlmCurve
 from steelyard.ledger.ledger import Ledger
 from steelyard.perf.predict import itl_s, prefill_s
-from steelyard.perf.profile import TimedRequest, fit_profile
+from steelyard.perf.profile import Average, TimedRequest, fit_profile
 from steelyard.pools.backend import LlmBackend
 from steelyard.runtime.profiling import ProfilePlan, profile
 
@@ -27,7 +27,6 @@ _ROUND = ProfilePlan(
     output_tokens=32,
     repetitions=2,
     kind="chat",
-    average="mean",
 )
 Round = tuple[TimedRequest, ...]
 
@@ -53,17 +52,18 @@ def _silent(what: str, done: int, total: int) -> None:
     del what, done, total
 
 
-def fitted(known: LlmCurve, rounds: Sequence[Round]) -> LlmCurve:
+def fitted(known: LlmCurve, rounds: Sequence[Round], average: Average = "mean") -> LlmCurve:
     """The curve of all rounds together, with the caps of a known one.
 
     Args:
         known: A curve of the engine.
         rounds: What was timed; at least two.
+        average: What is fitted of a setting's repetitions.
 
     Returns:
         The curve.
     """
-    fit = fit_profile([one for part in rounds for one in part], _ROUND.average)
+    fit = fit_profile([one for part in rounds for one in part], average)
     return msgspec.structs.replace(
         known,
         ttft_floor_s=fit.prefill.floor_s,
