@@ -158,13 +158,12 @@ def test_a_prompt_waits_for_the_pass_that_an_embedded_engine_has_begun(llm_pool:
     half_s = (curve.itl_base_s + curve.itl_slope_s) / 2.0
     first_s = {
         stalls: next(
-            one.usage.start_to_first_token_s
+            one.usage.start_to_first_token_s or math.nan
             for one in finished(work, llm_pool, Serving(floor_stalls=stalls))
             if one.task_id == "1"
         )
         for stalls in (False, True)
     }
-    assert first_s[False] is not None
     assert first_s[True] == pytest.approx(first_s[False] + half_s)
 
 
