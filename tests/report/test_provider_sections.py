@@ -29,10 +29,10 @@ def test_each_mark_is_a_sentence_of_what_followed(told: ProvidersOverTime) -> No
     section = providers_over_time_section(told, marks, WHERE)
     assert section.lead == (
         (
-            "At 0 s, p: cut: until 5.00 s about 0 steps were answered and 4 attempts failed;"
+            "From 0 s (p: cut) to 5.00 s about 0 steps were answered and 4 attempts failed;"
             " breaker open in p after 2.50 s."
         ),
-        "At 5.00 s, p works: until 11.5 s about 2 steps were answered and 0 attempts failed.",
+        "From 5.00 s (p works) to 11.5 s about 2 steps were answered and 0 attempts failed.",
     )
 
 

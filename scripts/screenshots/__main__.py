@@ -1,0 +1,120 @@
+"""Takes a picture of every page, at two sizes, light and dark, in a real Chromium.
+
+    python scripts/screenshots [--out screenshots] [--demo demo] [--drill drill] [--docs]
+
+Runs the demo unless --demo is there, `steelyard up` over a copy of its store with a plan in force,
+agents of a support desk (and those of examples/frameworks, where `make test-frameworks` has
+installed them), `steelyard report` for each kind of report, and `make site`. With --docs, the
+pictures of docs/gallery.md are written anew. Status 1 where a page told the console of an error.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from screenshots.album import Shot, dashboard, files, take
+from screenshots.stage import (
+    CODING_TASK,
+    ROOT,
+    STEELYARD,
+    first_listed,
+    framework_examples,
+    gateway,
+    run,
+    support_desk,
+)
+
+_SITE = (
+    "index",
+    "tutorial/first-plan",
+    "planning",
+    "explanation/policy",
+    "explanation/peers",
+    "reference/configuration",
+    "reference/http",
+    "cli",
+    "adr/index",
+)
+
+
+def _reports(demo: Path, drill: Path, folder: Path) -> list[Shot]:
+    """One of each kind, from what the demo wrote."""
+    steelyard = str(STEELYARD)
+    log, plan = str(demo / "events.db"), str(demo / "plan.json")
+    simulation = folder / "simulation.json"
+    workload = str(demo / "workload.parquet")
+    simulated = (steelyard, "simulate", "--workload", workload, "--fleet", plan)
+    simulation.write_text(run(*simulated, "--tasks", "500", "--json", cwd=folder), encoding="utf-8")
+    kinds = {
+        "run": (log, "--growth", "100"),
+        "plan": (plan,),
+        "simulation": (str(simulation),),
+        "comparison": (log, "--plan", plan, "--simulation", str(simulation)),
+    }
+    if (drill / "marks.json").is_file():
+        marks = str(drill / "marks.json")
+        kinds["providers"] = (str(drill / "events.db"), "--marks", marks)
+    for kind, arguments in kinds.items():
+        run(steelyard, "report", *arguments, "-o", f"{kind}.html", cwd=folder)
+    return [*files("report", folder, tuple(kinds)), *files("report", demo, ("report",))]
+
+
+def _site(folder: Path) -> list[Shot]:
+    run(sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), cwd=ROOT)
+    return files("site", folder, _SITE)
+
+
+def _live(demo: Path, out: Path, docs: Path | None, folder: Path) -> list[str]:
+    """Pictures of the dashboard while agents are at work."""
+    with gateway(demo, folder) as address:
+        names = support_desk(address, 2)
+        tasks = {"support": names[0], "in-a-hurry": names[2], "durable": CODING_TASK}
+        tasks["demo"] = first_listed(address, "librarian")
+        examples = framework_examples(address, folder)
+        tasks |= {name: task for name, task in examples.items() if name == "langgraph_agent"}
+        end = threading.Event()
+
+        def go_on() -> None:
+            number = 2
+            while not end.is_set():
+                support_desk(address, number)
+                number += 1
+
+        desk = threading.Thread(target=go_on, daemon=True)
+        desk.start()
+        try:
+            return asyncio.run(take(dashboard(address, tasks), out, docs))
+        finally:
+            end.set()
+
+
+def main() -> None:
+    """Take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "screenshots")
+    parser.add_argument("--demo", type=Path, default=ROOT / "demo")
+    parser.add_argument("--drill", type=Path, default=ROOT / "drill")
+    parser.add_argument("--docs", action="store_true")
+    asked = parser.parse_args()
+    out, demo, drill = asked.out.resolve(), asked.demo.resolve(), asked.drill.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    docs = ROOT / "docs" / "images" / "gallery" if asked.docs else None
+    if not (demo / "plan.json").is_file():
+        run(str(STEELYARD), "demo", "--out", str(demo), cwd=ROOT)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wrong = _live(demo, out, docs, folder)
+        (folder / "reports").mkdir()
+        shots = [*_reports(demo, drill, folder / "reports"), *_site(folder / "site")]
+        wrong += asyncio.run(take(shots, out, docs))
+    print("\n".join(wrong), file=sys.stderr)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
