@@ -116,7 +116,7 @@ class _Placed(NamedTuple):
         t_s: Seconds since the first arrival.
         label: What is written.
         row: The row with the label: its provider's, the first one for marks of all.
-        leftwards: Whether the label stands before the line: the next one in its row is near.
+        leftwards: Whether the label stands before the line: the next line is near.
     """
 
     t_s: float
@@ -128,29 +128,23 @@ class _Placed(NamedTuple):
 def _placed(
     marks: tuple[Mark, ...], told: ProvidersOverTime, shown: list[tuple[str, ProviderOverTime]]
 ) -> list[_Placed]:
-    rows: dict[int, list[tuple[float, str]]] = {}
-    for mark in marks:
-        t_s = mark.t_s - told.first_s
-        if 0.0 <= t_s <= told.span_s:
-            rows.setdefault(_row_of(mark.pool, shown), []).append((t_s, name(mark.label, 24)))
+    found = sorted(
+        (mark.t_s - told.first_s, name(mark.label, 24), _row_of(mark.pool, shown))
+        for mark in marks
+        if 0.0 <= mark.t_s - told.first_s <= told.span_s
+    )
     near_s = _LABEL_FRAC * told.span_s
-    placed: list[_Placed] = []
-    for row, found in rows.items():
-        found.sort()
-        ends_s = [t_s for t_s, _ in found[1:]] + [told.span_s]
-        for (t_s, label), end_s in zip(found, ends_s, strict=True):
-            # Left of the first moment there is only the axis.
-            leftwards = end_s - t_s < near_s and t_s > near_s
-            placed.append(_Placed(t_s, label, row, leftwards))
-    return placed
+    # The plot's right edge is a line, too; left of its left edge there is only the axis.
+    next_s = [t_s for t_s, _, _ in found[1:]] + [told.span_s]
+    return [
+        _Placed(t_s, label, row, leftwards=end_s - t_s < near_s < t_s)
+        for (t_s, label, row), end_s in zip(found, next_s, strict=True)
+    ]
 
 
 def _row_of(pool: str, shown: list[tuple[str, ProviderOverTime]]) -> int:
-    """The provider's row; a pool that was never unwell is known by its provider's name alone."""
-    for row, (provider, one) in enumerate(shown):
-        if provider == pool or any(span.pool == pool for span in one.unwell):
-            return row
-    return 0
+    """The row of the pool's provider; the first one for marks of all."""
+    return next((row for row, (_, one) in enumerate(shown) if pool in one.pools), 0)
 
 
 def _marks(row: Axes, placed: list[_Placed], number: int) -> None:
