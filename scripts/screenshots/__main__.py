@@ -10,6 +10,7 @@ pictures of docs/gallery.md are written anew. Status 1 where a page told the con
 
 import argparse
 import asyncio
+import shutil
 import sys
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from screenshots.album import Shot, dashboard, files, take
+from screenshots.album import Shot, dashboard, pages, take
 from screenshots.stage import (
     CODING_TASK,
     ROOT,
@@ -26,6 +27,7 @@ from screenshots.stage import (
     framework_examples,
     gateway,
     run,
+    served,
     support_desk,
 )
 
@@ -44,35 +46,31 @@ _SITE = (
 
 def _reports(demo: Path, drill: Path, folder: Path) -> list[Shot]:
     """One of each kind, from what the demo wrote."""
-    steelyard = str(STEELYARD)
-    log, plan = str(demo / "events.db"), str(demo / "plan.json")
-    simulation = folder / "simulation.json"
-    workload = str(demo / "workload.parquet")
-    simulated = (steelyard, "simulate", "--workload", workload, "--fleet", plan)
-    simulation.write_text(run(*simulated, "--tasks", "500", "--json", cwd=folder), encoding="utf-8")
+    for name in ("events.db", "plan.json", "workload.parquet", "report.html"):
+        shutil.copy(demo / name, folder / ("demo.html" if name == "report.html" else name))
+    simulate = ("simulate", "--workload", "workload.parquet", "--fleet", "plan.json")
+    said = run(str(STEELYARD), *simulate, "--tasks", "500", "--json", cwd=folder)
+    (folder / "simulation.json").write_text(said, encoding="utf-8")
     kinds = {
-        "run": (log, "--growth", "100"),
-        "plan": (plan,),
-        "simulation": (str(simulation),),
-        "comparison": (log, "--plan", plan, "--simulation", str(simulation)),
+        "run": ("events.db", "--growth", "100"),
+        "plan": ("plan.json",),
+        "simulation": ("simulation.json",),
+        "comparison": ("events.db", "--plan", "plan.json", "--simulation", "simulation.json"),
     }
     if (drill / "marks.json").is_file():
-        marks = str(drill / "marks.json")
-        kinds["providers"] = (str(drill / "events.db"), "--marks", marks)
+        (folder / "drill").mkdir()
+        for name in ("events.db", "marks.json"):
+            shutil.copy(drill / name, folder / "drill" / name)
+        kinds["providers"] = ("drill/events.db", "--marks", "drill/marks.json")
     for kind, arguments in kinds.items():
-        run(steelyard, "report", *arguments, "-o", f"{kind}.html", cwd=folder)
-    return [*files("report", folder, tuple(kinds)), *files("report", demo, ("report",))]
-
-
-def _site(folder: Path) -> list[Shot]:
-    run(sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), cwd=ROOT)
-    return files("site", folder, _SITE)
+        run(str(STEELYARD), "report", *arguments, "-o", f"{kind}.html", cwd=folder)
+    return pages("report", folder.as_uri(), (*kinds, "demo"))
 
 
 def _live(demo: Path, out: Path, docs: Path | None, folder: Path) -> list[str]:
     """Pictures of the dashboard while agents are at work."""
     with gateway(demo, folder) as address:
-        names = support_desk(address, 2)
+        names = support_desk(address, 0)
         tasks = {"support": names[0], "in-a-hurry": names[2], "durable": CODING_TASK}
         tasks["demo"] = first_listed(address, "librarian")
         examples = framework_examples(address, folder)
@@ -80,7 +78,7 @@ def _live(demo: Path, out: Path, docs: Path | None, folder: Path) -> list[str]:
         end = threading.Event()
 
         def go_on() -> None:
-            number = 2
+            number = 1
             while not end.is_set():
                 support_desk(address, number)
                 number += 1
@@ -104,14 +102,20 @@ def main() -> None:
     out, demo, drill = asked.out.resolve(), asked.demo.resolve(), asked.drill.resolve()
     out.mkdir(parents=True, exist_ok=True)
     docs = ROOT / "docs" / "images" / "gallery" if asked.docs else None
+    if docs is not None:
+        docs.mkdir(parents=True, exist_ok=True)
     if not (demo / "plan.json").is_file():
         run(str(STEELYARD), "demo", "--out", str(demo), cwd=ROOT)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wrong = _live(demo, out, docs, folder)
         (folder / "reports").mkdir()
-        shots = [*_reports(demo, drill, folder / "reports"), *_site(folder / "site")]
-        wrong += asyncio.run(take(shots, out, docs))
+        shots = _reports(demo, drill, folder / "reports")
+        site = ("mkdocs", "build", "--strict", "--site-dir", str(folder / "site"))
+        run(sys.executable, "-m", *site, cwd=ROOT)
+        with served(folder / "site") as base:
+            shots += pages("site", base, _SITE)
+            wrong += asyncio.run(take(shots, out, docs))
     print("\n".join(wrong), file=sys.stderr)
     sys.exit(1 if wrong else 0)
 

@@ -17,7 +17,7 @@ _FLAGS = (
 _WAIT_MS = 120_000.0
 # Longer pages are cut in the documents' copies.
 _DOCS_HEIGHT = 1500
-_WEBP_QUALITY = 72
+_WEBP_QUALITY = 60
 _BAD = frozenset({"error", "warning"})
 Scheme = Literal["light", "dark"]
 MISSING = "missing"
@@ -27,6 +27,23 @@ SCHEMES: tuple[Scheme, Scheme] = ("light", "dark")
 
 async def _nothing(_: Page) -> None:
     """The page is ready when it is loaded."""
+
+
+# What docs/gallery.md shows: names of pictures, by size and scheme.
+_LIVE = ("fleet", "tasks", "task-durable", "ledger", "plan-anew", "what-if-outcome")
+IN_DOCS: dict[tuple[str, Scheme], frozenset[str]] = {
+    ("desktop", "light"): frozenset(
+        {
+            *(*_LIVE, "task-langgraph-agent", "site-index"),
+            *(f"report-{kind}" for kind in ("run", "plan", "simulation", "comparison")),
+        }
+    ),
+    ("desktop", "dark"): frozenset(
+        {"fleet", "task-durable", "report-providers", "site-tutorial-first-plan"}
+    ),
+    ("phone", "light"): frozenset({"task-langgraph-agent", "site-explanation-policy"}),
+    ("phone", "dark"): frozenset({*_LIVE, "report-comparison", "site-reference-configuration"}),
+}
 
 
 class Shot(NamedTuple):
@@ -85,7 +102,7 @@ def dashboard(address: str, tasks: dict[str, str]) -> list[Shot]:
         Shot("tasks", f"{address}/tasks", shown("#tasks table")),
         Shot("tasks-none", f"{address}/tasks?text=nothing+has+this", shown("#tasks .empty")),
         *(
-            Shot(f"task-{what}", f"{address}/task?id={task}", _first_step_open)
+            Shot(f"task-{what.replace('_', '-')}", f"{address}/task?id={task}", _first_step_open)
             for what, task in tasks.items()
         ),
         Shot("ledger", f"{address}/ledger", shown("#ledger .tiles")),
@@ -97,13 +114,11 @@ def dashboard(address: str, tasks: dict[str, str]) -> list[Shot]:
     ]
 
 
-def files(name: str, folder: Path, pages: tuple[str, ...]) -> list[Shot]:
-    """Pages that lie in a folder."""
+def pages(name: str, base: str, paths: tuple[str, ...]) -> list[Shot]:
+    """Pages below an address."""
     return [
-        Shot(
-            f"{name}-{re.sub('[^a-z0-9]+', '-', page.lower())}", (folder / f"{page}.html").as_uri()
-        )
-        for page in pages
+        Shot(f"{name}-{re.sub('[^a-z0-9]+', '-', path.lower())}", f"{base}/{path}.html")
+        for path in paths
     ]
 
 
@@ -155,7 +170,7 @@ async def _series(
         picture = await page.screenshot(
             path=out / f"{label}.png", full_page=True, animations="disabled"
         )
-        if docs is not None and (shot.name, size, scheme) in IN_DOCS:
+        if docs is not None and shot.name in IN_DOCS[size, scheme]:
             _small(picture, docs / f"{label}.webp")
         # A browser tells every status of 400 and more.
         wrong += [f"{label}: {one}" for one in told if shot.name != MISSING]
@@ -173,7 +188,3 @@ def _small(picture: bytes, path: Path) -> None:
     with Image.open(io.BytesIO(picture)) as whole:
         cut = whole.crop((0, 0, whole.width, min(whole.height, _DOCS_HEIGHT)))
         cut.convert("RGB").save(path, "WEBP", quality=_WEBP_QUALITY, method=6)
-
-
-# What docs/gallery.md shows.
-IN_DOCS: frozenset[tuple[str, str, Scheme]] = frozenset()

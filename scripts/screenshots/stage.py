@@ -5,6 +5,7 @@ something, so that the page of the fleet has more than one kind of hardware: `l4
 request with the same words, and nobody listens where `vendor` is said to be.
 """
 
+import functools
 import json
 import os
 import re
@@ -13,12 +14,11 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -171,33 +171,32 @@ def _address(process: "subprocess.Popen[str]") -> str:
     raise RuntimeError("the gateway ended before it served; see above")
 
 
-def support_desk(address: str, rounds: int) -> list[str]:
+def support_desk(address: str, number: int) -> list[str]:
     """Agents of two steps, one after the other; some of them are in a hurry.
 
     Args:
         address: The gateway's.
-        rounds: How many times three.
+        number: Of the round; part of the tasks' names.
 
     Returns:
         The tasks' ids.
     """
     names: list[str] = []
-    for number in range(rounds):
-        for ticket, deadline_s in zip(_TICKETS, _DEADLINES_S, strict=True):
-            task = f"ticket-{number:02d}-{ticket.split()[1]}"
-            names.append(task)
-            chat = [{"role": "user", "content": f"Which department handles this? {ticket}"}]
-            said = _ask(address, task, "classify", chat, deadline_s)
-            chat += [{"role": "assistant", "content": said or "the desk"}]
-            chat += [{"role": "user", "content": "Write a short, friendly reply to the customer."}]
-            _ask(address, task, "reply", chat, deadline_s)
+    for ticket, deadline_s in zip(_TICKETS, _DEADLINES_S, strict=True):
+        task = f"ticket-{number:02d}-{ticket.rstrip('.?').split()[-1]}"
+        names.append(task)
+        chat = [{"role": "user", "content": f"Which department handles this? {ticket}"}]
+        said = _ask(address, task, "classify", chat, deadline_s)
+        chat += [{"role": "assistant", "content": said or "the desk"}]
+        chat += [{"role": "user", "content": "Write a short, friendly reply to the customer."}]
+        _ask(address, task, "reply", chat, deadline_s)
     return names
 
 
 def _ask(
     address: str, task: str, step: str, chat: list[dict[str, str]], deadline_s: float
 ) -> str | None:
-    """One step; None where it was refused."""
+    """One step; None where it was refused, or the gateway is gone."""
     asked = urllib.request.Request(  # noqa: S310 - this machine
         f"{address}/v1/chat/completions",
         json.dumps({"model": MODEL, "messages": chat, "max_tokens": 60}).encode(),
@@ -214,7 +213,7 @@ def _ask(
         with urllib.request.urlopen(asked, timeout=120.0) as answer:  # noqa: S310 - as above
             said: str = json.load(answer)["choices"][0]["message"]["content"]
             return said
-    except urllib.error.HTTPError:
+    except OSError:
         return None
 
 
@@ -242,3 +241,18 @@ def first_listed(address: str, agent: str) -> str:
     with urllib.request.urlopen(f"{address}/tasks?agent={agent}") as answer:  # noqa: S310 - as above
         found = re.search(r'href="/task\?id=([^"]+)"', answer.read().decode())
     return urllib.parse.unquote(found.group(1)) if found else ""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A folder's files over HTTP: search needs a server."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args

@@ -133,9 +133,7 @@ async def _violations(page: Page) -> list[tuple[str, list[str]]]:
     """What keeps people out, and where."""
     await page.evaluate(axe.AXE_FILE_PATH.read_text(encoding="utf-8"))
     found = await page.evaluate("axe.run()")
-    return [
-        (one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]
-    ]
+    return [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
 
 
 def test_the_pictures_are_those_that_the_policy_draws(tmp_path: Path) -> None:
