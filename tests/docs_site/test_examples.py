@@ -151,11 +151,10 @@ def _shown_after(page: str, command: str) -> str:
 def _shape(said: str) -> set[str]:
     """Titles, headings of tables and names of their rows: what does not change with figures."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in said.splitlines() if line.strip()]
-    rows = {cells[0] for cells in lines if len(cells) > 1} | {
-        " | ".join(cells) for cells in lines if not re.search(r"\d", "".join(cells[1:]))
-    }
+    rows = {cells[0] for cells in lines if len(cells) > 1}
+    heads = {" | ".join(cells) for cells in lines if not re.search(r"\d", "".join(cells))}
     # Which provider is the cheapest by itself depends on the demand.
-    return {row for row in rows if not row.startswith("only ") and not re.search(r"\d\.", row)}
+    return {row for row in rows | heads if not row.startswith("only ")}
 
 
 def _run(folder: Path, *command: str) -> str:
