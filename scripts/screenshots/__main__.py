@@ -91,6 +91,17 @@ def _live(demo: Path, out: Path, docs: Path | None, folder: Path) -> list[str]:
             end.set()
 
 
+def _documents(demo: Path, drill: Path, to: tuple[Path, Path | None], folder: Path) -> list[str]:
+    """Pictures of the reports and of the documentation."""
+    (folder / "reports").mkdir()
+    shots = _reports(demo, drill, folder / "reports")
+    # Not strictly: the gallery's pictures may not be there yet.
+    site = ("mkdocs", "build", "--site-dir", str(folder / "site"))
+    run(sys.executable, "-m", *site, cwd=ROOT)
+    with served(folder / "site") as base:
+        return asyncio.run(take([*shots, *pages("site", base, _SITE)], *to))
+
+
 def main() -> None:
     """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -98,6 +109,7 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=ROOT / "demo")
     parser.add_argument("--drill", type=Path, default=ROOT / "drill")
     parser.add_argument("--docs", action="store_true")
+    parser.add_argument("--part", choices=("all", "dashboard", "documents"), default="all")
     asked = parser.parse_args()
     out, demo, drill = asked.out.resolve(), asked.demo.resolve(), asked.drill.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -108,15 +120,9 @@ def main() -> None:
         run(str(STEELYARD), "demo", "--out", str(demo), cwd=ROOT)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        wrong = _live(demo, out, docs, folder)
-        (folder / "reports").mkdir()
-        shots = _reports(demo, drill, folder / "reports")
-        # Not strictly: the gallery's pictures may not be there yet.
-        site = ("mkdocs", "build", "--site-dir", str(folder / "site"))
-        run(sys.executable, "-m", *site, cwd=ROOT)
-        with served(folder / "site") as base:
-            shots += pages("site", base, _SITE)
-            wrong += asyncio.run(take(shots, out, docs))
+        wrong = [] if asked.part == "documents" else _live(demo, out, docs, folder)
+        if asked.part != "dashboard":
+            wrong += _documents(demo, drill, (out, docs), folder)
     print("\n".join(wrong), file=sys.stderr)
     sys.exit(1 if wrong else 0)
 

@@ -301,6 +301,7 @@ async def test_a_task_whose_steps_were_in_time_is_not_late_while_nobody_ended_it
         headers = {"Steelyard-Task": "trip", "Steelyard-Deadline": "1.5"}
         async with rig.http.post("/v1/chat/completions", json=body, headers=headers) as one:
             assert one.status == 200, await one.text()
+        shown = ""
         for _ in range(400):
             shown = await rig.page("/tasks")
             if not re.search(r"s left\s*<", shown):
