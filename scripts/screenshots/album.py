@@ -41,8 +41,10 @@ IN_DOCS: dict[tuple[str, Scheme], frozenset[str]] = {
     ("desktop", "dark"): frozenset(
         {"fleet", "task-durable", "report-providers", "site-tutorial-first-plan"}
     ),
-    ("phone", "light"): frozenset({"task-langgraph-agent", "site-explanation-policy"}),
-    ("phone", "dark"): frozenset({*_LIVE, "report-comparison", "site-reference-configuration"}),
+    ("phone", "light"): frozenset(
+        {"task-langgraph-agent", "site-explanation-policy", "site-reference-configuration"}
+    ),
+    ("phone", "dark"): frozenset({*_LIVE, "report-comparison"}),
 }
 
 
