@@ -136,6 +136,9 @@ def check_supported(
             raise ConfigError(f"the compiled simulator does not know condition {field}; {_CURE}")
     _check_renting(conditions)
     for spec in pools:
+        if spec.spend_cap is not None:
+            told = f"provider {spec.provider} of pool {spec.name} has a spend cap"
+            raise ConfigError(f"{told}; the compiled simulator knows none; {_CURE}")
         if spec.kv_tokens is not None:
             told = f"kv_tokens of pool {spec.name} is {spec.kv_tokens}"
             raise ConfigError(f"{told}; the compiled simulator knows no memory; {_CURE}")
