@@ -7,7 +7,6 @@ replayed books agree. A process that shares a store spends from what it was give
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -143,7 +142,7 @@ class ProviderSpend:
         return SpendLeft(math.inf, math.inf) if account is None else _left(account, now_s)
 
     def spent_usd(self, provider: str, now_s: float) -> tuple[float, float]:
-        """What have a provider's steps cost this hour and this day, settled and reserved, in USD?"""
+        """What have steps cost this hour and this day, settled and reserved, in USD?"""
         account = self._accounts.get(provider)
         if account is None:
             return 0.0, 0.0
@@ -174,24 +173,49 @@ class ProviderSpend:
             self._accounts[name].untold_usd = 0.0
         return told
 
-    def give(self, more_usd: Mapping[str, float]) -> None:
-        """Let this process spend so much more, or less, than it may now.
+    @property
+    def has_untold(self) -> bool:
+        """Was anything spent since that was asked last?"""
+        return any(one.untold_usd for one in self._accounts.values())
+
+    def is_short(self, provider: str, usd: float, now_s: float) -> bool:
+        """Has the cap room for a step, and only the part that this process was given has not?"""
+        account = self._accounts[provider]
+        given_usd = account.given_usd
+        if math.isinf(given_usd) or account.cap is None or 0.0 < usd <= given_usd:
+            return False
+        room_usd = _cap_left(account, now_s).usd
+        return usd <= room_usd and room_usd > 0.0
+
+    def keep(self, provider: str, most_usd: float) -> float:
+        """Keep no more than this of what was given and is not reserved; how much is that, in USD?
 
         Args:
-            more_usd: By provider.
+            provider: Who is paid.
+            most_usd: How much this process may keep.
         """
-        for provider, usd in more_usd.items():
-            account = self._accounts.get(provider)
-            if account is not None:
-                held_usd = 0.0 if math.isinf(account.given_usd) else account.given_usd
-                account.given_usd = held_usd + usd
+        account = self._accounts[provider]
+        free_usd = 0.0 if math.isinf(account.given_usd) else account.given_usd
+        account.given_usd = max(0.0, min(free_usd, most_usd))
+        return account.given_usd
+
+    def give(self, provider: str, more_usd: float) -> None:
+        """Let this process spend so much more at a provider, or less, than it may now."""
+        self._accounts[provider].given_usd += more_usd
 
 
 def _left(account: _Account, now_s: float) -> SpendLeft:
+    left = _cap_left(account, now_s)
+    if account.cap is not None and account.given_usd < left.usd:
+        return SpendLeft(account.given_usd, _rest_s(SECONDS_PER_HOUR, now_s))
+    return left
+
+
+def _cap_left(account: _Account, now_s: float) -> SpendLeft:
     cap = account.cap
+    left = SpendLeft(math.inf, math.inf)
     if cap is None:
-        return SpendLeft(math.inf, math.inf)
-    left = SpendLeft(account.given_usd, _rest_s(SECONDS_PER_HOUR, now_s))
+        return left
     for most_usd, span in ((cap.usd_per_hour, account.hour), (cap.usd_per_day, account.day)):
         if most_usd is not None:
             usd = most_usd - span.spent_at(now_s) - account.reserved_usd

@@ -292,9 +292,7 @@ def choose(scores: Scores, step: Step, tie_frac: float) -> PoolScore | None:
     return min(allowed, key=lambda one: (-one.slack_s, one.name))
 
 
-def decision(
-    scores: Scores, chosen: PoolScore, step: Step, few: FewView, policy: str
-) -> Decision:
+def decision(scores: Scores, chosen: PoolScore, step: Step, few: FewView, policy: str) -> Decision:
     """Write down a choice, as `predictions.decide` does."""
     slack_s = None if step.deadline_s is None else chosen.slack_s
     return Decision(
@@ -368,9 +366,7 @@ def _renewed_s(told: tuple[PoolVerdict, ...], few: FewView) -> float | None:
     return min((few.caps[1][pool] for pool in capped), default=None)
 
 
-def _verdicts(
-    scores: Scores, chosen: PoolScore | None, few: FewView
-) -> tuple[PoolVerdict, ...]:
+def _verdicts(scores: Scores, chosen: PoolScore | None, few: FewView) -> tuple[PoolVerdict, ...]:
     told: list[PoolVerdict] = []
     for row, one in zip(few.rows, scores, strict=True):
         if not isinstance(one, PoolScore):

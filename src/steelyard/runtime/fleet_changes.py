@@ -17,6 +17,7 @@ from steelyard.config.pool_specs import pool_spec
 from steelyard.config.ray_pools import replica_settings
 from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.config.settings import Settings
+from steelyard.config.spend_caps import capped, capped_specs, spend_caps
 from steelyard.domain.pool import PoolLimit, PoolSpec
 from steelyard.errors import ConfigError
 from steelyard.placement.policy import Policy
@@ -72,13 +73,18 @@ class LiveFleet:
             ConfigError: A pool cannot be started or changed as configured.
             PoolUnavailableError: A pool died while starting.
         """
-        wanted = settings.pools
+        wanted, caps = settings.pools, spend_caps(settings.limits)
+        capped_specs(wanted, settings.limits, self._starter.catalog)
+        self._starter.caps = caps
         aliases = {name: aliases_of(name, pool, settings.aliases) for name, pool in wanted.items()}
         changed = {
             name: pool
             for name, pool in wanted.items()
             if name in self._pools
-            and (pool, aliases[name]) != (self._pools[name].settings, self._pools[name].aliases)
+            and (
+                (pool, aliases[name]) != (self._pools[name].settings, self._pools[name].aliases)
+                or capped(self._pools[name].spec, caps) != self._pools[name].spec
+            )
         }
         specs = {name: self._new_spec(name, pool) for name, pool in changed.items()}
         anew = {
@@ -113,7 +119,7 @@ class LiveFleet:
     def _new_spec(self, name: str, pool: PoolSettings) -> PoolSpec | None:
         """The new specification of a pool whose backend may stay; None where it may not."""
         known = self._pools[name]
-        spec = pool_spec(name, pool, self._starter.catalog)
+        spec = capped(pool_spec(name, pool, self._starter.catalog), self._starter.caps)
         if spec.replicas < known.spec.replicas:
             raise ConfigError(
                 f"pools.{name}: {spec.replicas} replicas instead of {known.spec.replicas} need a "

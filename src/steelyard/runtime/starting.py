@@ -23,7 +23,8 @@ from steelyard.config.pool_settings import (
 from steelyard.config.pool_specs import pool_spec
 from steelyard.config.ray_pools import replica_settings
 from steelyard.config.ray_settings import RayPoolSettings
-from steelyard.domain.pool import PoolSpec
+from steelyard.config.spend_caps import capped
+from steelyard.domain.pool import PoolSpec, SpendCap
 from steelyard.errors import MissingExtraError
 from steelyard.pools.aliased import aliased
 from steelyard.pools.backend import LlmBackend, ToolBackend
@@ -129,11 +130,15 @@ class PoolStarter:
     Args:
         catalog: Prices and speeds.
         progress: Told what is being done.
+        caps: Spend caps by provider; for pools that start from now on.
     """
 
-    def __init__(self, catalog: Catalog, progress: Progress) -> None:
+    def __init__(
+        self, catalog: Catalog, progress: Progress, caps: Mapping[str, SpendCap] | None = None
+    ) -> None:
         self.catalog = catalog
         self.progress = progress
+        self.caps: Mapping[str, SpendCap] = caps or {}
 
     async def start(
         self, name: str, pool: PoolSettings, aliases: Mapping[str, AliasSettings]
@@ -152,7 +157,7 @@ class PoolStarter:
             ConfigError: It cannot be started as configured.
             PoolUnavailableError: It died while starting.
         """
-        spec = pool_spec(name, pool, self.catalog)
+        spec = capped(pool_spec(name, pool, self.catalog), self.caps)
         watch = PoolWatch(name)
         if spec.tool_curve is not None:
             self.progress(f"starting the tools of pool {name}")
