@@ -29,6 +29,22 @@ class SpendLeft(NamedTuple):
     renewed_s: float
 
 
+class CapUse(NamedTuple):
+    """One cap of a provider, and what is in the span that runs.
+
+    Attributes:
+        provider: The provider.
+        span: `hour` or `day`.
+        used_usd: Settled and reserved, of all processes as far as they have told.
+        cap_usd: The cap.
+    """
+
+    provider: str
+    span: str
+    used_usd: float
+    cap_usd: float
+
+
 class _Span(msgspec.Struct):
     """Hours or days: what the one that runs has cost."""
 
@@ -60,6 +76,8 @@ class _Account(msgspec.Struct):
     given_usd: float = math.inf
     # Spent since it was last told.
     untold_usd: float = 0.0
+    # Spent this hour and this day by all processes, as it was last told.
+    heard_usd: tuple[float, float] = (0.0, 0.0)
 
 
 class ProviderSpend:
@@ -151,7 +169,26 @@ class ProviderSpend:
             account.day.spent_at(now_s) + account.reserved_usd,
         )
 
+    def uses(self, now_s: float) -> list[CapUse]:
+        """Which caps are there, and what is in their spans, by provider and span?"""
+        found: list[CapUse] = []
+        for name, cap in sorted(self.caps().items()):
+            one = self._accounts[name]
+            spans = (
+                ("hour", one.hour, one.heard_usd[0], cap.usd_per_hour),
+                ("day", one.day, one.heard_usd[1], cap.usd_per_day),
+            )
+            for span, own, heard_usd, cap_usd in spans:
+                if cap_usd is not None:
+                    used_usd = max(own.spent_at(now_s), heard_usd + one.untold_usd)
+                    found.append(CapUse(name, span, used_usd + one.reserved_usd, cap_usd))
+        return found
+
     # ------------------------------------------------- shares of several processes
+
+    def hear(self, provider: str, spent_usd: tuple[float, float]) -> None:
+        """So much have all processes spent this hour and this day; for people, not for steps."""
+        self._accounts[provider].heard_usd = spent_usd
 
     def caps(self) -> dict[str, SpendCap]:
         """Which providers have a cap?"""

@@ -23,6 +23,7 @@ from steelyard.errors import (
 )
 from steelyard.gateway import sse
 from steelyard.gateway.auth import Authenticator
+from steelyard.gateway.cap_metrics import cap_metrics
 from steelyard.gateway.data_plane import DataPlane
 from steelyard.gateway.errors_http import RequestError, StoreAwayError, error_response
 from steelyard.gateway.exchange import (
@@ -355,6 +356,7 @@ def control_plane(
 
     async def show_metrics(_: Request) -> Response:
         shown = metrics.render(dispatcher.under_way)
+        shown += cap_metrics(dispatcher.state.spend.uses(dispatcher.now_s()))
         return Response(shown, headers={"content-type": CONTENT_TYPE.decode()})
 
     async def show_openapi(_: Request) -> Response:

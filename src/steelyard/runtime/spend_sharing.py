@@ -100,6 +100,7 @@ class SpendSharing:
                 self._grants[wish.provider] = grant
                 more_usd = grant.held_usd - wish.reserved_usd - wish.free_usd
                 self._spend.give(wish.provider, more_usd)
+                self._spend.hear(wish.provider, grant.spent_usd)
         self._told_s = asyncio.get_running_loop().time()
         if done is not None:
             done.set_result(None)
