@@ -11,11 +11,10 @@ from steelyard.ledger.ledger import Ledger
 
 def test_the_fullest_hour_and_day_of_a_capped_provider_are_told() -> None:
     cap = SpendCap(usd_per_hour=2.0, usd_per_day=3.0)
-    log: list[Event] = []
-    for one in (pool("p"), pool("q")):
-        log.append(
-            msgspec.structs.replace(one, spec=msgspec.structs.replace(one.spec, spend_cap=cap))
-        )
+    log: list[Event] = [
+        msgspec.structs.replace(one, spec=msgspec.structs.replace(one.spec, spend_cap=cap))
+        for one in (pool("p"), pool("q"))
+    ]
     for number, t_s in enumerate((10.0, 20.0, 4000.0)):
         log += attempt(number, "p", t_s)
     ledger = Ledger.of(log)
