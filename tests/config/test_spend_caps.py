@@ -35,5 +35,5 @@ def test_a_cap_is_known_to_all_pools_of_its_provider(tmp_path: Path) -> None:
 
 
 def test_a_cap_of_no_provider_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="limits.providers.opnai .*did you mean 'openai'"):
+    with pytest.raises(ConfigError, match="limits.providers.opnai .*did you mean openai"):
         _specs(tmp_path, "[limits.providers.opnai]\nusd_per_day = 20\n")
