@@ -242,10 +242,12 @@ class ProviderSpend:
 
 
 def _left(account: _Account, now_s: float) -> SpendLeft:
-    left = _cap_left(account, now_s)
-    if account.cap is not None and account.given_usd < left.usd:
-        return SpendLeft(account.given_usd, _rest_s(SECONDS_PER_HOUR, now_s))
-    return left
+    cap, left = account.cap, _cap_left(account, now_s)
+    if cap is None or account.given_usd >= left.usd:
+        return left
+    # What others spent is in the way: which span is full is not known here.
+    length_s = SECONDS_PER_DAY if cap.usd_per_hour is None else SECONDS_PER_HOUR
+    return SpendLeft(account.given_usd, _rest_s(length_s, now_s))
 
 
 def _cap_left(account: _Account, now_s: float) -> SpendLeft:

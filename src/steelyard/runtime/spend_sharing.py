@@ -12,6 +12,7 @@ import math
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 
+from steelyard.domain.pool import SpendCap
 from steelyard.errors import StoreError
 from steelyard.fleet.provider_spend import ProviderSpend
 from steelyard.runtime.background import in_background
@@ -39,6 +40,7 @@ class SpendSharing:
         self._owner = f"spender-{uuid.uuid4().hex}"
         self._number = 0
         self._grants: dict[str, SpendGrant] = {}
+        self._caps: dict[str, SpendCap] = {}
         self._needs: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._done: asyncio.Future[None] | None = None
@@ -52,7 +54,9 @@ class SpendSharing:
             usd: What it would cost.
         """
         grant = self._grants.get(provider)
-        if grant is None or asyncio.get_running_loop().time() - self._told_s > _TICK_S:
+        is_old = asyncio.get_running_loop().time() - self._told_s > _TICK_S
+        # A reload may have raised the cap since.
+        if grant is None or is_old or self._spend.caps().get(provider) != self._caps.get(provider):
             return True
         return usd <= grant.left_usd + self._spend.given_usd(provider)
 
@@ -98,6 +102,7 @@ class SpendSharing:
             grants = await asyncio.shield(asyncio.wrap_future(told))
             for wish, grant in zip(wishes, grants, strict=True):
                 self._grants[wish.provider] = grant
+                self._caps[wish.provider] = wish.cap
                 more_usd = grant.held_usd - wish.reserved_usd - wish.free_usd
                 self._spend.give(wish.provider, more_usd)
                 self._spend.hear(wish.provider, grant.spent_usd)
