@@ -5,8 +5,8 @@ A cluster of virtual nodes on this machine, a pool of two replicas of four tool 
 worker with tasks of one tool step each. When a third of them is done,
 
 - `kill`: a node is killed with all that runs there, while another one has room;
-- `notice`: a node is given notice as a spot machine is (`ray drain-node`), and killed as soon as its
-  replica takes nothing new: much sooner than providers do.
+- `notice`: a node is given notice as a spot machine is (`ray drain-node`), and killed as soon as
+  its replica takes nothing new: much sooner than providers do.
 
 Then the log is read. Lost: a task that did not succeed, or whose step has no result. Doubled: a
 step with two results. Executions beyond one per step are work done again. Fails where something is
