@@ -1,11 +1,12 @@
 """Who tries again when more fails at once than the retry budget has."""
 
+import asyncio
+
 import msgspec
 import pytest
 from tests.runtime.conftest import llm_step
 
 from steelyard.errors import PoolUnavailableError
-from steelyard.runtime import retry_budget
 from steelyard.runtime.retry_budget import Retries
 
 LOST = PoolUnavailableError("the node is gone")
@@ -15,7 +16,7 @@ async def _drained(monkeypatch: pytest.MonkeyPatch) -> Retries:
     async def at_once(_: float) -> None:
         return
 
-    monkeypatch.setattr(retry_budget.asyncio, "sleep", at_once)
+    monkeypatch.setattr(asyncio, "sleep", at_once)
     retries = Retries(lambda: 0.0)
     for number in range(10):
         await retries.next_attempt(llm_step(f"t{number}"), LOST, 0)

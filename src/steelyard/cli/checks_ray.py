@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from steelyard.cli.checks import Check, failed, good, warned
 from steelyard.config.ray_settings import RayPoolSettings
 
-# Where Ray notes the cluster that this machine is a node of (ray/_private/utils.py, Ray 2.60).
+# Where Ray notes the cluster that this machine is a node of (ray/_private/services.py, Ray 2.60).
 _CURRENT = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - Ray's own, and only read
 _ASK_S = 5.0
 _HEAD_PORT = 6379
