@@ -116,3 +116,14 @@ def test_an_address_that_is_none_is_told_in_one_line(run: Run) -> None:
     ran = run("top", "--url", "file:///etc/passwd")
     assert ran.code == 2
     assert "must start with http" in ran.err
+
+
+def test_spend_caps_are_shown_where_there_are_any() -> None:
+    assert len(look_grids(look_at(read_metrics(METRICS), (), 10.0), None)) == 3
+    capped = METRICS + (
+        'steelyard_provider_spend_usd{provider="openai",span="day"} 5\n'
+        'steelyard_provider_cap_usd{provider="openai",span="day"} 20\n'
+    )
+    grid = look_grids(look_at(read_metrics(capped), (), 10.0), None)[2]
+    assert grid.rows[0][:2] == ("openai", "day")
+    assert grid.rows[0][-1].startswith("25")

@@ -42,7 +42,7 @@ def _providers() -> str:
         about="Made from a.db.",
         command=where.command,
         tiles=(tile, tile),
-        sections=(providers_over_time_section(told, marks, where),),
+        sections=(providers_over_time_section(told, marks, (), where),),
     )
     html = page_html(page)
     # The tiles tell their source, too, and each source once.

@@ -28,7 +28,7 @@ def told() -> ProvidersOverTime:
 
 def test_each_mark_is_a_sentence_of_what_followed(told: ProvidersOverTime) -> None:
     marks = (Mark(t_s=1.0, label="p: cut", pool="p"), Mark(t_s=6.0, label="p works", pool="p"))
-    section = providers_over_time_section(told, marks, WHERE)
+    section = providers_over_time_section(told, marks, (), WHERE)
     assert section.lead == (
         (
             "From 0 s (p: cut) to 5.00 s about 0 steps were answered and 4 attempts failed;"

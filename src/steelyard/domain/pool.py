@@ -74,6 +74,21 @@ class PoolLimit(msgspec.Struct, frozen=True, kw_only=True):
     per_s: float = 1.0
 
 
+class SpendCap(msgspec.Struct, frozen=True, kw_only=True):
+    """How much the steps of all pools of one provider may cost, settled and reserved together.
+
+    Spans of time begin with the UTC hour and the UTC day. What counts is what steps cost, at the
+    token price or for their part of the rent: rent of machines that idle is none of it.
+
+    Attributes:
+        usd_per_hour: In one hour; None without a cap.
+        usd_per_day: In one day; None without a cap.
+    """
+
+    usd_per_hour: float | None = None
+    usd_per_day: float | None = None
+
+
 # Tools whose name starts so belong to the pool that the name goes on with.
 OWN_POOL_PREFIX = "mcp:"
 
@@ -99,6 +114,7 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
             from the sizes of model and memory; empty where nobody does, or in an older log.
         tool_prefix: What the names of its tools start with, where it runs no others; empty in a
             pool that runs every tool of no pool of its own (`mcp:...`).
+        spend_cap: What its provider may cost, all its pools together; None without a cap.
     """
 
     name: str
@@ -115,6 +131,7 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
     kv_tokens: int | None = None
     kv_tokens_source: KvTokensSource = ""
     tool_prefix: str = ""
+    spend_cap: SpendCap | None = None
 
     def runs_tool(self, tool: str) -> bool:
         """Does the pool run the tool of this name?"""

@@ -23,7 +23,8 @@ from steelyard.config.pool_settings import (
 from steelyard.config.pool_specs import pool_spec
 from steelyard.config.ray_pools import replica_settings
 from steelyard.config.ray_settings import RayPoolSettings
-from steelyard.domain.pool import PoolSpec
+from steelyard.config.spend_caps import capped
+from steelyard.domain.pool import PoolSpec, SpendCap
 from steelyard.errors import MissingExtraError
 from steelyard.pools.aliased import aliased
 from steelyard.pools.backend import LlmBackend, ToolBackend
@@ -130,20 +131,27 @@ class PoolStarter:
     Args:
         catalog: Prices and speeds; None reads those of the package when a pool names an offering.
         progress: Told what is being done.
+        caps: Spend caps by provider; for pools that start from now on.
     """
 
-    def __init__(self, catalog: Catalog | None, progress: Progress) -> None:
+    def __init__(
+        self,
+        catalog: Catalog | None,
+        progress: Progress,
+        caps: Mapping[str, SpendCap] | None = None,
+    ) -> None:
         self._catalog = catalog
         self.progress = progress
+        self.caps: Mapping[str, SpendCap] = caps or {}
 
     def spec(self, name: str, pool: PoolSettings) -> PoolSpec:
-        """What must the policy know of a pool? See `pool_spec`."""
+        """What must the policy know of a pool, its provider's cap included? See `pool_spec`."""
         if isinstance(pool, EndpointPoolSettings) and pool.offering is None:
             # The catalogue takes 12 MB, and a gateway to endpoints alone has no use for it.
-            return pool_spec(name, pool, _NOTHING_TO_RENT)
+            return capped(pool_spec(name, pool, _NOTHING_TO_RENT), self.caps)
         if self._catalog is None:
             self._catalog = load_catalog()
-        return pool_spec(name, pool, self._catalog)
+        return capped(pool_spec(name, pool, self._catalog), self.caps)
 
     async def start(
         self, name: str, pool: PoolSettings, aliases: Mapping[str, AliasSettings]
