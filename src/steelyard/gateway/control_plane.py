@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from steelyard import __version__
 from steelyard.errors import SteelyardError
+from steelyard.gateway.cap_metrics import cap_metrics
 from steelyard.gateway.errors_http import RequestError, error_response
 from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
 from steelyard.gateway.openapi import openapi_document
@@ -63,6 +64,7 @@ def control_plane(
 
     async def show_metrics(_: Request) -> Response:
         shown = metrics.render(dispatcher.under_way, dispatcher.tasks_open)
+        shown += cap_metrics(dispatcher.state.spend.uses(dispatcher.now_s()))
         return Response(shown, headers={"content-type": CONTENT_TYPE.decode()})
 
     async def show_openapi(_: Request) -> Response:
