@@ -56,13 +56,16 @@ class Decision(
         predicted_output_tokens: Expected length of the answer.
         predicted_cost_usd: Expected cost at the pool's rent; reserved from the task's budget.
         bid_usd_per_hour: Price of a replica-hour by which pools were compared.
-        slack_s: `deadline - now - expected remaining work - predicted_finish_s`; None without
-            a deadline.
+        slack_s: `deadline - now - expected remaining work - predicted_finish_s - crowd_s`; None
+            without a deadline.
         grace_s: How long after its latest start the step is given up as late; negative where the
             prediction of its own time is uncertain, positive where that of what comes after it is.
         predicted_least_s: Seconds from start to end in the fastest pool, had it no queue; what the
             attempt takes beyond that, another choice could have avoided. None in old logs.
         queue_key: Place in the replica's queue, the least first; None: by latest start.
+        later_s: Seconds for which the LLM steps that follow a first one are expected to run.
+        crowd_s: Seconds that a replica needs for what follows the first steps in front of this
+            first one; part of what is taken off the slack.
         policy: Name of the policy.
         reason: One sentence for people.
         verdicts: One per pool, in the fleet's order.
@@ -84,11 +87,20 @@ class Decision(
     predicted_least_s: float | None = None
     queue_key: float | None = None
     grace_s: float = 0.0
+    later_s: float = 0.0
+    crowd_s: float = 0.0
 
     @property
     def slack_at_start_s(self) -> float | None:
         """Slack if the step started at once; queues order by it. None without a deadline."""
-        return None if self.slack_s is None else self.slack_s + self.predicted_wait_s
+        if self.slack_s is None:
+            return None
+        return self.slack_s + self.predicted_wait_s + self.crowd_s
+
+    @property
+    def crowded(self) -> bool:
+        """Is it a first step that found others in front of it? Begun tasks go before it."""
+        return self.crowd_s > 0.0
 
     def gives_way(self, step: Step) -> bool:
         """Does the step let those pass that can be in time, as it cannot behind them?

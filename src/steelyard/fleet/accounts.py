@@ -18,6 +18,7 @@ class TaskAccount(msgspec.Struct):
             off; remaining work is learned from them.
         submitted_s: When the task arrived.
         attained_s: Seconds for which its attempts have run.
+        later_s: Seconds for which LLM attempts of steps after the first have run.
         avoidable_s: Seconds that its steps took beyond the least possible.
         context_tokens: Prompt of the LLM step that was placed last.
         context_place: Pool and replica where it was placed; None before.
@@ -33,6 +34,7 @@ class TaskAccount(msgspec.Struct):
     finished: list[tuple[str, int, float]] = []
     submitted_s: float = 0.0
     attained_s: float = 0.0
+    later_s: float = 0.0
     avoidable_s: float = 0.0
     context_tokens: int = 0
     context_place: tuple[int, int] | None = None
@@ -59,6 +61,9 @@ class OpenAttempt(msgspec.Struct):
         least_s: Predicted seconds in the fastest pool without a queue; None where unknown.
         believed: What its replica was believed to hold of its prompt when it started.
         late: Whether it lets others pass while it waits, see `Decision.gives_way`.
+        crowded: Whether it lets tasks pass that have begun, and only them.
+        later_s: What follows it, where it is a first step that does not let others pass, see
+            `Decision.later_s`.
         gone: Whether its pool has shrunk below its replica since.
     """
 
@@ -75,5 +80,7 @@ class OpenAttempt(msgspec.Struct):
     placed_s: float = 0.0
     least_s: float | None = None
     late: bool = False
+    crowded: bool = False
+    later_s: float = 0.0
     gone: bool = False
     believed: Believed = NOTHING_BELIEVED

@@ -270,6 +270,7 @@ class FleetState:
 
     def _place(self, event: StepPlaced) -> None:
         step, decision = event.step, event.decision
+        late = decision.gives_way(step)
         attempt = OpenAttempt(
             step=step,
             pool=self._roster.index[decision.pool],
@@ -280,7 +281,9 @@ class FleetState:
             least_s=decision.predicted_least_s,
             output_tokens=decision.predicted_output_tokens,
             share_s=_share_s(self._roster.pools[self._roster.index[decision.pool]], step, decision),
-            late=decision.gives_way(step),
+            late=late,
+            crowded=decision.crowded and not late,
+            later_s=0.0 if late else decision.later_s,
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
         self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)

@@ -84,6 +84,7 @@ class TaskBooks:
         step = attempt.step
         account.attained_s += event.usage.wall_s
         if isinstance(step.call, LlmCall):
+            account.later_s += event.usage.wall_s if step.step_id else 0.0
             account.last_place = (attempt.pool, attempt.replica)
             account.last_end_s = event.t_s
         if attempt.least_s is not None:
@@ -100,7 +101,8 @@ class TaskBooks:
             return
         for name, step_id, t_s in account.finished:
             estimate = lessons.estimate_of(account.agent, name)
-            estimate.add_remaining(step_id, max(0.0, event.finished_s - account.avoidable_s - t_s))
+            remaining_s = max(0.0, event.finished_s - account.avoidable_s - t_s)
+            estimate.add_remaining(step_id, remaining_s, account.later_s)
 
 
 def note_failure(account: TaskAccount, attempt: OpenAttempt, event: AttemptFinished) -> None:

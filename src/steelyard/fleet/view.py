@@ -126,6 +126,10 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         running: Steps that run, shape [replicas].
         waiting: Steps that wait, shape [replicas].
         late: Those of them that let others pass, see `Decision.gives_way`, shape [replicas].
+        crowded: Those that let tasks pass that have begun, see `Decision.crowded`, shape
+            [replicas].
+        later_sum_s: What follows those first steps among them that do not, see
+            `Decision.later_s`, shape [replicas].
         service_sum_s: Predicted service time of all of them, shape [replicas].
         prefill_share_sum_s: Sum of their `prefill_share_s`: what their prefill would add to each
             gap of a further stream, shape [replicas].
@@ -152,6 +156,8 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     running: FloatArray
     waiting: FloatArray
     late: FloatArray
+    crowded: FloatArray
+    later_sum_s: FloatArray
     service_sum_s: FloatArray
     prefill_share_sum_s: FloatArray
     up: BoolArray
@@ -179,6 +185,8 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         running: Steps that run, by replica.
         waiting: Steps that wait, by replica.
         late: Those of them that let others pass, see `Decision.gives_way`, by replica.
+        crowded: Those that let tasks pass that have begun, see `Decision.crowded`, by replica.
+        later_sum_s: What follows those first steps among them that do not, by replica.
         service_sum_s: Predicted service time of all of them, by replica.
         prefill_share_sum_s: Sum of their `prefill_share_s`, by replica.
         up: Whether the replica is there, by replica.
@@ -189,6 +197,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         remaining_s: Seconds from the end of this step to the end of its task.
         remaining_known: Whether that was ever seen.
         remaining_deviation_s: Its standard deviation.
+        later_s: Seconds for which the LLM steps after a first one run; 0 for later steps.
         committed_usd: Spent and reserved of the task's budget.
     """
 
@@ -203,6 +212,8 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     running: Sequence[float]
     waiting: Sequence[float]
     late: Sequence[float]
+    crowded: Sequence[float]
+    later_sum_s: Sequence[float]
     service_sum_s: Sequence[float]
     prefill_share_sum_s: Sequence[float]
     up: Sequence[int]
@@ -212,6 +223,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     remaining_s: float
     remaining_known: bool
     remaining_deviation_s: float
+    later_s: float
     committed_usd: float
 
 
@@ -239,6 +251,8 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         view.running.tolist(),
         view.waiting.tolist(),
         view.late.tolist(),
+        view.crowded.tolist(),
+        view.later_sum_s.tolist(),
         view.service_sum_s.tolist(),
         view.prefill_share_sum_s.tolist(),
         view.up.tolist(),
@@ -248,6 +262,7 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         expected.remaining_s,
         expected.remaining_known,
         expected.remaining_deviation_s,
+        expected.later_s,
         view.committed_usd,
     )
 

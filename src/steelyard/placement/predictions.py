@@ -13,7 +13,14 @@ from steelyard.fleet.view import FleetView, IntArray, LlmArrays, ToolArrays
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import BoolArray, FloatArray
 from steelyard.placement.candidates import CandidateRule
-from steelyard.placement.scoring import grace_s, llm_times_s, queued_usd, wait_s, within_share_s
+from steelyard.placement.scoring import (
+    grace_s,
+    is_new,
+    llm_times_s,
+    queued_usd,
+    wait_s,
+    within_share_s,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,8 @@ class Predictions:
         bid_cost_usd: Cost at the pool's bid price or token price, with a surcharge in proportion
             to the wait; pools are compared by it. A queue says that the pool is scarcer than the
             plan's bid price knows: a wait as long as the step itself doubles the price.
-        slack_s: Deadline - now - remaining work - finish; infinite without a deadline.
+        slack_s: Deadline - now - remaining work - finish - crowd; infinite without a deadline.
+        crowd_s: What follows the first steps in front of a first step takes there.
         grace_s: How long after its latest start it is surely late.
         patient: Whether the end is within this step's share of the task's slack.
         affordable: Whether the cost fits what is left of the budget.
@@ -47,6 +55,7 @@ class Predictions:
     cost_usd: FloatArray
     bid_cost_usd: FloatArray
     slack_s: FloatArray
+    crowd_s: FloatArray
     grace_s: FloatArray
     patient: BoolArray
     affordable: BoolArray
@@ -80,10 +89,12 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         left_s = step.deadline_s - view.now_s - view.expected.remaining_s
     after = view.expected
     more_s = grace_s(after.remaining_s, after.remaining_deviation_s, service_s, view.error_frac)
-    book = (view.running[at], view.waiting[at], view.late[at], view.service_sum_s[at])
-    waits_s = wait_s(book, service_s, cap, left_s - service_s + more_s)
+    passed = view.late[at] + view.crowded[at] if step.step_id else view.late[at]
+    book = (view.running[at], view.waiting[at], passed, view.service_sum_s[at])
+    crowd_s = view.later_sum_s[at] / cap if is_new(step) else np.zeros(len(view.pools))
+    waits_s = wait_s(book, service_s, cap, left_s - crowd_s - service_s + more_s)
     finish_s = waits_s + service_s
-    slack_s = left_s - finish_s
+    slack_s = left_s - crowd_s - finish_s
     left_usd = np.inf if step.budget_usd is None else step.budget_usd - view.committed_usd
     obstacle = _obstacles(step, view, replica)
     runs = np.array([one == "chosen" for one in obstacle], dtype=np.bool_)
@@ -97,6 +108,7 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         cost_usd=cost_usd,
         bid_cost_usd=queued_usd(bid_cost_usd, waits_s, service_s),
         slack_s=slack_s,
+        crowd_s=crowd_s,
         grace_s=more_s,
         patient=finish_s <= allowed_s(step, view, float(service_s[runs].min(initial=math.inf))),
         # A tool that was never seen is predicted to cost nothing: with nothing left it is refused.
@@ -209,6 +221,8 @@ def decide(step: Step, view: FleetView, seen: Predictions, chosen: int, policy: 
         bid_usd_per_hour=float(view.bid_usd_per_hour[chosen]),
         slack_s=slack_s,
         grace_s=0.0 if slack_s is None else float(seen.grace_s[chosen]),
+        later_s=view.expected.later_s if is_new(step) else 0.0,
+        crowd_s=float(seen.crowd_s[chosen]),
         predicted_least_s=float((seen.finish_s - seen.wait_s)[seen.runs].min()),
         policy=policy,
         reason=_reason(seen, chosen, kept=kept),
@@ -260,7 +274,7 @@ def refuse(view: FleetView, seen: Predictions, policy: str) -> Refusal:
 
 def _retry_after_s(seen: Predictions) -> float | None:
     """By how much is the pool late that its queue alone makes late? The queue drains."""
-    queued = (seen.slack_s < 0.0) & (seen.slack_s + seen.wait_s >= 0.0)
+    queued = (seen.slack_s < 0.0) & (seen.slack_s + seen.wait_s + seen.crowd_s >= 0.0)
     late = -seen.slack_s[seen.runs & seen.affordable & queued]
     return float(late.min()) if len(late) else None
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple
 
 import numpy as np
 
+from steelyard.domain.task import Step
 from steelyard.perf.cost import llm_used_s
 from steelyard.perf.predict import Number, pick, prefill_s, shared_itl_s
 from steelyard.perf.predict import queue_wait_s as _queue_wait_s
@@ -168,6 +169,11 @@ def wait_s(
     behind_all_s = _queue_wait_s(running, waiting, mean_service_s, cap)
     waits_s: Number = pick(in_time_s <= longest_s, in_time_s, behind_all_s)
     return waits_s
+
+
+def is_new(step: Step) -> bool:
+    """Does the step begin a task that has a deadline? Such give way to tasks that have begun."""
+    return step.step_id == 0 and step.deadline_s is not None
 
 
 def queued_usd(bid_usd: Number, waits_s: Number, service_s: Number) -> Number:
