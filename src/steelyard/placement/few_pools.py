@@ -241,6 +241,9 @@ def _score(
     crowd_s = few.later_sum_s[at] / cap if new else 0.0
     after_s, deviation_s = few.remaining_s, few.remaining_deviation_s
     grace_s = pool_grace_s(after_s, deviation_s, service_s, few.error_frac[pool])
+    if crowd_s > 0.0:
+        left_s -= (service_s + few.remaining_s) * few.error_frac[pool]
+        grace_s = 0.0
     queue_s = 0.0
     if running >= cap:
         longest_s = left_s - crowd_s - service_s + grace_s

@@ -143,6 +143,25 @@ def grace_s(
     return min(remaining_s, 3.0 * deviation_s) - service_s * error_frac
 
 
+def spared_s(crowd_s: Number, remaining_s: float, service_s: Number, error_frac: Number) -> Number:
+    """How much slack must the first step of a task bring that comes in a crowd?
+
+    What begins at its latest start is late by the least delay of a later step. Where others wait
+    to begin, one of them may begin in its place.
+
+    Args:
+        crowd_s: Seconds that the replica needs for what follows the first steps in front.
+        remaining_s: Expected seconds from the end of the step to the end of its task.
+        service_s: Predicted seconds of service of the step itself.
+        error_frac: By how much service times of the pool may be off.
+
+    Returns:
+        Seconds; 0 without a crowd.
+    """
+    spared: Number = pick(crowd_s > 0.0, (service_s + remaining_s) * error_frac, 0.0)
+    return spared
+
+
 def wait_s(
     book: tuple[Number, Number, Number, Number], service_s: Number, cap: Number, longest_s: Number
 ) -> Number:
