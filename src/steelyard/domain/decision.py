@@ -100,7 +100,7 @@ class Decision(
     @property
     def crowded(self) -> bool:
         """Is it a first step that found others in front of it? Begun tasks go before it."""
-        return self.crowd_s > 0.0
+        return self.crowd_s > 0.0 and self.queue_key is None
 
     def gives_way(self, step: Step) -> bool:
         """Does the step let those pass that can be in time, as it cannot behind them?

@@ -283,7 +283,7 @@ class FleetState:
             share_s=_share_s(self._roster.pools[self._roster.index[decision.pool]], step, decision),
             late=late,
             crowded=decision.crowded and not late,
-            later_s=0.0 if late else decision.later_s,
+            later_s=0.0 if late or decision.queue_key is not None else decision.later_s,
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
         self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)

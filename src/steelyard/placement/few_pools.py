@@ -16,9 +16,9 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.fleet.view import FewView
 from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
+from steelyard.placement.crowds import is_new, spared_s
 from steelyard.placement.scoring import (
     displaced_tokens,
-    is_new,
     mixed,
     queued_use_s,
     within_share_s,
@@ -97,8 +97,9 @@ def score(step: Step, few: FewView) -> list[PoolScore | Verdict]:
     limits = (
         math.inf if step.deadline_s is None else step.deadline_s - few.now_s - few.remaining_s,
         math.inf if step.budget_usd is None else step.budget_usd - few.committed_usd,
+        step.step_id > 0,
+        is_new(step),
     )
-    limits = (*limits, step.step_id > 0, is_new(step))
     starts, up = few.starts, few.up
     drawn: tuple[int, int] | None = None
     scores: list[PoolScore | Verdict] = []
@@ -241,12 +242,13 @@ def _score(
     crowd_s = few.later_sum_s[at] / cap if new else 0.0
     after_s, deviation_s = few.remaining_s, few.remaining_deviation_s
     grace_s = pool_grace_s(after_s, deviation_s, service_s, few.error_frac[pool])
+    room_s = left_s
     if crowd_s > 0.0:
-        left_s -= (service_s + few.remaining_s) * few.error_frac[pool]
+        room_s = left_s - spared_s(crowd_s, after_s, service_s, few.error_frac[pool]) - crowd_s
         grace_s = 0.0
     queue_s = 0.0
     if running >= cap:
-        longest_s = left_s - crowd_s - service_s + grace_s
+        longest_s = room_s - service_s + grace_s
         queue_s = wait_s(few, at, begun, service_s, cap, longest_s)
         # Without a queue the surcharge is a factor of one.
         bid_usd *= 1.0 + queue_s / max(service_s, _SHORTEST_S)
@@ -257,7 +259,7 @@ def _score(
         (queue_s, service_s, ttft_s, finish_s),
         cached,
         (cost_usd, bid_usd),
-        (left_s - crowd_s - finish_s, crowd_s, grace_s),
+        (room_s - finish_s, crowd_s, grace_s),
         affordable,
     )
 

@@ -8,8 +8,9 @@ from steelyard.fleet.view import FewView, FleetView, LlmArrays, few_view
 from steelyard.perf.predict import BoolArray
 from steelyard.placement import few_pools
 from steelyard.placement.candidates import warm_or_cold
+from steelyard.placement.crowds import is_new
 from steelyard.placement.predictions import decide, predict, refuse
-from steelyard.placement.scoring import TIE_FRAC, cheapest_in_time, is_new, least_late
+from steelyard.placement.scoring import TIE_FRAC, cheapest_in_time, least_late
 from steelyard.placement.unbound import decide_unbound
 
 

@@ -13,12 +13,11 @@ from steelyard.fleet.view import FleetView, IntArray, LlmArrays, ToolArrays
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import BoolArray, FloatArray, pick
 from steelyard.placement.candidates import CandidateRule
+from steelyard.placement.crowds import crowd_s, is_new, spared_s
 from steelyard.placement.scoring import (
     grace_s,
-    is_new,
     llm_times_s,
     queued_usd,
-    spared_s,
     wait_s,
     within_share_s,
 )
@@ -92,14 +91,15 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
     more_s = grace_s(after.remaining_s, after.remaining_deviation_s, service_s, view.error_frac)
     passed = view.late[at] + view.crowded[at] if step.step_id else view.late[at]
     book = (view.running[at], view.waiting[at], passed, view.service_sum_s[at])
-    crowd_s, spare_s = np.zeros(len(view.pools)), 0.0
+    ahead_s, spare_s = np.zeros(len(view.pools)), np.zeros(len(view.pools))
     if is_new(step):
-        crowd_s = view.later_sum_s[at] / cap
-        spare_s = spared_s(crowd_s, after.remaining_s, service_s, view.error_frac)
-        more_s = pick(crowd_s > 0.0, 0.0, more_s)
-    waits_s = wait_s(book, service_s, cap, left_s - spare_s - crowd_s - service_s + more_s)
+        ahead_s = crowd_s(view.later_sum_s[at], cap)
+        spare_s = spared_s(ahead_s, after.remaining_s, service_s, view.error_frac)
+        more_s = pick(ahead_s > 0.0, 0.0, more_s)
+    room_s = left_s - spare_s - ahead_s
+    waits_s = wait_s(book, service_s, cap, room_s - service_s + more_s)
     finish_s = waits_s + service_s
-    slack_s = left_s - spare_s - crowd_s - finish_s
+    slack_s = room_s - finish_s
     left_usd = np.inf if step.budget_usd is None else step.budget_usd - view.committed_usd
     obstacle = _obstacles(step, view, replica)
     runs = np.array([one == "chosen" for one in obstacle], dtype=np.bool_)
@@ -113,7 +113,7 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         cost_usd=cost_usd,
         bid_cost_usd=queued_usd(bid_cost_usd, waits_s, service_s),
         slack_s=slack_s,
-        crowd_s=crowd_s,
+        crowd_s=ahead_s,
         grace_s=more_s,
         patient=finish_s <= allowed_s(step, view, float(service_s[runs].min(initial=math.inf))),
         # A tool that was never seen is predicted to cost nothing: with nothing left it is refused.

@@ -10,7 +10,6 @@ from typing import Any, Generic, NamedTuple
 
 import numpy as np
 
-from steelyard.domain.task import Step
 from steelyard.perf.cost import llm_used_s
 from steelyard.perf.predict import Number, pick, prefill_s, shared_itl_s
 from steelyard.perf.predict import queue_wait_s as _queue_wait_s
@@ -143,25 +142,6 @@ def grace_s(
     return min(remaining_s, 3.0 * deviation_s) - service_s * error_frac
 
 
-def spared_s(crowd_s: Number, remaining_s: float, service_s: Number, error_frac: Number) -> Number:
-    """How much slack must the first step of a task bring that comes in a crowd?
-
-    What begins at its latest start is late by the least delay of a later step. Where others wait
-    to begin, one of them may begin in its place.
-
-    Args:
-        crowd_s: Seconds that the replica needs for what follows the first steps in front.
-        remaining_s: Expected seconds from the end of the step to the end of its task.
-        service_s: Predicted seconds of service of the step itself.
-        error_frac: By how much service times of the pool may be off.
-
-    Returns:
-        Seconds; 0 without a crowd.
-    """
-    spared: Number = pick(crowd_s > 0.0, (service_s + remaining_s) * error_frac, 0.0)
-    return spared
-
-
 def wait_s(
     book: tuple[Number, Number, Number, Number], service_s: Number, cap: Number, longest_s: Number
 ) -> Number:
@@ -188,11 +168,6 @@ def wait_s(
     behind_all_s = _queue_wait_s(running, waiting, mean_service_s, cap)
     waits_s: Number = pick(in_time_s <= longest_s, in_time_s, behind_all_s)
     return waits_s
-
-
-def is_new(step: Step) -> bool:
-    """Does the step begin a task that has a deadline? Such give way to tasks that have begun."""
-    return step.step_id == 0 and step.deadline_s is not None
 
 
 def queued_usd(bid_usd: Number, waits_s: Number, service_s: Number) -> Number:
