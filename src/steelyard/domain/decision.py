@@ -4,7 +4,6 @@ from typing import Literal
 
 import msgspec
 
-from steelyard.domain.task import Step
 from steelyard.errors import BudgetExceededError, NoFeasiblePoolError
 
 Verdict = Literal[
@@ -63,9 +62,12 @@ class Decision(
         predicted_least_s: Seconds from start to end in the fastest pool, had it no queue; what the
             attempt takes beyond that, another choice could have avoided. None in old logs.
         queue_key: Place in the replica's queue, the least first; None: by latest start.
-        later_s: Seconds for which the LLM steps that follow a first one are expected to run.
-        crowd_s: Seconds that a replica needs for what follows the first steps in front of this
-            first one; part of what is taken off the slack.
+        begun: Whether an attempt at any step of the task has started before. What begins none
+            stands behind those that have begun, where not all can be in time.
+        later_s: Seconds for which the LLM steps that follow are expected to run, where this one
+            begins the task.
+        crowd_s: Seconds that the replica needs for what follows the steps in front that begin
+            tasks, where this one does; taken off the slack.
         policy: Name of the policy.
         reason: One sentence for people.
         verdicts: One per pool, in the fleet's order.
@@ -87,6 +89,7 @@ class Decision(
     predicted_least_s: float | None = None
     queue_key: float | None = None
     grace_s: float = 0.0
+    begun: bool = False
     later_s: float = 0.0
     crowd_s: float = 0.0
 
@@ -99,19 +102,17 @@ class Decision(
 
     @property
     def crowded(self) -> bool:
-        """Is it a first step that found others in front of it? Begun tasks go before it."""
+        """Does it begin a task, and found others in front that do? Begun tasks go before it."""
         return self.crowd_s > 0.0 and self.queue_key is None
 
-    def gives_way(self, step: Step) -> bool:
+    @property
+    def gives_way(self) -> bool:
         """Does the step let those pass that can be in time, as it cannot behind them?
 
         A step of a task that has begun does not: what was done of it would be lost. Nor does one
         of a policy that has an order of its own.
-
-        Args:
-            step: The step that was placed.
         """
-        if self.slack_s is None or self.queue_key is not None or step.step_id > 0:
+        if self.slack_s is None or self.queue_key is not None or self.begun:
             return False
         return self.slack_s + self.grace_s < 0.0
 

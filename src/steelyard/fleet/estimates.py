@@ -75,7 +75,7 @@ class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):
             standard deviation; 0 until seen.
         remaining_known: Whether such a task has ended, so that `remaining_s` means something.
         remaining_deviation_s: Its standard deviation.
-        later_s: Seconds for which the LLM steps after a first one run; 0 for later steps.
+        later_s: Seconds for which LLM steps run after this one, where it begins a task.
     """
 
     output_tokens: float
@@ -103,19 +103,12 @@ class StepEstimate(msgspec.Struct):
         """An estimate without samples."""
         return cls(RunningMean(), RunningMean(), RunningMean(), RunningMean(), {}, RunningMean())
 
-    def add_remaining(self, step_id: int, remaining_s: float, later_s: float = 0.0) -> None:
+    def add_remaining(self, step_id: int, remaining_s: float) -> None:
         """A task ended so long after its step of this number.
 
         Agents repeat step names, so that what is left depends on how far a task is: numbers are
         told apart by powers of two.
-
-        Args:
-            step_id: The number.
-            remaining_s: Seconds from the end of the step to the end of its task.
-            later_s: Seconds for which LLM steps after the task's first one ran.
         """
-        if step_id == 0:
-            self.later_s.add(later_s)
         for depth in (step_id.bit_length(), _ANY_DEPTH):
             spread = self.remaining_s.get(depth)
             if spread is None:
@@ -136,8 +129,7 @@ class StepEstimate(msgspec.Struct):
         remaining = self.remaining_s.get(step_id.bit_length(), self.remaining_s.get(_ANY_DEPTH))
         if remaining is None:
             return tokens, 0.0, False, 0.0, 0.0
-        later_s = 0.0 if step_id else self.later_s.value
-        return tokens, remaining.high, True, remaining.deviation, later_s
+        return tokens, remaining.high, True, remaining.deviation, self.later_s.value
 
     def expectation(
         self, step_id: int, max_output_tokens: float, memory_bytes: float

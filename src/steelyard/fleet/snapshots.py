@@ -103,6 +103,7 @@ class Snapshots:
             live_tokens=books.live_tokens_window,
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
+            begun=account is not None and account.begun,
             history=NO_HISTORY if account is None else self._history(account),
             failed_at=self._failed_at(account, step) if account and step.attempt else (),
             under_way_at=self._under_way_at(step) if step.attempt else (),
@@ -150,6 +151,7 @@ class Snapshots:
             books.live_tokens,
             self._cached_list(held) if held else None,
             *usual,
+            account is not None and account.begun,
             0.0 if account is None else account.spent_usd + account.reserved_usd,
         )
 

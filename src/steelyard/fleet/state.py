@@ -270,7 +270,7 @@ class FleetState:
 
     def _place(self, event: StepPlaced) -> None:
         step, decision = event.step, event.decision
-        late = decision.gives_way(step)
+        late = decision.gives_way
         attempt = OpenAttempt(
             step=step,
             pool=self._roster.index[decision.pool],
@@ -296,6 +296,9 @@ class FleetState:
         attempt = self._attempts[(event.task_id, event.step_id, event.attempt)]
         at = self._flat(attempt)
         attempt.started_s = event.t_s
+        account = self._tasks.accounts.get(event.task_id)
+        if account is not None:
+            account.begun = True
         if at is not None:
             self._books.start(at, attempt)
             self._contexts.fill(attempt)
@@ -361,6 +364,7 @@ class FleetState:
         step = attempt.step
         self._open_task(submitted)
         account = self._tasks.accounts[step.task_id]
+        account.begun = True
         account.reserved_usd += attempt.reserved_usd
         self._contexts.move(account, attempt)
         key = (step.task_id, step.step_id, step.attempt)
@@ -376,7 +380,9 @@ class FleetState:
             self._contexts.free(attempt, event.usage, ended=event.outcome == "ok")
         if event.outcome == "ok":
             # Nothing is left of its task after its only step.
-            self._learn(event, attempt).add_remaining(step.step_id, 0.0)
+            estimate = self._learn(event, attempt)
+            estimate.later_s.add(0.0)
+            estimate.add_remaining(step.step_id, 0.0)
 
     def _serve(self, event: RequestServed) -> None:
         for part in parts(event):

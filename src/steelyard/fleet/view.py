@@ -138,6 +138,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         expected: What the step is expected to use.
         live_tokens: Contexts of open tasks whose last call went there, shape [replicas].
         committed_usd: Spent and reserved of the task's budget.
+        begun: Whether an attempt at any of the task's steps has started.
         history: What the task has done so far.
         failed_at: Places in the arrays of shape [replicas] where earlier attempts at this step
             failed, the last one last; see `steelyard.placement.elsewhere`.
@@ -165,6 +166,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     expected: StepExpectation
     live_tokens: FloatArray
     committed_usd: float
+    begun: bool = False
     history: TaskHistory = NO_HISTORY
     failed_at: tuple[int, ...] = ()
     under_way_at: tuple[int, ...] = ()
@@ -197,7 +199,8 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         remaining_s: Seconds from the end of this step to the end of its task.
         remaining_known: Whether that was ever seen.
         remaining_deviation_s: Its standard deviation.
-        later_s: Seconds for which the LLM steps after a first one run; 0 for later steps.
+        later_s: Seconds for which LLM steps run after this one, where it begins a task.
+        begun: Whether its task has begun.
         committed_usd: Spent and reserved of the task's budget.
     """
 
@@ -224,6 +227,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     remaining_known: bool
     remaining_deviation_s: float
     later_s: float
+    begun: bool
     committed_usd: float
 
 
@@ -263,6 +267,7 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         expected.remaining_known,
         expected.remaining_deviation_s,
         expected.later_s,
+        view.begun,
         view.committed_usd,
     )
 

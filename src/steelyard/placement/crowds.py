@@ -10,9 +10,9 @@ from steelyard.domain.task import Step
 from steelyard.perf.predict import Number, pick
 
 
-def is_new(step: Step) -> bool:
+def is_new(step: Step, *, begun: bool) -> bool:
     """Does the step begin a task that has a deadline? Such give way to tasks that have begun."""
-    return step.step_id == 0 and step.deadline_s is not None
+    return not begun and step.deadline_s is not None
 
 
 def crowd_s(later_sum_s: Number, cap: Number) -> Number:

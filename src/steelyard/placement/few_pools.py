@@ -97,8 +97,7 @@ def score(step: Step, few: FewView) -> list[PoolScore | Verdict]:
     limits = (
         math.inf if step.deadline_s is None else step.deadline_s - few.now_s - few.remaining_s,
         math.inf if step.budget_usd is None else step.budget_usd - few.committed_usd,
-        step.step_id > 0,
-        is_new(step),
+        is_new(step, begun=few.begun),
     )
     starts, up = few.starts, few.up
     drawn: tuple[int, int] | None = None
@@ -214,7 +213,7 @@ def _warm_or_cold(
 
 
 def _score(
-    few: FewView, pool: int, at: int, input_tokens: float, limits: tuple[float, float, bool, bool]
+    few: FewView, pool: int, at: int, input_tokens: float, limits: tuple[float, float, bool]
 ) -> PoolScore:
     """The step on one replica; the operations of `predict`, in their order."""
     row, correction, output = few.rows[pool], few.correction[pool], few.output_tokens
@@ -238,7 +237,7 @@ def _score(
         decode_s = output * row.full_itl_s / cap
         used_h = (row.floor_share_s + uncached * per_token_s + decode_s) / SECONDS_PER_HOUR
         cost_usd, bid_usd = used_h * rent_usd_per_hour, used_h * few.bid_usd_per_hour[pool]
-    left_s, left_usd, begun, new = limits
+    left_s, left_usd, new = limits
     crowd_s = few.later_sum_s[at] / cap if new else 0.0
     after_s, deviation_s = few.remaining_s, few.remaining_deviation_s
     grace_s = pool_grace_s(after_s, deviation_s, service_s, few.error_frac[pool])
@@ -249,7 +248,7 @@ def _score(
     queue_s = 0.0
     if running >= cap:
         longest_s = room_s - service_s + grace_s
-        queue_s = wait_s(few, at, begun, service_s, cap, longest_s)
+        queue_s = wait_s(few, at, service_s, cap, longest_s)
         # Without a queue the surcharge is a factor of one.
         bid_usd *= 1.0 + queue_s / max(service_s, _SHORTEST_S)
     finish_s = queue_s + service_s
@@ -264,25 +263,26 @@ def _score(
     )
 
 
-def wait_s(
-    few: FewView, at: int, begun: bool, service_s: float, cap: float, longest_s: float
-) -> float:
+def wait_s(few: FewView, at: int, service_s: float, cap: float, longest_s: float) -> float:
     """As `scoring.wait_s` at a replica whose places are all taken."""
     waiting = few.waiting[at]
-    passed = few.late[at] + few.crowded[at] if begun else few.late[at]
+    passed = few.late[at] + few.crowded[at] if few.begun else few.late[at]
     load = few.running[at] + waiting
     mean_s = few.service_sum_s[at] / max(load, 1.0) if load > 0.0 else service_s
     in_time_s = (waiting - passed + 1.0) * mean_s / cap
     return in_time_s if in_time_s <= longest_s else (waiting + 1.0) * mean_s / cap
 
 
-def choose(scores: list[PoolScore | Verdict], step: Step, tie_frac: float) -> PoolScore | None:
+def choose(
+    scores: list[PoolScore | Verdict], step: Step, tie_frac: float, *, begun: bool
+) -> PoolScore | None:
     """The pool that `CheapestFeasible` takes; None when it refuses.
 
     Args:
         scores: Of every pool.
         step: The step.
         tie_frac: Pools within this share of the cheapest are as cheap.
+        begun: Whether its task has begun.
     """
     allowed = [one for one in scores if isinstance(one, PoolScore) and one.affordable]
     in_time = [one for one in allowed if one.slack_s >= 0.0]
@@ -298,9 +298,8 @@ def choose(scores: list[PoolScore | Verdict], step: Step, tie_frac: float) -> Po
     if not allowed:
         return None
     least_late = min(allowed, key=lambda one: (-one.slack_s, one.name))
-    if step.on_miss == "refuse" and (is_new(step) or least_late.slack_s + least_late.grace_s < 0.0):
-        return None
-    return least_late
+    surely_late = not begun or least_late.slack_s + least_late.grace_s < 0.0
+    return None if step.on_miss == "refuse" and surely_late else least_late
 
 
 def decision(
@@ -320,7 +319,8 @@ def decision(
         bid_usd_per_hour=few.bid_usd_per_hour[chosen.pool],
         slack_s=slack_s,
         grace_s=0.0 if slack_s is None else chosen.grace_s,
-        later_s=few.later_s if is_new(step) else 0.0,
+        begun=few.begun,
+        later_s=few.later_s if is_new(step, begun=few.begun) else 0.0,
         crowd_s=chosen.crowd_s,
         predicted_least_s=min(
             one.finish_s - one.wait_s for one in scores if isinstance(one, PoolScore)

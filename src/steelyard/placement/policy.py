@@ -8,7 +8,6 @@ from steelyard.fleet.view import FewView, FleetView, LlmArrays, few_view
 from steelyard.perf.predict import BoolArray
 from steelyard.placement import few_pools
 from steelyard.placement.candidates import warm_or_cold
-from steelyard.placement.crowds import is_new
 from steelyard.placement.predictions import decide, predict, refuse
 from steelyard.placement.scoring import TIE_FRAC, cheapest_in_time, least_late
 from steelyard.placement.unbound import decide_unbound
@@ -65,7 +64,7 @@ class CheapestFeasible:
             if decision is not None:
                 return decision
         scores = few_pools.score(step, few)
-        chosen = few_pools.choose(scores, step, TIE_FRAC)
+        chosen = few_pools.choose(scores, step, TIE_FRAC, begun=few.begun)
         if chosen is None:
             return few_pools.refusal(scores, few, self.name)
         return few_pools.decision(scores, chosen, step, few, self.name)
@@ -89,7 +88,7 @@ class CheapestFeasible:
         )
         if chosen < 0:
             chosen = least_late(allowed, slack_s, names)
-            surely_late = is_new(step) or slack_s[chosen] + float(seen.grace_s[chosen]) < 0.0
+            surely_late = not view.begun or slack_s[chosen] + float(seen.grace_s[chosen]) < 0.0
             if step.on_miss == "refuse" and surely_late:
                 return refuse(view, seen, self.name)
         return decide(step, view, seen, chosen, self.name)

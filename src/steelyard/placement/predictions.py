@@ -89,10 +89,10 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         left_s = step.deadline_s - view.now_s - view.expected.remaining_s
     after = view.expected
     more_s = grace_s(after.remaining_s, after.remaining_deviation_s, service_s, view.error_frac)
-    passed = view.late[at] + view.crowded[at] if step.step_id else view.late[at]
+    passed = view.late[at] + view.crowded[at] if view.begun else view.late[at]
     book = (view.running[at], view.waiting[at], passed, view.service_sum_s[at])
     ahead_s, spare_s = np.zeros(len(view.pools)), np.zeros(len(view.pools))
-    if is_new(step):
+    if is_new(step, begun=view.begun):
         ahead_s = crowd_s(view.later_sum_s[at], cap)
         spare_s = spared_s(ahead_s, after.remaining_s, service_s, view.error_frac)
         more_s = pick(ahead_s > 0.0, 0.0, more_s)
@@ -226,7 +226,8 @@ def decide(step: Step, view: FleetView, seen: Predictions, chosen: int, policy: 
         bid_usd_per_hour=float(view.bid_usd_per_hour[chosen]),
         slack_s=slack_s,
         grace_s=0.0 if slack_s is None else float(seen.grace_s[chosen]),
-        later_s=view.expected.later_s if is_new(step) else 0.0,
+        begun=view.begun,
+        later_s=view.expected.later_s if is_new(step, begun=view.begun) else 0.0,
         crowd_s=float(seen.crowd_s[chosen]),
         predicted_least_s=float((seen.finish_s - seen.wait_s)[seen.runs].min()),
         policy=policy,

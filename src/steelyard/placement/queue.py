@@ -100,7 +100,7 @@ class StepQueue:
             key = math.inf
         waiting = _Waiting(step, late_after_s, decision.crowded)
         self._known[(step.task_id, step.step_id, step.attempt)] = waiting
-        heapq.heappush(self._classes[_class_of(step, decision)], (key, self._pushed, waiting))
+        heapq.heappush(self._classes[_class_of(decision)], (key, self._pushed, waiting))
         self._pushed += 1
 
     def peek(self, now_s: float) -> Step:
@@ -180,10 +180,10 @@ class StepQueue:
         return (first[0][2], first) if first else (self._late[0], None)
 
 
-def _class_of(step: Step, decision: Decision) -> int:
-    if step.step_id > 0:
+def _class_of(decision: Decision) -> int:
+    if decision.begun:
         return 0
-    return 2 if decision.gives_way(step) else 1
+    return 2 if decision.gives_way else 1
 
 
 def _step(waiting: _Waiting) -> Step:

@@ -38,7 +38,6 @@ def decide_unbound(
     verdicts: list[PoolVerdict | None] = []
     drawn: tuple[int, int] | None = None
     input_tokens, starts, up = call.input_tokens, few.starts, few.up
-    begun = step.step_id > 0
     least_usd = least_s = _INFINITE
     for pool, row in enumerate(few.rows):
         if not row.serves:
@@ -56,7 +55,7 @@ def decide_unbound(
         if at < 0 or not few.closed[pool]:
             verdicts.append(PoolVerdict(pool=row.name, verdict="down"))
             continue
-        score = _score(few, row, (pool, at), float(input_tokens), begun)
+        score = _score(few, row, (pool, at), float(input_tokens))
         scores.append(score)
         verdicts.append(None)
         least_usd = min(least_usd, score[7])
@@ -71,9 +70,7 @@ def decide_unbound(
     return _decision(few, scores, chosen, verdicts, (least_s, policy))
 
 
-def _score(
-    few: FewView, row: PoolRow, place: tuple[int, int], input_tokens: float, begun: bool
-) -> _Score:
+def _score(few: FewView, row: PoolRow, place: tuple[int, int], input_tokens: float) -> _Score:
     """As `few_pools.score_of`, without limits."""
     pool, at = place
     floor_s, per_token_s, itl_base_s, itl_slope_s, cap = row.curve
@@ -100,7 +97,7 @@ def _score(
         bid_usd = used_h * few.bid_usd_per_hour[pool]
     if running < cap:
         return (pool, at, 0.0, ttft_s, service_s, cached, cost_usd, bid_usd)
-    queue_s = wait_s(few, at, begun, service_s, cap, _INFINITE)
+    queue_s = wait_s(few, at, service_s, cap, _INFINITE)
     bid_usd *= 1.0 + queue_s / max(service_s, _SHORTEST_S)
     return (pool, at, queue_s, ttft_s, queue_s + service_s, cached, cost_usd, bid_usd)
 
@@ -142,6 +139,7 @@ def _decision(
         predicted_cost_usd=cost_usd,
         bid_usd_per_hour=few.bid_usd_per_hour[pool],
         slack_s=None,
+        begun=few.begun,
         predicted_least_s=told[0],
         policy=told[1],
         reason=reason,

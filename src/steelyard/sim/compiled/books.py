@@ -87,6 +87,7 @@ def note_started(world: World, attempt: int) -> None:
     one = world.attempts[attempt]
     book = world.machines[one["replica"]]
     _let_go(world, attempt)
+    world.tasks[one["task"]]["begun"] = 1
     book["running"] += 1
     one["concurrency"] = book["running"]
     others = float(book["running"] + book["waiting"]) - 1.0
@@ -151,7 +152,7 @@ def _note_ended_step(world: World, attempt: int, is_tool: bool) -> None:
     ended = world.ended[one["task"] * world.clock[0]["stride"] + task["ended_n"]]
     task["attained_s"] += world.clock[0]["now_s"] - one["started_s"]
     if not is_tool:
-        if world.steps[one["step"]]["step_id"] > 0:
+        if task["ended_n"] > 0:
             task["later_s"] += world.clock[0]["now_s"] - one["started_s"]
         task["last_replica"] = one["replica"]
         task["last_end_s"] = world.clock[0]["now_s"]
@@ -167,13 +168,14 @@ def learn_remaining(world: World, task: int) -> None:
     """A task has ended well: how long before did each of its steps end?"""
     base = task * world.clock[0]["stride"]
     end_s = world.clock[0]["now_s"] - world.tasks[task]["avoidable_s"]
+    if world.tasks[task]["ended_n"] > 0:
+        began_by = world.steps[world.ended[base]["step"]]["estimate"]
+        _add_later(world, began_by, world.tasks[task]["later_s"])
     for at in range(base, base + world.tasks[task]["ended_n"]):
         ended = world.ended[at]
         step = world.steps[ended["step"]]
         row = step["estimate"] * DEPTHS
         left_s = max(0.0, end_s - ended["t_s"])
-        if step["step_id"] == 0:
-            _add_later(world, step["estimate"], world.tasks[task]["later_s"])
         _add_remaining(world, row + step["depth"], left_s)
         _add_remaining(world, row + ANY_DEPTH, left_s)
 
@@ -197,7 +199,7 @@ def remaining_s(world: World, step: int) -> tuple[float, bool, float]:
 
 
 def later_s(world: World, step: int) -> float:
-    """For how long do LLM steps usually run that follow this first step?"""
+    """For how long do LLM steps usually run after such a step, where it begins a task?"""
     one = world.steps[step]
     row = one["estimate"] * DEPTHS
     known = world.remaining[row + one["depth"]]["count"] + world.remaining[row + ANY_DEPTH]["count"]

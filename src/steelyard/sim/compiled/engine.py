@@ -174,6 +174,7 @@ def _submit(world: World) -> None:
     task["spent_usd"] = task["reserved_usd"] = task["avoidable_s"] = 0.0
     task["attained_s"] = task["last_end_s"] = task["later_s"] = 0.0
     task["last_replica"] = NONE
+    task["begun"] = 0
     world.windows[clock["window"]]["submitted"] += 1
     _tell(world, SUBMITTED, (number, NONE, 0), (NONE, NONE), 0.0)
     base = slot * clock["stride"]

@@ -222,7 +222,8 @@ ATTEMPT = in_lines(
         ("key_s", "f8"),
         ("late_after_s", "f8"),
         ("late", "i4"),
-        ("crowded", "i4"),
+        ("crowded", "i2"),
+        ("begun", "i2"),
         ("later_s", "f8"),
     ]
 )
@@ -236,7 +237,8 @@ TASK = in_lines(
         ("ended_n", "i4"),
         ("held_n", "i4"),
         ("next", "i4"),
-        ("last_replica", "i8"),
+        ("last_replica", "i4"),
+        ("begun", "i4"),
         ("last_end_s", "f8"),
         ("attained_s", "f8"),
         ("key", "i8"),

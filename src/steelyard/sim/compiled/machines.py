@@ -32,7 +32,7 @@ def queue(world: World, replica: int, attempt: int) -> None:
     one["came"] = machine["queued"]
     machine["queued"] += 1
     kind = BEGUN
-    if world.steps[one["step"]]["step_id"] == 0:
+    if not one["begun"]:
         kind = GIVING_WAY if one["late"] else NEW
     _line_up_waiting(world, replica, attempt, kind)
 

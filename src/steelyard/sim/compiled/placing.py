@@ -49,7 +49,7 @@ def choose(world: World, task: int, step: int, number: int) -> int:
             world.allowed, world.patient, world.slack_s, world.finish_s, world.bid_usd, world.names
         )
         if chosen < 0:
-            chosen = _least_late(world, task, step)
+            chosen = _least_late(world, task)
     else:
         chosen = first_ranked(world.allowed, world.first_key, world.second_key, world.names)
     if chosen < 0 and can_run and not _any_allowed(world):
@@ -57,20 +57,18 @@ def choose(world: World, task: int, step: int, number: int) -> int:
     return chosen
 
 
-def _least_late(world: World, task: int, step: int) -> int:
+def _least_late(world: World, task: int) -> int:
     """Which pool takes a step that is late in each? -1 where it is refused."""
     chosen = least_late(world.allowed, world.slack_s, world.names)
     if chosen < 0 or not world.clock[0]["refuses"]:
         return chosen
-    surely_late = _is_new(world, task, step) or (
-        world.slack_s[chosen] + world.grace_s[chosen] < 0.0
-    )
-    return -1 if surely_late else chosen
+    begun = world.tasks[task]["begun"]
+    return chosen if begun and world.slack_s[chosen] + world.grace_s[chosen] >= 0.0 else -1
 
 
-def _is_new(world: World, task: int, step: int) -> bool:
+def _is_new(world: World, task: int) -> bool:
     """`crowds.is_new`."""
-    return bool(world.steps[step]["step_id"] == 0 and world.tasks[task]["deadline_s"] < math.inf)
+    return bool(not world.tasks[task]["begun"] and world.tasks[task]["deadline_s"] < math.inf)
 
 
 def _any_allowed(world: World) -> bool:
@@ -97,7 +95,7 @@ def _score(world: World, task: int, step: int) -> bool:
     left_s = world.tasks[task]["deadline_s"] - now_s
     money = world.tasks[task]
     left_usd = money["budget_usd"] - (money["spent_usd"] + money["reserved_usd"])
-    policy, new, can_run = world.clock[0]["policy"], _is_new(world, task, step), False
+    policy, new, can_run = world.clock[0]["policy"], _is_new(world, task), False
     least_s = least_alone_s = math.inf
     for pool in range(len(world.pools)):
         world.allowed[pool] = False
@@ -114,7 +112,7 @@ def _score(world: World, task: int, step: int) -> bool:
             room_s = room_s - spared_s(ahead_s, after_s, service_s, off_frac) - ahead_s
             world.grace_s[pool] = 0.0
         longest_s = room_s - service_s + world.grace_s[pool]
-        world.wait_s[pool] = _wait_s(world, pool, step, service_s, longest_s)
+        world.wait_s[pool] = _wait_s(world, pool, task, service_s, longest_s)
         finish_s = world.wait_s[pool] + service_s
         world.finish_s[pool] = finish_s
         least_s = min(least_s, service_s)
@@ -182,10 +180,10 @@ def _crowd_s(world: World, pool: int) -> float:
     return float(crowd_s(book["later_sum_s"], world.pools[pool]["cap"]))
 
 
-def _wait_s(world: World, pool: int, step: int, service_s: float, longest_s: float) -> float:
+def _wait_s(world: World, pool: int, task: int, service_s: float, longest_s: float) -> float:
     book = world.machines[world.replica[pool]]
     passed = float(book["late"])
-    if world.steps[step]["step_id"] > 0:
+    if world.tasks[task]["begun"]:
         passed += float(book["crowded"])
     counts = (float(book["running"]), float(book["waiting"]), passed)
     waits_s = wait_s(
@@ -217,10 +215,11 @@ def line_up(world: World, attempt: int, pool: int) -> None:
     one["key_s"] = _queue_key(world, task, at_start_s)
     one["late"], one["late_after_s"] = 0, math.inf
     one["crowded"], one["later_s"] = 0, 0.0
+    one["begun"] = world.tasks[task]["begun"]
     if _is_ordered_by_policy(world) or world.tasks[task]["deadline_s"] == math.inf:
         return
     one["late_after_s"] = world.clock[0]["now_s"] + at_start_s + grace_s
-    if world.steps[one["step"]]["step_id"] == 0:
+    if not one["begun"]:
         one["late"] = slack_s + grace_s < 0.0
         if not one["late"]:
             one["crowded"] = world.crowd_s[pool] > 0.0
