@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each rate")
-    parser.add_argument("--port", type=int, default=18400)
+    parser.add_argument("--port", type=int, default=18600)
     given = parser.parse_args()
     python, today = sys.version.split()[0], dt.datetime.now(tz=dt.UTC)
     print(f"{today:%Y-%m-%d} {platform.machine()}, Python {python}")

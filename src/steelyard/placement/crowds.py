@@ -41,7 +41,8 @@ def spared_s(crowd_s: Number, remaining_s: float, service_s: Number, error_frac:
     """How much slack must the first step of a task bring that comes in a crowd?
 
     What begins at its latest start is late by the least delay of a later step. Where others wait
-    to begin, one of them may begin in its place.
+    to begin, one of them may begin in its place. So it is given up by the mean of what remains,
+    not by the mean less two deviations, as a task that has begun is (`scoring.grace_s`).
 
     Args:
         crowd_s: Seconds that the replica needs for what follows the first steps in front.

@@ -244,7 +244,7 @@ def _score(
     room_s = left_s
     if crowd_s > 0.0:
         room_s = left_s - spared_s(crowd_s, after_s, service_s, few.error_frac[pool]) - crowd_s
-        grace_s = 0.0
+        grace_s = min(after_s, deviation_s)
     queue_s = 0.0
     if running >= cap:
         longest_s = room_s - service_s + grace_s

@@ -95,7 +95,8 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
     if is_new(step, begun=view.begun):
         ahead_s = crowd_s(view.later_sum_s[at], cap)
         spare_s = spared_s(ahead_s, after.remaining_s, service_s, view.error_frac)
-        more_s = pick(ahead_s > 0.0, 0.0, more_s)
+        mean_s = min(after.remaining_s, after.remaining_deviation_s)
+        more_s = pick(ahead_s > 0.0, mean_s, more_s)
     room_s = left_s - spare_s - ahead_s
     waits_s = wait_s(book, service_s, cap, room_s - service_s + more_s)
     finish_s = waits_s + service_s

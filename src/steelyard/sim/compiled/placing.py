@@ -110,7 +110,7 @@ def _score(world: World, task: int, step: int) -> bool:
         if world.crowd_s[pool] > 0.0:
             ahead_s = world.crowd_s[pool]
             room_s = room_s - spared_s(ahead_s, after_s, service_s, off_frac) - ahead_s
-            world.grace_s[pool] = 0.0
+            world.grace_s[pool] = min(after_s, deviation_s)
         longest_s = room_s - service_s + world.grace_s[pool]
         world.wait_s[pool] = _wait_s(world, pool, task, service_s, longest_s)
         finish_s = world.wait_s[pool] + service_s
