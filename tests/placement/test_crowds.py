@@ -215,6 +215,8 @@ def test_crowds_are_seen_alike_by_arrays_and_in_plain_python(
     view = fleet.state.view(one, 101.0)
     answer = OURS.by_arrays(one, view)
     assert OURS(one, view) == answer
+    # Plain numbers alone can be written into the log.
+    assert msgspec.json.encode(OURS(one, view)) == msgspec.json.encode(answer)
     assert OURS.by_few(one, fleet.state.few(one, one.call, 101.0)) == answer  # type: ignore[arg-type]
 
 

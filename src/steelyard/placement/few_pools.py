@@ -16,7 +16,7 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.fleet.view import FewView
 from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
-from steelyard.placement.crowds import is_new, spared_s
+from steelyard.placement.crowds import is_new
 from steelyard.placement.scoring import (
     displaced_tokens,
     mixed,
@@ -243,7 +243,8 @@ def _score(
     grace_s = pool_grace_s(after_s, deviation_s, service_s, few.error_frac[pool])
     room_s = left_s
     if crowd_s > 0.0:
-        room_s = left_s - spared_s(crowd_s, after_s, service_s, few.error_frac[pool]) - crowd_s
+        # `crowds.spared_s`, without NumPy.
+        room_s = left_s - (service_s + after_s) * few.error_frac[pool] - crowd_s
         grace_s = min(after_s, deviation_s)
     queue_s = 0.0
     if running >= cap:
