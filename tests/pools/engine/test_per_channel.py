@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ def test_a_refused_copy_says_why_and_what_to_do(copy: PerChannelCopy) -> None:
     write(copy, Verdict(refused="its perplexity is 78.3 against 59.7"))
     with pytest.raises(ConfigError, match=r'78\.3 against 59\.7.*Set precision to "auto"'):
         copy.made()
+
+
+def test_another_model_of_the_same_size_and_header_has_a_copy_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    header = b"GGUF" + bytes(1 << 20)
+    path.write_bytes(header + b"one")
+    os.utime(path, ns=(0, 1))
+    first = PerChannelCopy(path, tmp_path / "cache")
+    assert PerChannelCopy(path, tmp_path / "cache").folder == first.folder
+    path.write_bytes(header + b"two")
+    os.utime(path, ns=(0, 2))
+    assert PerChannelCopy(path, tmp_path / "cache").folder != first.folder
 
 
 def test_knows_no_copy_that_is_absent_or_cut_off(copy: PerChannelCopy) -> None:

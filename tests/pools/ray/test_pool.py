@@ -206,6 +206,38 @@ async def test_a_driver_that_dies_is_started_again(pool: RayToolPool, watch: Wat
     assert (await call(pool, "sample_tools:add", 1, a=1, b=2)).result == 3
 
 
+async def test_a_driver_started_again_serves_what_there_is_room_for(
+    nodes: Nodes, watch: Watch
+) -> None:
+    nodes.are(a=node(ARM, 2.0))
+    pool = pool_of(nodes, watch, replicas=2)
+    await pool.start()
+    try:
+        await until(lambda: watch.up == {0, 1})
+        nodes.are(a=node(ARM))
+        assert pool.driver_pid is not None
+        os.kill(pool.driver_pid, signal.SIGKILL)
+        await until(lambda: not watch.up)
+        await until(lambda: len(watch.up) == 1)
+        assert (await call(pool, "sample_tools:add", min(watch.up), a=1, b=2)).result == 3
+        nodes.are(a=node(ARM, 2.0))
+        await until(lambda: watch.up == {0, 1})
+    finally:
+        await pool.close()
+
+
+async def test_a_driver_that_cannot_see_its_nodes_ends_and_another_one_starts(
+    pool: RayToolPool, nodes: Nodes, watch: Watch
+) -> None:
+    await until(lambda: watch.up == {0})
+    driver = pool.driver_pid
+    nodes.path.write_text("no list of nodes", encoding="utf-8")
+    await until(lambda: not watch.up)
+    nodes.are(a=node(ARM))
+    await until(lambda: watch.up == {0})
+    assert pool.driver_pid != driver
+
+
 async def test_a_cancelled_call_is_stopped_on_its_node(pool: RayToolPool) -> None:
     for _ in range(4):
         # More than the two slots: each is free again when the next one comes.

@@ -68,8 +68,10 @@ class PerChannelCopy:
         self._model_path = model_path
         digest = hashlib.blake2b(digest_size=16)
         digest.update(metadata.version("openvino-genai").encode())
+        # The time, too: two fine-tunes of one model have the same size and begin alike.
+        stat = model_path.stat()
         with model_path.open("rb") as file:
-            digest.update(f"\0{model_path.stat().st_size}\0".encode())
+            digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
             digest.update(file.read(_HASHED_BYTES))
         self.folder = cache / "int8" / digest.hexdigest()
 

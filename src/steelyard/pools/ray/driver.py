@@ -60,8 +60,11 @@ class Driver:
             self._tell(OpenFailed(f"pools.{opened.pool}: {error}", fixable=True))
         if members is not None:
             watching = asyncio.create_task(members.watch())
-            await self._serve(members)
+            serving = asyncio.create_task(self._serve(members))
+            # A driver that cannot see its nodes any more ends, and the gateway starts another one.
+            await asyncio.wait((watching, serving), return_when=asyncio.FIRST_COMPLETED)
             watching.cancel()
+            serving.cancel()
             await members.close()
         beating.cancel()
 

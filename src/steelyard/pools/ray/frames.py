@@ -57,6 +57,8 @@ class Open(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
         replicas: How many to begin with.
         start_s: Longest time for a replica to start.
         node_wait_s: Longest time to wait for a node.
+        again: Whether the driver before this one ended: what there is room for serves, the rest
+            follows when it can.
     """
 
     pool: str
@@ -67,6 +69,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
     replicas: int
     start_s: float
     node_wait_s: float
+    again: bool = False
 
 
 class AskLlm(msgspec.Struct, frozen=True, tag="llm"):

@@ -164,7 +164,10 @@ class DriverLink:
             return f"cannot be started ({error.strerror})"
         self._process = process
         try:
-            self._write(pack_frame(msgspec.structs.replace(self._opened, replicas=self._wanted)))
+            came_up = self._came_up
+            again = came_up is not None and came_up.done()
+            opened = msgspec.structs.replace(self._opened, replicas=self._wanted, again=again)
+            self._write(pack_frame(opened))
             return await self._read_frames(process)
         finally:
             self._process = None

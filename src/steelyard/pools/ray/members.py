@@ -35,7 +35,7 @@ class Member:
         replica: The index that it serves, or served.
         actor: The actor.
         node_id: Its node; empty until it is on one.
-        ordinal: Its number among the pool's actors on that node.
+        ordinal: Its number among the pool's actors on that node; negative until it has one.
         flights: Requests that it has not answered.
         leaving: Whether it takes nothing new.
         healthy: Whether its engine takes requests.
@@ -46,7 +46,7 @@ class Member:
         self.replica = replica
         self.actor = actor
         self.node_id = ""
-        self.ordinal = 0
+        self.ordinal = -1
         self.flights: set[int] = set()
         self.leaving = False
         self.healthy = True
@@ -78,20 +78,25 @@ class Members:
         self._current: dict[int, Member] = {}
         self._leaving: set[Member] = set()
         self._starting: dict[int, asyncio.Task[None]] = {}
+        # Actors that are no replica yet; they have their cores and their number already.
+        self._beginning: set[Member] = set()
         self._by_flight: dict[int, Member] = {}
         self._pulls: set[asyncio.Task[None]] = set()
         self._sends: set[asyncio.Task[None]] = set()
 
     async def open(self) -> int:
-        """Start the first replicas and wait for them.
+        """Start the first replicas and wait for them; not where the driver was started again.
 
         Returns:
-            Context of the engines in tokens; 0 for tools.
+            Context of the engines in tokens; 0 for tools, and where nothing was waited for.
 
         Raises:
             PoolUnavailableError: One cannot be started.
         """
         self._wanted = self._opened.replicas
+        if self._opened.again:
+            self._fill()
+            return 0
         started = await asyncio.gather(*(self._first(index) for index in range(self._wanted)))
         for member in started:
             self._take_in(member)
@@ -104,7 +109,7 @@ class Members:
             PoolUnavailableError: There is not, nor will there be.
         """
         opened = self._opened
-        if opened.node_wait_s > 0.0:
+        if opened.node_wait_s > 0.0 or opened.again:
             return
         nodes = await self._cluster.nodes()
         fits = room(nodes, opened.selectors, opened.cores)
@@ -207,8 +212,8 @@ class Members:
         if self._opened.node_wait_s > 0.0:
             return True
         nodes = await self._cluster.nodes()
-        staying = [one for one in self._current.values() if not one.leaving]
-        return room(nodes, self._opened.selectors, self._opened.cores) > len(staying)
+        taken = len(self._current) + len(self._beginning)
+        return room(nodes, self._opened.selectors, self._opened.cores) > taken
 
     async def _first(self, index: int) -> Member:
         """Start an actor; again where it was put on a node whose end Ray had not seen yet."""
@@ -220,38 +225,44 @@ class Members:
         return await self._start(index)
 
     async def _start(self, index: int) -> Member:
+        """Start an actor; it counts as beginning until `_take_in`."""
+        member = Member(index, self._cluster.actor(self._opened))
+        self._beginning.add(member)
+        try:
+            await self._begin(member)
+        except BaseException:
+            self._beginning.discard(member)
+            member.actor.kill()
+            raise
+        return member
+
+    async def _begin(self, member: Member) -> None:
         opened = self._opened
-        member = Member(index, self._cluster.actor(opened))
         try:
             async with asyncio.timeout(opened.start_s + opened.node_wait_s):
                 member.node_id = await member.actor.node_id()
                 member.ordinal = self._free_ordinal(member.node_id)
                 version, member.context_tokens, why_not = await member.actor.begin(member.ordinal)
         except TimeoutError:
-            member.actor.kill()
             after_s = opened.start_s + opened.node_wait_s
             raise PoolUnavailableError(
-                f"replica {index} was not up within {after_s:g} s; is the cluster full?"
+                f"replica {member.replica} was not up within {after_s:g} s; is the cluster full?"
             ) from None
-        except BaseException:
-            member.actor.kill()
-            raise
         if version != installed_version():
             why_not = f"its node has Steelyard {version}, this machine {installed_version()}"
         if why_not:
-            member.actor.kill()
-            raise PoolUnavailableError(f"replica {index} cannot start: {why_not}")
-        return member
+            raise PoolUnavailableError(f"replica {member.replica} cannot start: {why_not}")
 
     def _free_ordinal(self, node_id: str) -> int:
         used = {
             one.ordinal
-            for one in (*self._current.values(), *self._leaving)
-            if one.node_id == node_id
+            for one in (*self._current.values(), *self._leaving, *self._beginning)
+            if one.node_id == node_id and one.ordinal >= 0
         }
         return next(n for n in range(len(used) + 1) if n not in used)
 
     def _take_in(self, member: Member) -> None:
+        self._beginning.discard(member)
         self._current[member.replica] = member
         # Another actor: what the one before had cached is gone, which `down` says.
         self._tell(Moved(replica=member.replica, up=False, reason="a new actor starts"))
