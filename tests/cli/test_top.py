@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import re
 import select
 import signal
 import subprocess
@@ -56,14 +55,16 @@ def gateway(tmp_path: Path) -> Generator[str]:
         'models = ["m"]\nusd_per_hour = 1.0\n',
         encoding="utf-8",
     )
-    command = [sys.executable, "-m", "steelyard", "up", "--config", "s.toml"]
+    command = [sys.executable, "-m", "steelyard", "up", "--config", "s.toml", "--json"]
     with subprocess.Popen(  # noqa: S603 - this program
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        command, cwd=tmp_path, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stderr is not None
+        assert process.stdout is not None
         try:
-            found = (re.search(r"dashboard at (\S+)", line) for line in process.stderr)
-            yield next(one[1] for one in found if one is not None)
+            told = json.loads(process.stdout.readline())
+            assert told["base_url"] == f"{told['dashboard_url']}/v1"
+            assert (told["models"], told["log"]) == (["m"], "steelyard.db")
+            yield told["dashboard_url"]
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)

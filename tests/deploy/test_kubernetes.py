@@ -7,7 +7,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from steelyard.config.pool_settings import EmbeddedPoolSettings
 from steelyard.config.settings import load_settings
+from steelyard.pools.engine.comparison import COMPARISON_LIMIT_S
+from steelyard.pools.engine.supervisor import SupervisorLimits
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "deploy" / "kubernetes"
 # The oldest version of Kubernetes that has all fields used, and the newest one with schemas here.
@@ -61,6 +64,22 @@ def test_the_gateway_gets_the_time_that_it_takes_to_leave() -> None:
     noticed_s = probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"]
     assert gateway.unready_s > noticed_s
     assert gateway.unready_s + gateway.drain_s < pod["terminationGracePeriodSeconds"]
+
+
+def test_a_gateway_is_not_killed_while_its_engine_is_calibrated_and_loads() -> None:
+    probe = _pod()["containers"][0]["startupProbe"]
+    starts_s = COMPARISON_LIMIT_S + SupervisorLimits().load_timeout_s
+    assert probe["periodSeconds"] * probe["failureThreshold"] > starts_s
+
+
+def test_a_pod_whose_engines_are_full_is_more_than_the_autoscaler_wants() -> None:
+    pools = load_settings(FOLDER / "steelyard.toml").pools
+    engines = sum(one.replicas for one in pools.values() if isinstance(one, EmbeddedPoolSettings))
+    cores = float(_pod()["containers"][0]["resources"]["requests"]["cpu"])
+    metrics = _read("horizontalpodautoscaler.yaml")["spec"]["metrics"]
+    wanted_percent = metrics[0]["resource"]["target"]["averageUtilization"]
+    # Before the gateway's own share of the processor.
+    assert wanted_percent < 100 * engines / cores
 
 
 def test_names_agree_between_the_files() -> None:

@@ -284,6 +284,7 @@ class FleetState:
         )
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
         self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)
+        self._breakers.placed((attempt.pool, attempt.replica), event.t_s)
         account = self._tasks.accounts.get(step.task_id)
         if account is not None:
             account.reserved_usd += attempt.reserved_usd
@@ -321,6 +322,8 @@ class FleetState:
                 self._tasks.advance(account, attempt, event)
         elif event.error_code in _POOL_FAULTS:
             self._count_failure(attempt, event.t_s)
+        else:
+            self._say_nothing(attempt, event.t_s)
 
     def begin(self, step: Step, decision: Decision, now_s: float) -> OpenAttempt:
         """A request that will be one event at its end is placed, and starts at once.
@@ -349,6 +352,7 @@ class FleetState:
         at = self._books.starts[pool] + decision.replica
         self._books.place(at, attempt)
         self._books.start(at, attempt)
+        self._breakers.placed((pool, decision.replica), now_s)
         self._contexts.fill(attempt)
         self._whole[(step.task_id, step.step_id, step.attempt)] = attempt
         return attempt
@@ -374,6 +378,8 @@ class FleetState:
         if event.outcome == "ok":
             # Nothing is left of its task after its only step.
             self._learn(event, attempt).add_remaining(step.step_id, 0.0)
+        else:
+            self._say_nothing(attempt, event.t_s)
 
     def _serve(self, event: RequestServed) -> None:
         for part in parts(event):
@@ -384,12 +390,16 @@ class FleetState:
         pool = attempt.pool
         if (pool, attempt.replica) in self._draining or self._flat(attempt) is None:
             # It was announced, and says nothing against the others.
+            self._say_nothing(attempt, t_s)
             return
         started_s = t_s if attempt.started_s is None else attempt.started_s
         up = self._books.up[self._books.starts[pool] : self._books.starts[pool + 1]]
         others = sum(up[: attempt.replica]) + sum(up[attempt.replica + 1 :])
         place = (pool, attempt.replica)
         self._breakers.failed(place, started_s, t_s, alone=others == 0)
+
+    def _say_nothing(self, attempt: OpenAttempt, t_s: float) -> None:
+        self._breakers.said_nothing((attempt.pool, attempt.replica), attempt.placed_s, t_s)
 
     def _learn(self, event: AttemptFinished | RequestServed, attempt: OpenAttempt) -> StepEstimate:
         """Correct what is expected of the pool and of such steps by what was measured."""

@@ -169,3 +169,33 @@ def _row(error: SteelyardError) -> tuple[int, str]:
 
 def _body(message: str, kind: str, param: str | None, code: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def too_large(size_bytes: int, max_bytes: int) -> RequestError:
+    """The refusal of a body that is too long.
+
+    Args:
+        size_bytes: How much of it is known to come.
+        max_bytes: The limit.
+    """
+    # The unread rest of the body would be taken for the next request.
+    return RequestError(
+        f"the request body has {size_bytes} bytes or more, the limit is {max_bytes}",
+        status=413,
+        code="request_too_large",
+        headers=[(b"connection", b"close")],
+    )
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames that an error and its causes went through.
+
+    They hold the error and all of its request, until the garbage collector comes for them.
+
+    Args:
+        error: An error that was handled.
+    """
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__

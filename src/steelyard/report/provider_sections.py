@@ -79,7 +79,7 @@ def _sentence(told: ProvidersOverTime, mark: Mark, span_s: tuple[float, float]) 
 
     answered = math.fsum(total(one.answered_per_s) for one in told.providers.values())
     failed = math.fsum(total(one.failed_per_s) for one in told.providers.values())
-    words = f"At {seconds(span_s[0])}, {name(mark.label, 60)}: until {seconds(span_s[1])} about"
+    words = f"From {seconds(span_s[0])} ({name(mark.label, 60)}) to {seconds(span_s[1])} about"
     words += (
         f" {count(round(answered))} steps were answered and {count(round(failed))} attempts failed"
     )

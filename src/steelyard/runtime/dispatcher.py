@@ -284,6 +284,11 @@ class Dispatcher:
         self._recorder.record(event, None if terms is None else terms.fence)
         return event
 
+    @property
+    def tasks_open(self) -> int:
+        """How many tasks are open here? Those of `under_way` are not among them."""
+        return len(self._tasks)
+
     def close_silent(self, since_s: float) -> int:
         """Close the tasks that requests had opened and of which nothing was heard since then.
 

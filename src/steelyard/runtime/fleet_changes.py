@@ -13,7 +13,6 @@ import msgspec
 
 from steelyard.config.aliases import AliasSettings, aliases_of
 from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings
-from steelyard.config.pool_specs import pool_spec
 from steelyard.config.ray_pools import replica_settings
 from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.config.settings import Settings
@@ -113,7 +112,7 @@ class LiveFleet:
     def _new_spec(self, name: str, pool: PoolSettings) -> PoolSpec | None:
         """The new specification of a pool whose backend may stay; None where it may not."""
         known = self._pools[name]
-        spec = pool_spec(name, pool, self._starter.catalog)
+        spec = self._starter.spec(name, pool)
         if spec.replicas < known.spec.replicas:
             raise ConfigError(
                 f"pools.{name}: {spec.replicas} replicas instead of {known.spec.replicas} need a "

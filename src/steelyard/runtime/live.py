@@ -24,7 +24,7 @@ from steelyard.store.event_store import EventStore
 @asynccontextmanager
 async def live_fleet(
     settings: Settings,
-    catalog: Catalog,
+    catalog: Catalog | None,
     policy: Policy,
     log: EventLog,
     progress: Progress = lambda _: None,
@@ -36,7 +36,7 @@ async def live_fleet(
 
     Args:
         settings: What to run.
-        catalog: Prices and speeds.
+        catalog: Prices and speeds; None reads those of the package where a pool needs them.
         policy: Places steps.
         log: Where events are kept; it is not closed.
         progress: Told what is being done.
@@ -55,7 +55,7 @@ async def live_fleet(
 @asynccontextmanager
 async def changing_fleet(
     settings: Settings,
-    catalog: Catalog,
+    catalog: Catalog | None,
     policy: Policy,
     log: EventLog,
     progress: Progress = lambda _: None,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from steelyard.config.aliases import AliasSettings, aliases_of, with_aliases
-from steelyard.config.catalog_table import Catalog
+from steelyard.config.catalog_table import Catalog, load_catalog
 from steelyard.config.environment import (
     cache_folder,
     processor_description,
@@ -34,6 +34,7 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.ray_pools import ray_engines, ray_tools
 
 _CALIBRATION_LIMIT_S = 30.0
+_NOTHING_TO_RENT = Catalog(offerings=(), llm_fits={}, tool_fits={})
 # Told what is being done, for progress displays.
 Progress = Callable[[str], None]
 
@@ -127,13 +128,22 @@ class PoolStarter:
     """Starts pools.
 
     Args:
-        catalog: Prices and speeds.
+        catalog: Prices and speeds; None reads those of the package when a pool names an offering.
         progress: Told what is being done.
     """
 
-    def __init__(self, catalog: Catalog, progress: Progress) -> None:
-        self.catalog = catalog
+    def __init__(self, catalog: Catalog | None, progress: Progress) -> None:
+        self._catalog = catalog
         self.progress = progress
+
+    def spec(self, name: str, pool: PoolSettings) -> PoolSpec:
+        """What must the policy know of a pool? See `pool_spec`."""
+        if isinstance(pool, EndpointPoolSettings) and pool.offering is None:
+            # The catalogue takes 12 MB, and a gateway to endpoints alone has no use for it.
+            return pool_spec(name, pool, _NOTHING_TO_RENT)
+        if self._catalog is None:
+            self._catalog = load_catalog()
+        return pool_spec(name, pool, self._catalog)
 
     async def start(
         self, name: str, pool: PoolSettings, aliases: Mapping[str, AliasSettings]
@@ -152,7 +162,7 @@ class PoolStarter:
             ConfigError: It cannot be started as configured.
             PoolUnavailableError: It died while starting.
         """
-        spec = pool_spec(name, pool, self.catalog)
+        spec = self.spec(name, pool)
         watch = PoolWatch(name)
         if spec.tool_curve is not None:
             self.progress(f"starting the tools of pool {name}")

@@ -75,18 +75,6 @@ def test_a_refused_copy_says_why_and_what_to_do(copy: PerChannelCopy) -> None:
         copy.made()
 
 
-def test_another_model_of_the_same_size_and_header_has_a_copy_of_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "m.gguf"
-    header = b"GGUF" + bytes(1 << 20)
-    path.write_bytes(header + b"one")
-    os.utime(path, ns=(0, 1))
-    first = PerChannelCopy(path, tmp_path / "cache")
-    assert PerChannelCopy(path, tmp_path / "cache").folder == first.folder
-    path.write_bytes(header + b"two")
-    os.utime(path, ns=(0, 2))
-    assert PerChannelCopy(path, tmp_path / "cache").folder != first.folder
-
-
 def test_knows_no_copy_that_is_absent_or_cut_off(copy: PerChannelCopy) -> None:
     assert copy.verdict() is None
     whole = Verdict(group=192, weights_bytes=4)
@@ -141,6 +129,46 @@ def test_another_model_has_another_folder(copy: PerChannelCopy, tmp_path: Path) 
     assert PerChannelCopy(other, tmp_path / "cache").folder != copy.folder
 
 
+def test_models_tuned_from_one_base_share_no_copy(copy: PerChannelCopy, tmp_path: Path) -> None:
+    # The header of the packaged model alone, mostly its tokenizer, has 1.8 MB.
+    base = b"GGUF" + bytes(2 << 20)
+    folders: set[Path] = set()
+    for name, tuned in (("a.gguf", b"1"), ("b.gguf", b"2"), ("c.gguf", b"2")):
+        (tmp_path / name).write_bytes(base + tuned)
+        folders.add(PerChannelCopy(tmp_path / name, tmp_path / "cache").folder)
+    assert len(folders) == 2
+    assert copy.folder not in folders
+
+
+def test_what_a_killed_process_left_is_deleted_in_time(
+    copy: PerChannelCopy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (copy.folder.parent / name for name in ("making-old", "making-new"))
+    for left in (old, new):
+        left.mkdir(parents=True)
+        (left / "openvino_model.bin").write_bytes(b"1234")
+    os.utime(old, (0, 0))
+    monkeypatch.setattr(per_channel, "_convert", lambda *_: Verdict(refused="it is broken"))
+    with pytest.raises(ConfigError, match="it is broken"):
+        copy.made()
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_broken_copy_is_replaced(copy: PerChannelCopy, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(copy, Verdict(group=192, weights_bytes=4), b"123")
+    mine = Verdict(group=64, weights_bytes=2)
+
+    def convert(source: Path, work: Path, new: Path, threads: int) -> Verdict:
+        assert (source.exists(), work.exists(), threads) == (True, True, 1)
+        (new / "openvino_model.bin").write_bytes(b"12")
+        return mine
+
+    monkeypatch.setattr(per_channel, "_convert", convert)
+    assert copy.made() == mine
+    assert copy.verdict() == mine
+
+
 def grouped_model(weights: npt.NDArray[np.uint8]) -> Any:
     """One layer, as the GGUF reader writes it: groups of 32, zero at 128, a scale of 1/64."""
     pytest.importorskip("openvino", exc_type=ImportError)
@@ -178,6 +206,19 @@ def test_a_rewritten_graph_computes_the_same_but_for_rounding() -> None:
     assert not np.array_equal(before, after)
     # Nothing is left to rewrite.
     assert per_channel.rewrite(model) == []
+
+
+def test_packed_weights_of_four_bits_are_left_alone() -> None:
+    pytest.importorskip("openvino", exc_type=ImportError)
+    import openvino.opset13  # noqa: PLC0415 - an extra
+
+    library: Any = openvino
+    ops: Any = openvino.opset13
+    packed = library.Tensor(np.zeros(8 * 64 // 2, np.uint8), [8, 2, 32], library.Type.u4)
+    numbers = ops.subtract(ops.convert(ops.constant(packed), "f16"), ops.constant(np.float16(8)))
+    scaled = ops.multiply(numbers, ops.constant(np.ones((8, 2, 1), np.float16)))
+    layer = ops.reshape(scaled, ops.constant(np.array([8, 64])), special_zero=False)
+    assert per_channel.rewrite(library.Model([layer], [], "m")) == []
 
 
 @pytest.mark.engine

@@ -91,6 +91,15 @@ def test_a_file_that_ends_too_early_is_told_as_such(tmp_path: Path, kept_bytes: 
         write_without_q4_1(cut, tmp_path / "copy.gguf")
 
 
+@pytest.mark.parametrize("info", [struct.pack("<Q", 1 << 60), struct.pack("<QI", 0, 1 << 30)])
+def test_a_broken_file_that_claims_much_is_told_as_such(tmp_path: Path, info: bytes) -> None:
+    whole = gguf(tmp_path / "whole.gguf", [3]).read_bytes()
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(whole.replace(tensor_info("t0", 64, 3, 0), info))
+    with pytest.raises(ConfigError, match="cut off or broken"):
+        write_without_q4_1(broken, tmp_path / "copy.gguf")
+
+
 def test_leaves_other_models_alone(tmp_path: Path) -> None:
     source = gguf(tmp_path / "a.gguf", [0, 0])
     assert not write_without_q4_1(source, tmp_path / "b.gguf")

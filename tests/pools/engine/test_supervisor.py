@@ -70,7 +70,7 @@ async def test_takes_answers_apart_by_request() -> None:
     ("prompt", "reason"), [("break", "broke"), ("hang", "no sign of life"), ("rubbish", "rubbish")]
 )
 async def test_restarts_a_child_that_breaks_hangs_or_talks_rubbish(
-    prompt: str, reason: str
+    prompt: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with supervising(stall_s=0.5) as (supervisor, changes):
         assert await changes.get() is True
@@ -83,6 +83,7 @@ async def test_restarts_a_child_that_breaks_hangs_or_talks_rubbish(
         async with asyncio.timeout(20):
             assert [await changes.get(), await changes.get()] == [False, True]
         assert supervisor.pid != pid
+        assert reason in caplog.text
         chunk = await first(supervisor.submit(request("back")))
         assert isinstance(chunk, LlmChunk)
 

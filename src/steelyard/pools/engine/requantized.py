@@ -6,6 +6,7 @@ same weights from Q8_0 without (benchmarks/engine_perplexity.py, docs/adr/0006).
 those of ggml-org/ggml: docs/gguf.md and src/ggml-common.h.
 """
 
+import math
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +22,8 @@ _Q4_1, _Q8_0 = 3, 8
 _BLOCK = 32
 _Q4_1_BYTES, _Q8_0_BYTES = 20, 34
 _ALIGNMENT_BYTES = 32
+# More than any file has (ggml takes 64 bytes and 4): what a broken one claims is not allocated.
+_MAX_NAME_BYTES, _MAX_DIMENSIONS = 4096, 16
 _CHUNK_BLOCKS = 1 << 16
 
 Bytes = npt.NDArray[np.uint8]
@@ -79,8 +82,12 @@ def _copied(source: Path, target: Path) -> bool:
 
 def _read_info(file: BinaryIO) -> _Tensor:
     (length,) = struct.unpack("<Q", file.read(8))
+    if length > _MAX_NAME_BYTES:
+        raise ValueError(f"a tensor's name of {length} bytes")
     name = file.read(length)
     (dimensions,) = struct.unpack("<I", file.read(4))
+    if dimensions > _MAX_DIMENSIONS:
+        raise ValueError(f"a tensor of {dimensions} dimensions")
     *shape, kind, offset = struct.unpack(f"<{dimensions}QIQ", file.read(8 * dimensions + 12))
     return _Tensor(name=name, shape=tuple(shape), kind=kind, offset=offset)
 
@@ -97,7 +104,7 @@ def _write(copy: BinaryIO, head: bytes, tensors: list[_Tensor], data: Bytes) -> 
     for tensor in tensors:
         size = ends[ends.index(tensor.offset) + 1] - tensor.offset
         if tensor.kind == _Q4_1:
-            size = int(np.prod(tensor.shape)) // _BLOCK * _Q8_0_BYTES
+            size = math.prod(tensor.shape) // _BLOCK * _Q8_0_BYTES
         infos.append(tensor.info(_Q8_0 if tensor.kind == _Q4_1 else tensor.kind, offset))
         sizes.append(size)
         offset += _aligned(size)
@@ -105,7 +112,7 @@ def _write(copy: BinaryIO, head: bytes, tensors: list[_Tensor], data: Bytes) -> 
     for tensor, size in zip(tensors, sizes, strict=True):
         copy.write(b"\0" * (_aligned(copy.tell()) - copy.tell()))
         if tensor.kind == _Q4_1:
-            blocks = int(np.prod(tensor.shape)) // _BLOCK
+            blocks = math.prod(tensor.shape) // _BLOCK
             stored = data[tensor.offset : tensor.offset + blocks * _Q4_1_BYTES]
             for first in range(0, blocks, _CHUNK_BLOCKS):
                 rows = stored.reshape(blocks, _Q4_1_BYTES)[first : first + _CHUNK_BLOCKS]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -34,10 +35,17 @@ from steelyard.pools.engine.frames import (
     Vectors,
     read_from_child,
 )
+from steelyard.pools.engine.silence import Silence
 from steelyard.pools.framing import pack_frame
 
+_LOGGER = logging.getLogger("steelyard.pools")
 _CHILD_MODULE = "steelyard.pools.engine.worker"
 _HEALTHY_S = 60.0
+# Chosen, not fitted: emulated on Arm, where a load took 45 to 90 s of CPU time, a replica that
+# computed its first prompt was taken for dead after 30 s.
+_LOADS = 3.0
+# How often silence is looked at, in parts of the shortest one that counts.
+_LOOKS = 4
 
 
 class SupervisorLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +55,9 @@ class SupervisorLimits(msgspec.Struct, frozen=True, kw_only=True):
         max_in_flight: Requests that run or wait; more are refused.
         load_timeout_s: Longest time to load the model.
         stall_s: Longest time without a sign of life; compiling a large JSON schema takes seconds.
+            Neither counts time in which the child waits for a processor that others use. Where
+            loading took long, up to the former: a large model on a slow machine takes as long for
+            a batch, in which it is silent, too.
         backoff_s: Pause before the first restart; doubles with each one that follows soon.
         max_backoff_s: Longest pause before a restart.
     """
@@ -56,6 +67,15 @@ class SupervisorLimits(msgspec.Struct, frozen=True, kw_only=True):
     stall_s: float = 30.0
     backoff_s: float = 0.1
     max_backoff_s: float = 10.0
+
+    def patience_s(self, load_s: float) -> float:
+        """How long may a child be silent whose model took `load_s` to load?
+
+        >>> limits = SupervisorLimits()
+        >>> limits.patience_s(2.0), limits.patience_s(20.0), limits.patience_s(100.0)
+        (30.0, 60.0, 120.0)
+        """
+        return max(self.stall_s, min(_LOADS * load_s, self.load_timeout_s))
 
 
 # What a child is asked for: an answer, or the vectors of texts.
@@ -209,6 +229,8 @@ class ReplicaSupervisor:
             reason = await self._run_child()
             was_up, self._is_up = self._is_up, False
             self._fail_all(PoolUnavailableError(f"{self._name} {reason}; retry."))
+            if was_up:
+                _LOGGER.warning("%s %s; it is started again.", self._name, reason)
             if was_up and self._watch is not None:
                 await self._watch(self._replica, False)
             if self._came_up is not None and not self._came_up.done():
@@ -246,19 +268,35 @@ class ReplicaSupervisor:
         if process.stdin is None or process.stdout is None:
             return "has no pipes"
         process.stdin.write(pack_frame(self._load))
-        patience_s = self._limits.load_timeout_s
+        limits = self._limits
+        shortest_s = min(limits.load_timeout_s, limits.stall_s)
+        silence = Silence(process.pid, limits.load_timeout_s, shortest_s / _LOOKS)
+        watchdog = asyncio.create_task(self._kill_when_silent(process, silence))
+        try:
+            reason = await self._read_until_it_ends(process.pid, process.stdout, silence)
+            return watchdog.result() if watchdog.done() else reason
+        finally:
+            watchdog.cancel()
+
+    async def _kill_when_silent(self, process: asyncio.subprocess.Process, silence: Silence) -> str:
+        await silence.lasts()
+        self._blame_schema()
+        # Ends the reader, too.
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        return f"gave no sign of life for {silence.patience_s:g} s and was killed"
+
+    async def _read_until_it_ends(
+        self, pid: int, stdout: asyncio.StreamReader, silence: Silence
+    ) -> str:
         while True:
             try:
-                # Not wait_for: Python 3.11's loses a cancellation that meets a frame.
-                async with asyncio.timeout(patience_s):
-                    frame = await read_from_child(process.stdout)
-            except TimeoutError:
-                self._blame_schema()
-                return f"gave no sign of life for {patience_s:g} s and was killed"
+                frame = await read_from_child(stdout)
             except PoolProtocolError as error:
                 return f"sent rubbish ({error})"
+            silence.heard()
             if frame is None:
-                return f"(process {process.pid}) died"
+                return f"(process {pid}) died"
             if isinstance(frame, Broken):
                 return f"broke: {frame.message}"
             if isinstance(frame, LoadFailed):
@@ -266,7 +304,7 @@ class ReplicaSupervisor:
                     self._came_up.set_exception(ConfigError(frame.message))
                 return f"cannot load its model: {frame.message}"
             if isinstance(frame, Ready):
-                patience_s = self._limits.stall_s
+                silence.patience_s = self._limits.patience_s(frame.load_s)
                 await self._ready(frame)
             else:
                 self._dispatch(frame)
@@ -306,7 +344,7 @@ class ReplicaSupervisor:
         suspects = [f for f in self._flights.values() if f.brings_schema and not f.started]
         if len(suspects) == 1:
             del self._flights[suspects[0].request_id]
-            reason = f"The JSON schema kept the engine busy for {self._limits.stall_s:g} s."
+            reason = "The JSON schema kept the engine busy for too long."
             suspects[0].inbox.put_nowait(PoolRejectedError(f"{reason} Make it smaller."))
 
     def _fail_all(self, error: PoolError) -> None:
