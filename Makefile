@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FRAMEWORKS := .venv-frameworks
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo drill test test-frameworks test-ray test-arm64 container-check check-arm64-wheels check fuzz soak format bench docs site lock clean
+.PHONY: install demo drill test test-frameworks test-ray test-arm64 container-check check-arm64-wheels check fuzz soak format bench docs site screenshots lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets.
@@ -69,6 +69,9 @@ drill: $(STAMP)  ## Lose three providers in four ways under 1,000 tasks each (ro
 docs: $(STAMP)  ## Write docs/cli.md anew from the commands; a test fails when it is stale.
 	$(BIN)/typer steelyard.cli.app utils docs --name steelyard --output docs/cli.md
 
+screenshots: $(STAMP)  ## Picture every page at two sizes, light and dark, into screenshots/ (Chromium; DOCS=1: docs/gallery.md, too).
+	$(BIN)/python scripts/screenshots $(if $(DOCS),--docs)
+
 # No --quiet: it hides the warnings that --strict counts.
 site: $(STAMP)  ## Build the documentation into site/; a dead link or a page left out fails it.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -84,4 +87,4 @@ lock:  ## Resolve the dependencies again (needs uv).
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements-frameworks.in -o requirements-frameworks.lock
 
 clean:  ## Remove the environment and what the demo wrote.
-	rm -rf $(VENV) $(FRAMEWORKS) demo drill site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(FRAMEWORKS) demo drill site screenshots .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -51,7 +51,7 @@ from policy_cases.contest import (
     with_bursts,
 )
 from policy_cases.market import describe, market
-from policy_cases.workloads import workload_of
+from policy_cases.workloads import Scale, each_once, workload_of
 
 from steelyard.config.catalog_table import Catalog, load_catalog
 from steelyard.placement.baselines import policy_names
@@ -128,6 +128,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=0.0, help="price of the fleets, USD/h")
     parser.add_argument("--stretch", type=float, default=0.0, help="0 for the case's own")
     parser.add_argument("--load", type=float, default=0.0, help="of scarce GPUs; 0 for 1.3")
+    parser.add_argument("--scale", type=int, default=1, help="times the tasks, rate and fleet")
+    parser.add_argument("--compressed", action="store_true", help="scale by playing one stretch")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()
@@ -138,17 +140,18 @@ def compare(given: argparse.Namespace, catalog: Catalog, case: Case, drawn: tupl
     arrivals, half = drawn
     stretch = given.stretch or case.stretch
     tasks = given.tasks or case.tasks
-    workload = workload_of(
-        given.traces, case.trace, arrivals, half, (case.model, stretch, tasks, given.seed)
-    )
-    worth = Worth(workload, market(catalog, workload, case.model, case.gpus))
+    drawn_as = (case.model, stretch, tasks, given.seed)
+    scale = Scale(given.scale, not given.compressed)
+    workload = workload_of(given.traces, case.trace, arrivals, half, drawn_as, scale)
+    kinds = workload if scale.times == 1 else each_once(workload)
+    worth = Worth(kinds, market(catalog, kinds, case.model, case.gpus))
     trials = Trials.of(aim_of(workload, worth, given.seed))
-    bound = cost_bound(workload, worth.pools, 1.0)
+    bound = cost_bound(kinds, worth.pools, 1.0)
     if case.scarce:
         gpus = {s.name: case.scarce for s in worth.pools if s.hardware == "gpu"}
         contest, bound = scarce_market(trials, worth, gpus, given.load or case.load)
     else:
-        contest = open_market(trials, worth, given.budget or case.usd_per_hour)
+        contest = open_market(trials, worth, given.scale * (given.budget or case.usd_per_hour))
     steps = sum(len(task.steps) for task in workload.tasks)
     print(
         f"\n{case.name}, {arrivals} arrivals, {half} half: {case.model}, {len(workload.tasks)} "
@@ -169,7 +172,9 @@ def compare(given: argparse.Namespace, catalog: Catalog, case: Case, drawn: tupl
         crowd = crowding(workload, ours.trial.rate_per_s, stretch, skipped)
         bursts = with_bursts(workload, worth, ours.trial.rate_per_s, skipped) / bound.usd_per_task
     label = f"{case.name}, {arrivals}, {half}"
-    return summary_line(label, results, bound, (crowd, bursts))
+    line = summary_line(label, results, bound, (crowd, bursts))
+    print(line, flush=True)
+    return line
 
 
 def run_all(contest: Contest, names: tuple[str, ...], jobs: int) -> list[Result]:

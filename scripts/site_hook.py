@@ -22,6 +22,13 @@ _PARTS = {
 }
 _ALWAYS = tuple(PurePosixPath(name) for name in ("SCOPE.md", "CONTRIBUTING.md", "CHANGELOG.md"))
 _PICTURE = re.compile(r'<img alt="([^"]*)" src="[^"]*images/(drawn/[\w-]+\.svg)"[^>]*>')
+_EMPTY_HEAD = re.compile(r"<th([^>]*)></th>")
+_SEARCH = 'data-md-component="search" role="dialog"'
+_MENU_PART = re.compile(
+    r'(<nav class="md-nav" data-md-level="\d+") aria-labelledby="__nav_([\d_]+)_label"'
+    r'(.*?<label class="md-nav__title" for="__nav_\2">\s*<span[^>]*></span>\s*([^<]+?)\s*<)',
+    re.DOTALL,
+)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -66,7 +73,15 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         svg = Path(config.docs_dir, "images", name).read_text(encoding="utf-8")
         return svg.replace("<svg ", f'<svg role="img" aria-label="{told}" class="drawn" ', 1)
 
-    return _PICTURE.sub(inline, html)
+    # A heading without words is none; tables of facts begin with one.
+    return _EMPTY_HEAD.sub(r"<td\1></td>", _PICTURE.sub(inline, html))
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Tell screen readers what the theme does not: the names of its menu's parts and search."""
+    del page, config
+    output = _MENU_PART.sub(r'\1 aria-label="\4"\3', output)
+    return output.replace(_SEARCH, f'{_SEARCH} aria-label="Search"')
 
 
 def _leaves(entry: object) -> list[object]:

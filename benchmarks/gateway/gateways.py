@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,11 @@ models = ["mock"]
 token_price = {{ input_usd_per_million = 1.0, output_usd_per_million = 4.0 }}
 curve = {{ concurrency_cap = 1024 }}
 """
+# Which provider, and where: Portkey is told with every request.
+_PORTKEY = {
+    "x-portkey-provider": "openai",
+    "x-portkey-custom-host": "http://127.0.0.1:{upstream}/v1",
+}
 _LITELLM = """
 model_list:
   - model_name: mock
@@ -72,14 +77,24 @@ class Gateway:
         name: What the table calls it.
         command: Makes the command line and its files from (folder, port, port of the upstream).
         key: Bearer key that clients send; empty for none.
+        headers: Further headers that they send, `{upstream}` for the port of the upstream.
     """
 
     def __init__(
-        self, name: str, command: Callable[[Path, int, int], list[str]], key: str = ""
+        self,
+        name: str,
+        command: Callable[[Path, int, int], list[str]],
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.key = key
         self.command = command
+        self._headers = dict(headers or {})
+
+    def headers(self, upstream: int) -> dict[str, str]:
+        """Headers that clients send beside the key."""
+        return {name: value.format(upstream=upstream) for name, value in self._headers.items()}
 
     @contextmanager
     def running(
@@ -99,7 +114,10 @@ class Gateway:
             if core is not None:
                 os.sched_setaffinity(process.pid, {core})
             try:
-                cold_s = _first_answer(port, self.key, started_s, process)
+                sent = self.headers(upstream)
+                if self.key:
+                    sent["Authorization"] = f"Bearer {self.key}"
+                cold_s = _first_answer(port, sent, started_s, process)
                 yield process.pid, cold_s
             finally:
                 process.terminate()
@@ -110,7 +128,7 @@ class Gateway:
                     process.wait()
 
 
-def steelyard(python: str = sys.executable) -> Gateway:
+def steelyard(python: str = sys.executable, name: str = "steelyard") -> Gateway:
     """This project, with a key, three pools for the policy, and the log on disk."""
 
     def command(folder: Path, port: int, upstream: int) -> list[str]:
@@ -120,14 +138,15 @@ def steelyard(python: str = sys.executable) -> Gateway:
         (folder / "steelyard.toml").write_text(text)
         return [python, "-m", "steelyard", "up", "--config", str(folder / "steelyard.toml")]
 
-    return Gateway("steelyard", command, KEY)
+    return Gateway(name, command, KEY)
 
 
 def peers(folder: Path | None) -> tuple[list[Gateway], list[str]]:
     """Peers that are installed, and the names of those that are not.
 
     Args:
-        folder: Holds environments in `routers` (vllm-router, sglang-router) and `litellm`.
+        folder: Holds environments in `routers` (vllm-router, sglang-router), `smg` and `litellm`,
+            and npm's `portkey`.
     """
     found: list[Gateway] = []
     missing: list[str] = []
@@ -135,13 +154,16 @@ def peers(folder: Path | None) -> tuple[list[Gateway], list[str]]:
         ("nginx", _nginx),
         ("vllm-router", _vllm_router),
         ("sglang-router", _sglang_router),
+        ("smg", _smg),
+        ("portkey", _portkey),
         ("litellm", _litellm),
     ):
         peer = make(folder)
         if peer is None:
             missing.append(name)
         else:
-            found.append(Gateway(name, peer, KEY if name == "litellm" else ""))
+            key = KEY if name in {"litellm", "portkey"} else ""
+            found.append(Gateway(name, peer, key, _PORTKEY if name == "portkey" else None))
     return found, missing
 
 
@@ -183,6 +205,32 @@ def _sglang_router(peers: Path | None) -> Callable[[Path, int, int], list[str]] 
     return command
 
 
+def _smg(peers: Path | None) -> Callable[[Path, int, int], list[str]] | None:
+    program = _installed(peers, "smg/bin/smg")
+    if program is None:
+        return None
+
+    def command(_: Path, port: int, upstream: int) -> list[str]:
+        to = ["--worker-urls", f"http://127.0.0.1:{upstream}", "--policy", "round_robin"]
+        listen = ["--host", "127.0.0.1", "--port", str(port)]
+        return [program, "launch", *listen, *to, *_quiet(port)]
+
+    return command
+
+
+def _portkey(peers: Path | None) -> Callable[[Path, int, int], list[str]] | None:
+    script = "portkey/node_modules/@portkey-ai/gateway/build/start-server.js"
+    program, node = _installed(peers, script), shutil.which("node")
+    if program is None or node is None:
+        return None
+
+    def command(_: Path, port: int, upstream: int) -> list[str]:
+        del upstream
+        return [node, program, f"--port={port}", "--headless"]
+
+    return command
+
+
 def _litellm(peers: Path | None) -> Callable[[Path, int, int], list[str]] | None:
     program = _installed(peers, "litellm/bin/litellm")
     if program is None:
@@ -206,12 +254,12 @@ def _installed(folder: Path | None, program: str) -> str | None:
     return str(path) if path is not None and path.exists() else None
 
 
-def _first_answer(port: int, key: str, started_s: float, process: subprocess.Popen[bytes]) -> float:
+def _first_answer(
+    port: int, sent: Mapping[str, str], started_s: float, process: subprocess.Popen[bytes]
+) -> float:
     body = b'{"model":"mock","messages":[{"role":"user","content":"Hi"}]}'
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
-    headers = {"Content-Type": "application/json"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
+    headers = {"Content-Type": "application/json", **sent}
     while time.monotonic() - started_s < _READY_S:
         if process.poll() is not None:
             raise RuntimeError(f"it ended with status {process.returncode}; see its output.txt")

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import datetime as dt
 import json
+import os
 import platform
 import random
 import sys
@@ -214,13 +215,16 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000, help="of each share")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=18700)
+    parser.add_argument("--runs", type=int, default=3, help="with the same seed")
     given = parser.parse_args()
     python, today = sys.version.split()[0], dt.datetime.now(tz=dt.UTC)
     print(f"{today:%Y-%m-%d} {platform.machine()}, Python {python}, seed {given.seed}")
     slow = f"1 in {SLOW_ONE_IN} after {SLOW_S:g} s"
     print(f"{PER_S:g} requests/s, first token after {FAST_S:g} s, {slow}")
-    for number, frac in enumerate((0.0, 0.02, 0.05, 1.0)):
-        asyncio.run(measure(frac, given.port + 10 * number, given.requests, given.seed))
+    for run in range(given.runs):
+        print(f"run {run}, load {os.getloadavg()[0]:.1f}", flush=True)
+        for number, frac in enumerate((0.0, 0.02, 0.05, 1.0)):
+            asyncio.run(measure(frac, given.port + 10 * number, given.requests, given.seed))
 
 
 if __name__ == "__main__":

@@ -77,8 +77,9 @@ def request(target: dict[str, Any], stream: bool) -> bytes:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()
     key = f"Authorization: Bearer {target['key']}\r\n" if target["key"] else ""
+    more = "".join(f"{name}: {value}\r\n" for name, value in target.get("headers", {}).items())
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{target['port']}\r\n{key}"
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{target['port']}\r\n{key}{more}"
         f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     )
     return head.encode() + data

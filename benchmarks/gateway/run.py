@@ -4,7 +4,9 @@ Run as `python benchmarks/gateway/run.py [--rounds N] [--seconds S] [--peers DIR
 from environments of their own under DIR; those that are missing are reported as such:
 
     python -m venv DIR/routers && DIR/routers/bin/pip install vllm-router sglang-router
+    python -m venv DIR/smg && DIR/smg/bin/pip install smg
     python -m venv DIR/litellm && DIR/litellm/bin/pip install 'litellm[proxy]'
+    npm install --prefix DIR/portkey @portkey-ai/gateway
 
 Steelyard runs as `steelyard up` with a key, the policy and the event log on disk. In every round
 each gateway is started anew and measured, one after the other. Gateway, upstream and load
@@ -63,16 +65,20 @@ def main() -> None:
     parser.add_argument("--prompt-bytes", type=int, default=200)
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--python", default=sys.executable, help="that has steelyard")
+    parser.add_argument("--also", help="another Python that has it: `steelyard-also`, in turns")
     asked = parser.parse_args()
     found, missing = peers(asked.peers)
     rivals = [steelyard(asked.python), *found]
+    if asked.also is not None:
+        rivals.insert(1, steelyard(asked.also, "steelyard-also"))
     if asked.only:
         rivals = [one for one in rivals if one.name in asked.only.split(",")]
     results: dict[str, list[dict[str, float]]] = {}
     print(_machine())
     with tempfile.TemporaryDirectory() as folder, _upstream() as upstream:
         for number in range(asked.rounds):
-            results.setdefault("direct", []).append(_load_all(asked, upstream, "", None))
+            target = {"port": upstream, "key": ""}
+            results.setdefault("direct", []).append(_load_all(asked, target, None))
             for gateway in rivals:
                 place = Path(folder) / f"{gateway.name}-{number}"
                 try:
@@ -146,13 +152,15 @@ def _measure(
     port = _free_port() % 20000 + 10000
     with gateway.running(folder, port, upstream, _cores()[0]) as (pid, cold_s):
         idle_mb = resident_mb(pid)
-        told = _load_all(asked, port, gateway.key, pid)
+        target = {"port": port, "key": gateway.key, "headers": gateway.headers(upstream)}
+        told = _load_all(asked, target, pid)
         return {**told, "cold_s": cold_s, "idle_mb": idle_mb, "loaded_mb": resident_mb(pid)}
 
 
-def _load_all(asked: argparse.Namespace, port: int, key: str, pid: int | None) -> dict[str, float]:
-    prompt = "word " * (asked.prompt_bytes // 5)
-    target = {"port": port, "key": key, "model": "mock", "prompt": prompt}
+def _load_all(
+    asked: argparse.Namespace, target: dict[str, Any], pid: int | None
+) -> dict[str, float]:
+    target = {**target, "model": "mock", "prompt": "word " * (asked.prompt_bytes // 5)}
     _load({**target, "mode": "closed", "connections": 32, "seconds": 1.0}, None)  # warms up
     full, cpu = _load(
         {**target, "mode": "closed", "connections": 32, "seconds": asked.seconds}, pid

@@ -189,7 +189,7 @@ def with_bursts(workload: Workload, worth: Worth, rate_per_s: float, skipped: in
     )
     stretched = msgspec.structs.replace(workload, tasks=tasks)
     bound = burst_bound(stretched, worth.pools, ATTAINMENT_FRAC, not_counted=skipped)
-    even = cost_bound(workload, worth.pools, rate_per_s)
+    even = cost_bound(worth.workload, worth.pools, rate_per_s)
     tools = (spec for spec in worth.pools if not spec.llm_curves)
     tools_usd = math.fsum(spec.usd_per_hour * even.replicas[spec.name] for spec in tools)
     return (bound.usd_per_hour + tools_usd) / SECONDS_PER_HOUR / rate_per_s

@@ -1,5 +1,6 @@
 """Tasks of the traces, with deadlines and with arrivals of other traces."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from steelyard.sim.arrivals import replayed_s, with_arrivals
 from steelyard.store.workload_file import read_workload
 
 LONGEST_GAP_S = 60.0
+# Between the seeds of stretches that come at once: far from the seeds that users try.
+_SEED_STEP = 1000
 # Tasks with longer contexts than any of the models can read are left out.
 LONGEST_CONTEXT_TOKENS = 131_000
 FILES = {
@@ -21,8 +24,29 @@ FILES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How many times as many tasks, and how they come.
+
+    Attributes:
+        times: Factor of the tasks and of their rate.
+        superposed: Whether independent stretches come at once; else one is played faster.
+    """
+
+    times: int = 1
+    superposed: bool = True
+
+
+ONCE = Scale()
+
+
 def workload_of(
-    folder: Path, trace: str, arrivals: str, half: str, spec: tuple[str, float, int, int]
+    folder: Path,
+    trace: str,
+    arrivals: str,
+    half: str,
+    spec: tuple[str, float, int, int],
+    scale: Scale = ONCE,
 ) -> Workload:
     """Tasks of one half of a trace that arrive as in another trace.
 
@@ -32,9 +56,10 @@ def workload_of(
         arrivals: `azure` or `servegen`.
         half: `tuned` or `held-out`.
         spec: Model, stretch of the deadlines, number of tasks drawn, and seed.
+        scale: How many times as many tasks, and how they come.
 
     Returns:
-        The workload, at one task per second.
+        The workload, at one task per second, or `scale.times` of them.
     """
     model, stretch, tasks, seed = spec
     whole = half_of(read_workload(folder / FILES[trace]), half, seed)
@@ -46,7 +71,41 @@ def workload_of(
     )
     drawn = msgspec.structs.replace(whole, tasks=fits)
     recorded = recorded_arrivals_s(folder, arrivals, seed)
-    return with_arrivals(drawn, replayed_s(recorded, tasks, 1.0, seed), seed)
+    return with_arrivals(drawn, scaled_s(recorded, tasks, scale, seed), seed)
+
+
+def each_once(workload: Workload) -> Workload:
+    """The tasks that differ in more than their arrival: what bounds need that know no arrivals.
+
+    Tasks that are drawn many times are all drawn about as often, so the mix is the same to within
+    one part in the number of draws.
+    """
+    once = {id(task.steps): task for task in reversed(workload.tasks)}
+    return msgspec.structs.replace(workload, tasks=tuple(reversed(once.values())))
+
+
+def scaled_s(recorded_s: list[float], tasks: int, scale: Scale, seed: int) -> list[float]:
+    """When do so many times the tasks arrive, at so many times the rate?
+
+    Superposed, `scale.times` stretches of the recording, each begun at a place of its own and each
+    with the mean rate of one task per second, come at once: as many users more, who know nothing of
+    one another, so that their bursts average out. Compressed, one stretch of `scale.times` as many
+    consecutive arrivals is played faster: everybody comes together more often, so that the crowd
+    is as large against the mean as it was, but passes sooner.
+
+    Args:
+        recorded_s: Recorded arrivals.
+        tasks: How many without scale.
+        scale: How many times as many, and how.
+        seed: Of the draws; the first stretch is the one that is drawn without scale.
+
+    Returns:
+        Seconds, ascending, the first at 0.
+    """
+    if not scale.superposed:
+        return replayed_s(recorded_s, tasks * scale.times, float(scale.times), seed)
+    seeds = [seed + _SEED_STEP * number for number in range(scale.times)]
+    return sorted(at for one in seeds for at in replayed_s(recorded_s, tasks, 1.0, one))
 
 
 def as_model(step: WorkloadStep, model: str) -> WorkloadStep:

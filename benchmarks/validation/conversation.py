@@ -35,13 +35,16 @@ def digest(text: str, rounds: int) -> str:
 
 
 @steelyard.task(name="conversation")
-async def conversation(ctx: TaskContext, seed: int, words: int) -> int:
+async def conversation(ctx: TaskContext, seed: int, words: int, mark: str) -> int:
     """Talk for two to five turns.
 
     Args:
         ctx: The task.
         seed: Draws the number of turns and the size of everything.
         words: Mean number of words of a user's message.
+        mark: First word of every message: a conversation that is held again, with another mark,
+            finds nothing of the first one in the engine's cache, whose blocks hold 16 tokens and
+            more.
 
     Returns:
         Turns.
@@ -54,7 +57,7 @@ async def conversation(ctx: TaskContext, seed: int, words: int) -> int:
     for turn in range(turns):
         length = max(5, int(chance.lognormvariate(0.0, 0.6) * words))
         text = " ".join(chance.choices(_WORDS.split(), k=length))
-        messages.append({"role": "user", "content": f"Turn {turn}. Explain at length: {text}"})
+        messages.append({"role": "user", "content": f"{mark} {turn}. Explain at length: {text}"})
         limit = chance.randint(16, 64)
         answer = await ctx.llm(messages, step="explain", max_output_tokens=limit)
         messages.append({"role": "assistant", "content": answer.text})

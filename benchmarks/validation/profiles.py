@@ -1,67 +1,75 @@
-"""How fast is the machine now? Profiles taken right before and right after each live run.
+"""How fast is the engine? Short profiles of the one that runs, before, between and after its load.
 
-A shared machine's speed swings by a third within minutes, and a simulation can be no better than
-the curves that it is given. So the engine is profiled on both sides of a run, the mean of the two
-curves is simulated, and how far they lie apart is printed with the result.
+Engines are profiled as `steelyard measure` does it, a round at a time, and all rounds around a load
+make one curve, of means: a shared machine's speed swings by half within seconds, and a load meets
+its slow moments, too.
 """
 
-import asyncio
 import math
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import msgspec
 
-from steelyard.config.figures_file import read_figures
-from steelyard.config.pool_settings import EmbeddedPoolSettings
 from steelyard.domain.pool import LlmCurve
 from steelyard.ledger.ledger import Ledger
 from steelyard.perf.predict import itl_s, prefill_s
+from steelyard.perf.profile import Average, TimedRequest, fit_profile
+from steelyard.pools.backend import LlmBackend
+from steelyard.runtime.profiling import ProfilePlan, profile
 
 # Prompts as short as what the validation's conversations add at a time: a line through longer ones
-# has no floor, since attention makes long prompts dearer by the token.
-_PROMPTS = "32,64,128,256"
-_LOADS = "1,2,4,8"
-_OUTPUT_TOKENS, _REPETITIONS = 40, 4
-# What `seconds` is told of: about the validation's mean step.
-_UNCACHED, _OUTPUT, _STREAMS = 100.0, 35.0, 2.0
+# has no floor, since attention makes long prompts dearer by the token. Streams as loads of up to
+# two thirds have them: beyond four, gaps leave the line.
+_ROUND = ProfilePlan(
+    prompt_tokens=(32, 64, 128, 256),
+    cached_fracs=(0.5,),
+    concurrencies=(1, 2, 3, 4, 6),
+    output_tokens=32,
+    repetitions=2,
+    kind="chat",
+)
+Round = tuple[TimedRequest, ...]
 
 
-async def profile(pool: EmbeddedPoolSettings, figures: Path) -> LlmCurve:
-    """Let `steelyard measure` profile an engine like the pool's; the pool must be idle.
+async def profile_round(backend: LlmBackend, model: str, number: int) -> Round:
+    """Measure every setting, and once more; the engine must be idle.
 
     Args:
-        pool: Settings of the pool.
-        figures: Where the figures go.
+        backend: A started pool.
+        model: One of its models.
+        number: Of the round: its prompts are in no cache.
 
     Returns:
-        The measured curve.
-
-    Raises:
-        RuntimeError: The command failed.
+        The timed requests; their repetitions go on from those of earlier rounds.
     """
-    command = [sys.executable, "-m", "steelyard", "measure", "local", "--model", pool.model]
-    command += ["--replicas", str(pool.replicas), "--chat", "--out", str(figures)]
-    # Left to itself, `measure` takes what is fastest here: not always what the pool runs.
-    command += ["--engine", pool.engine, "--precision", pool.precision]
-    command += ["--prompts", _PROMPTS, "--cached", "0.5", "--loads", _LOADS]
-    command += ["--output-tokens", str(_OUTPUT_TOKENS), "--repetitions", str(_REPETITIONS)]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    if await process.wait():
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-    return read_figures(figures).curve
+    plan = msgspec.structs.replace(_ROUND, mark=f"round{number}-")
+    timed = await profile(backend, model, plan, _silent)
+    first = number * plan.repetitions
+    return tuple(msgspec.structs.replace(one, repetition=first + one.repetition) for one in timed)
 
 
-def mean_curve(before: LlmCurve, after: LlmCurve) -> LlmCurve:
-    """The curve of a machine that was as fast as in two profiles, half of the time each."""
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total
+
+
+def fitted(known: LlmCurve, rounds: Sequence[Round], average: Average = "mean") -> LlmCurve:
+    """The curve of all rounds together, with the caps of a known one.
+
+    Args:
+        known: A curve of the engine.
+        rounds: What was timed; at least two.
+        average: What is fitted of a setting's repetitions.
+
+    Returns:
+        The curve.
+    """
+    fit = fit_profile([one for part in rounds for one in part], average)
     return msgspec.structs.replace(
-        before,
-        ttft_floor_s=(before.ttft_floor_s + after.ttft_floor_s) / 2.0,
-        prefill_s_per_token=(before.prefill_s_per_token + after.prefill_s_per_token) / 2.0,
-        itl_base_s=(before.itl_base_s + after.itl_base_s) / 2.0,
-        itl_slope_s=(before.itl_slope_s + after.itl_slope_s) / 2.0,
+        known,
+        ttft_floor_s=fit.prefill.floor_s,
+        prefill_s_per_token=fit.prefill.s_per_token,
+        itl_base_s=fit.itl.base_s,
+        itl_slope_s=fit.itl.slope_s,
     )
 
 
@@ -91,23 +99,12 @@ def correction(ledger: Ledger, pool: str, curve: LlmCurve, prefix: str) -> float
     return measured_s / predicted_s if predicted_s else 1.0
 
 
-def slowed(curve: LlmCurve, factor: float) -> LlmCurve:
-    """The curve of a machine that takes so much longer for everything."""
-    return msgspec.structs.replace(
-        curve,
-        ttft_floor_s=curve.ttft_floor_s * factor,
-        prefill_s_per_token=curve.prefill_s_per_token * factor,
-        itl_base_s=curve.itl_base_s * factor,
-        itl_slope_s=curve.itl_slope_s * factor,
-    )
+def seconds(part: Round) -> float:
+    """How long do all requests of a round take together, beside one another or not?"""
+    return math.fsum(one.e2e_s / one.concurrency for one in part)
 
 
-def seconds(curve: LlmCurve) -> float:
-    """How long does a usual step take beside another one? To compare two profiles."""
-    first_s = prefill_s(curve.ttft_floor_s, curve.prefill_s_per_token, _UNCACHED)
-    return first_s + _OUTPUT * itl_s(curve.itl_base_s, curve.itl_slope_s, _STREAMS)
-
-
-def swing_frac(before: LlmCurve, after: LlmCurve) -> float:
-    """How far are two profiles apart? The larger over the smaller time of a step, less 1."""
-    return math.exp(abs(math.log(seconds(after) / seconds(before)))) - 1.0
+def swing_frac(rounds: Sequence[Round]) -> float:
+    """How far are rounds apart? The longest over the shortest, less 1."""
+    times_s = [seconds(part) for part in rounds]
+    return max(times_s) / min(times_s) - 1.0

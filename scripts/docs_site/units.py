@@ -5,6 +5,7 @@ _SUFFIXES = (
     ("_usd_per_million", "USD per million tokens"),
     ("usd_per_hour_by_hour", "USD per hour"),
     ("_usd_per_hour", "USD per hour"),
+    ("usd_per_day", "USD per day"),
     ("usd_per_kwh", "USD per kWh"),
     ("usd_per_hour", "USD per hour"),
     ("_s_per_token", "s per token"),

@@ -9,7 +9,8 @@ SteelyardError                    base; `retryable` says whether another attempt
 ├── WorkloadError                 a workload or trace file cannot be read
 ├── PlacementError
 │   ├── NoFeasiblePoolError       every pool was refused; carries the reasons
-│   └── BudgetExceededError       the step would overspend its task's budget
+│   ├── BudgetExceededError       the step would overspend its task's budget
+│   └── SpendCapError             it would overspend the providers' caps; carries retry_after_s
 ├── PoolError
 │   ├── PoolUnavailableError      retryable: the pool or replica is down
 │   ├── PoolOverloadedError       retryable, carries retry_after_s
@@ -99,6 +100,17 @@ class BudgetExceededError(PlacementError):
     """The step would cost more than what is left of its task's budget."""
 
     code = "budget_exceeded"
+
+
+class SpendCapError(PlacementError):
+    """The step would cost more than what is left of the spend caps of all providers.
+
+    Attributes:
+        retry_after_s: Seconds after which the next hour or day of a cap begins.
+    """
+
+    code = "spend_cap"
+    retry_after_s: float | None = None
 
 
 class PoolError(SteelyardError):

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ def test_a_plan_is_exported_for_every_target(run: Run, plan: Path, tmp_path: Pat
         assert ran.code == 0, ran.err
         written = sorted(str(path) for path in folder.iterdir())
         assert ran.out.split() == written
+        again = run("export", str(plan), "--to", target, "--out", str(folder), "--json")
+        assert json.loads(again.out) == {"target": target, "files": written}
         assert all("USD/h each" in Path(path).read_text(encoding="utf-8") for path in written)
 
 

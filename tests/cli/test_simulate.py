@@ -186,3 +186,19 @@ def test_a_broken_fleet_by_the_hour_is_told_in_one_line(files: Path, run: Run) -
     assert ran.code == 2
     assert "is no fleet by the hour" in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_whose_figure_the_memory_is_stands_beside_the_result(files: Path, run: Run) -> None:
+    pools = [
+        {**pool, "kv_tokens": 90_000, "kv_tokens_source": "derived"}
+        if pool["name"] == "gpu"
+        else pool
+        for pool in PLAN_POOLS
+    ]
+    (files / "fleet.json").write_text(json.dumps(pools), encoding="utf-8")
+    asked = ("simulate", "--workload", "w.parquet", "--fleet", "fleet.json")
+    told = json.loads(run(*asked, "--json").out)["kv_memory"]
+    assert told == {"gpu": {"tokens": 90_000, "source": "derived"}}
+    assert "gpu: a replica holds 90,000 tokens of context (derived)" in run(*asked).out
+    given = json.loads(run(*asked, "--json", "--kv-tokens", "50000").out)["kv_memory"]
+    assert given["gpu"] == {"tokens": 50_000, "source": "given"}

@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import re
 import select
 import signal
 import subprocess
@@ -56,14 +55,16 @@ def gateway(tmp_path: Path) -> Generator[str]:
         'models = ["m"]\nusd_per_hour = 1.0\n',
         encoding="utf-8",
     )
-    command = [sys.executable, "-m", "steelyard", "up", "--config", "s.toml"]
+    command = [sys.executable, "-m", "steelyard", "up", "--config", "s.toml", "--json"]
     with subprocess.Popen(  # noqa: S603 - this program
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        command, cwd=tmp_path, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stderr is not None
+        assert process.stdout is not None
         try:
-            found = (re.search(r"dashboard at (\S+)", line) for line in process.stderr)
-            yield next(one[1] for one in found if one is not None)
+            told = json.loads(process.stdout.readline())
+            assert told["base_url"] == f"{told['dashboard_url']}/v1"
+            assert (told["models"], told["log"]) == (["m"], "steelyard.db")
+            yield told["dashboard_url"]
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
@@ -115,3 +116,14 @@ def test_an_address_that_is_none_is_told_in_one_line(run: Run) -> None:
     ran = run("top", "--url", "file:///etc/passwd")
     assert ran.code == 2
     assert "must start with http" in ran.err
+
+
+def test_spend_caps_are_shown_where_there_are_any() -> None:
+    assert len(look_grids(look_at(read_metrics(METRICS), (), 10.0), None)) == 3
+    capped = METRICS + (
+        'steelyard_provider_spend_usd{provider="openai",span="day"} 5\n'
+        'steelyard_provider_cap_usd{provider="openai",span="day"} 20\n'
+    )
+    grid = look_grids(look_at(read_metrics(capped), (), 10.0), None)[2]
+    assert grid.rows[0][:2] == ("openai", "day")
+    assert grid.rows[0][-1].startswith("25")

@@ -57,6 +57,7 @@ _SECTIONS = (
     pool_settings.TokenPriceSettings,
     limits.LimitsSection,
     limits.LimitSettings,
+    limits.SpendCapSettings,
     aliases.AliasSettings,
     aliases.CandidateSettings,
 )

@@ -38,6 +38,9 @@ def test_limits_of_agents_and_pools_are_read(tmp_path: Path) -> None:
         ("[limits.agents.a]\nstep_starts = 0\n", "limits.agents.a.step_starts is 0"),
         ("[limits.agents.a]\nper_s = -1\n", "limits.agents.a.per_s is -1"),
         ("[limits.agents.a]\nmax_runing = 1\n", "max_runing"),
+        ("[limits.providers.aws]\n", "limits.providers.aws is empty; give usd_per_hour or"),
+        ("[limits.providers.aws]\nusd_per_day = 0\n", "limits.providers.aws.usd_per_day is 0"),
+        ("[limits.providers.aws]\nusd_per_hour = inf\n", "usd_per_hour is inf"),
         ("[limits.agnts.a]\nmax_running = 1\n", "did you mean agents"),
     ],
 )

@@ -100,3 +100,12 @@ def test_an_offering_that_is_not_in_the_catalogue_is_named(catalog: Catalog) -> 
     ):
         with pytest.raises(ConfigError, match=r"'aws/m7i.lage' is not in .*nearest: .*m7i.large"):
             pool_spec("p", pool, catalog)
+
+
+@pytest.mark.parametrize(("kv_tokens", "source"), [(None, ""), (400_000, "given")])
+def test_an_endpoint_says_whose_figure_its_memory_is(
+    kv_tokens: int | None, source: str, catalog: Catalog
+) -> None:
+    pool = EndpointPoolSettings(base_urls=URLS, models=("m",), kv_tokens=kv_tokens)
+    spec = pool_spec("e", pool, catalog)
+    assert (spec.kv_tokens, spec.kv_tokens_source) == (kv_tokens, source)

@@ -2,12 +2,19 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 from tests.dashboard.store_of_tasks import fill
 
-from steelyard.dashboard.books import books_sheet, cost_by_day, pool_grid, provider_grid
-from steelyard.domain.events import PoolRemoved
+from steelyard.dashboard.books import (
+    books_sheet,
+    cost_by_day,
+    pool_grid,
+    provider_grid,
+    rents_usd,
+)
+from steelyard.domain.events import PoolRemoved, TaskFinished
 from steelyard.domain.units import rental_usd
 from steelyard.ledger.ledger import Ledger
 from steelyard.report.format import usd
@@ -56,6 +63,21 @@ def test_a_pool_that_left_is_paid_for_the_time_that_it_was_there(ledger: Ledger)
         )
     )
     assert paid == usd(rest_usd)
+
+
+def test_what_open_tasks_used_is_paid_for(ledger: Ledger, tmp_path: Path) -> None:
+    path = tmp_path / "open.db"
+    fill(path, 60, now_s=1_800_000_000.0)
+    events = read_events(path)
+    # Nothing has ended but attempts: the rent of their time is due all the same.
+    going_on = Ledger.of([event for event in events if not isinstance(event, TaskFinished)])
+    rents = rents_usd(going_on)
+    begun_s = min(one.placed_s for one in going_on.attempts)
+    ended_s = max(one.finished_s for one in going_on.attempts)
+    for pool, spec in going_on.pools.items():
+        whole_usd = rental_usd(spec.usd_per_hour * spec.replicas, ended_s - begun_s)
+        assert rents[pool] == pytest.approx(whole_usd)
+    assert rents_usd(ledger).keys() == ledger.pools.keys()
 
 
 def test_open_tasks_know_what_they_spent(ledger: Ledger) -> None:

@@ -44,6 +44,7 @@ async def test_every_page_answers(start: Start, store_path: Path) -> None:
         shown = await rig.page("/task?id=task-000198")
         assert "Prediction against measurement" in shown
         assert "dearer" in shown
+        assert "it would cost more by bid price" in shown
         for path in ("/ledger", "/plan", "/what-if"):
             assert "Steelyard" in await rig.page(path)
         assert "no page" in await rig.page("/nothing", 404)
@@ -292,6 +293,27 @@ async def test_a_task_at_work_is_drawn_up_to_now(start: Start, tmp_path: Path) -
         assert "No step has been placed yet" in shown
 
 
+async def test_a_task_whose_steps_were_in_time_is_not_late_while_nobody_ended_it(
+    start: Start, tmp_path: Path
+) -> None:
+    async with start(tmp_path / "log.db") as rig:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
+        headers = {"Steelyard-Task": "trip", "Steelyard-Deadline": "1.5"}
+        async with rig.http.post("/v1/chat/completions", json=body, headers=headers) as one:
+            assert one.status == 200, await one.text()
+        shown = ""
+        for _ in range(400):
+            shown = await rig.page("/tasks")
+            if not re.search(r"s left\s*<", shown):
+                break
+            await asyncio.sleep(0.05)
+        assert re.search(r"s to spare\s*<", shown)
+        assert "s late" not in shown
+        shown = await rig.page("/task?id=trip")
+        assert "no step is under way" in shown
+        assert "to spare at the end" in shown
+
+
 async def test_a_request_named_by_a_header_shows_up_as_a_task(start: Start, tmp_path: Path) -> None:
     async with start(tmp_path / "log.db") as rig:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
@@ -303,6 +325,7 @@ async def test_a_request_named_by_a_header_shows_up_as_a_task(start: Start, tmp_
         shown = await rig.page("/task?id=trip")
         assert shown.count("<summary>") == 2
         assert "Cancel task" not in shown
+        assert "no step is under way" in shown
         fleet = await rig.page("/")
         done = re.findall(r'data-label="Done"[^>]*>(\d+)<', fleet)
         assert sum(map(int, done)) == 2

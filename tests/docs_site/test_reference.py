@@ -29,7 +29,7 @@ from docs_site import (
 )
 from steelyard.domain.workload import Workload
 from steelyard.errors import SteelyardError
-from steelyard.gateway.app import control_plane
+from steelyard.gateway.control_plane import control_plane
 from steelyard.gateway.metrics import Metrics
 from steelyard.gateway.settings import GatewayLimits
 from steelyard.runtime.context import TaskContext

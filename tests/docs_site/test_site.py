@@ -16,7 +16,8 @@ from typing import Any, Literal
 import pytest
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-from playwright.async_api import ConsoleMessage, Request, async_playwright  # noqa: E402
+axe = pytest.importorskip("axe_playwright_python.base", reason="axe is not installed")
+from playwright.async_api import ConsoleMessage, Page, Request, async_playwright  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -117,6 +118,8 @@ async def test_pages_are_sound_at_this_size_and_in_this_scheme(
             await page.locator("h1").first.wait_for()
             shown = await page.evaluate("document.body.getAttribute('data-md-color-scheme')")
             assert shown == ("slate" if scheme == "dark" else "default")
+            told = await _violations(page)
+            assert told == [], name
             wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
             assert not wide, name
             await page.screenshot(path=tmp_path / f"{name.replace('/', '-')}.png")
@@ -124,6 +127,13 @@ async def test_pages_are_sound_at_this_size_and_in_this_scheme(
         assert await page.locator("svg.drawn").count() == 2
         await browser.close()
     assert wrong == []
+
+
+async def _violations(page: Page) -> list[tuple[str, list[str]]]:
+    """What keeps people out, and where."""
+    await page.evaluate(axe.AXE_FILE_PATH.read_text(encoding="utf-8"))
+    found = await page.evaluate("axe.run()")
+    return [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
 
 
 def test_the_pictures_are_those_that_the_policy_draws(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_no_step_is_lost_or_doubled_when_a_provider_is_cut_off_slow_or_wrong(
         [*command, *asked], check=False, capture_output=True, text=True, timeout=240.0
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for fault in ("cut", "slow", "error", "half"):
+    for fault in ("cut", "slow", "error", "half", "cap"):
         line = next(one for one in done.stdout.splitlines() if one.startswith(f"{fault:6} "))
         assert "lost 0, doubled 0, wrong 0, unaccounted 0, given up 0" in line
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

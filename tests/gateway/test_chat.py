@@ -205,3 +205,27 @@ async def test_the_prompt_is_hashed_at_every_message(start: Start) -> None:
         assert len(second.prefix_hashes) == 3
         assert second.prefix_hashes[:1] == first.prefix_hashes
         assert second.input_tokens == second.prefix_tokens[-1]
+
+
+class Mute(ScriptedLlmPool):
+    """Tells what it used, and no more."""
+
+    async def complete(self, request: LlmRequest, replica: int) -> AsyncGenerator[LlmChunk, None]:
+        async for chunk in super().complete(request, replica):
+            if chunk.usage is not None:
+                yield LlmChunk(usage=chunk.usage)
+
+
+@pytest.mark.parametrize("frac", [0.0, 1.0], ids=["alone", "hedged"])
+@pytest.mark.parametrize("kind", [ScriptedLlmPool, Mute])
+async def test_a_streamed_answer_without_text_has_a_role_and_an_end(
+    start: Start, kind: type[ScriptedLlmPool], frac: float
+) -> None:
+    async with start(kind((ScriptedAnswer(pieces=()),))) as rig:
+        rig.dispatcher.hedge_up_to(frac)
+        stream = await rig.openai.chat.completions.create(
+            model="scripted", messages=[{"role": "user", "content": "Hi"}], stream=True
+        )
+        choices = [chunk.choices[0] async for chunk in stream if chunk.choices]
+    assert choices[0].delta.role == "assistant"
+    assert [one.finish_reason for one in choices][-1] == "stop"

@@ -360,32 +360,61 @@ async def test_a_tasks_budget_must_cover_both(budget_usd: float, attempts: int) 
         rig.check_books()
 
 
+SCRIPTED: dict[str, Any] = {
+    "model": "scripted",
+    "messages": [{"role": "user", "content": "hello there"}],
+    "max_tokens": 8,
+}
+
+
+def set_aside_usd(body: dict[str, Any]) -> float:
+    """What is set aside for one such step: one token per byte, and the rest of its limits."""
+    call = LlmCall(model="scripted", input_tokens=9, max_output_tokens=8)
+    step = Step(task_id="t", step_id=0, agent="", name="chat", call=call)
+    pools = (pool_spec("a-slow", "scripted", 64),)
+    return MostCosts().usd(pools, step, 8, json.dumps(body).encode())
+
+
+async def test_what_is_set_aside_for_two_is_free_again_when_one_of_them_has_ended(
+    tmp_path: Path,
+) -> None:
+    silent_for_ever, go_on = asyncio.Event(), asyncio.Event()
+    slow = ScriptedLlmPool((ScriptedAnswer(before_first=silent_for_ever),))
+    fast = ScriptedLlmPool((ScriptedAnswer(before_each=go_on), ScriptedAnswer()))
+    pools: dict[str, LlmBackend] = {"a-slow": slow, "b-fast": fast}
+    body = {**SCRIPTED, "stream": True}
+    # Not enough for a third.
+    terms = KeyTerms(name="k", budget_usd=2.9 * set_aside_usd(body), pools=())
+    token, key = minted("k1", terms)
+    async with keyed_gateway(tmp_path / "s.db", pools, key) as rig:
+        rig.dispatcher.hedge_up_to(1.0)
+        one_ended = asyncio.Event()
+        rig.dispatcher.subscribe(
+            lambda event: one_ended.set() if isinstance(event, AttemptFinished) else None
+        )
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{rig.server.base_url}/chat/completions"
+        async with aiohttp.ClientSession(headers=headers) as http, http.post(url, json=body) as one:
+            assert await one.content.readany()
+            await asyncio.wait_for(one_ended.wait(), 10)
+            assert slow.cancelled == 1
+            silent_for_ever.set()
+            # The first one holds its place yet, and no more than that.
+            async with http.post(url, json=SCRIPTED) as two:
+                assert two.status == 200
+            go_on.set()
+            await one.read()
+
+
 @pytest.mark.parametrize(("steps", "attempts"), [(1.5, 1), (4.0, 2)])
 async def test_a_keys_budget_must_cover_both_and_is_charged_for_both(
     steps: float, attempts: int, tmp_path: Path
 ) -> None:
-    body = {
-        "model": "scripted",
-        "messages": [{"role": "user", "content": "hello there"}],
-        "max_tokens": 8,
-    }
     free = asyncio.Event()
     slow = ScriptedLlmPool((ScriptedAnswer(before_first=free, input_tokens=250),))
     fast = ScriptedLlmPool((ScriptedAnswer(input_tokens=250),))
     pools: dict[str, LlmBackend] = {"a-slow": slow, "b-fast": fast}
-    # What is set aside for one such step: one token per byte, and the rest of its limits.
-    one_usd = MostCosts().usd(
-        (pool_spec("a-slow", "scripted", 64),),
-        Step(
-            task_id="t",
-            step_id=0,
-            agent="",
-            name="chat",
-            call=LlmCall(model="scripted", input_tokens=9, max_output_tokens=8),
-        ),
-        8,
-        json.dumps(body).encode(),
-    )
+    body, one_usd = SCRIPTED, set_aside_usd(SCRIPTED)
     token, key = minted("k1", KeyTerms(name="k", budget_usd=steps * one_usd))
     async with keyed_gateway(tmp_path / "s.db", pools, key) as rig:
         rig.dispatcher.hedge_up_to(1.0)

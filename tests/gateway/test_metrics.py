@@ -37,6 +37,24 @@ async def test_a_request_shows_up_in_every_metric_of_its_pool(start: Start) -> N
     assert samples[http] == "1"
 
 
+async def test_tasks_that_leave_without_an_event_are_open_no_more(start: Start) -> None:
+    async with start() as rig:
+
+        async def shown() -> str:
+            async with rig.http.get("/metrics") as response:
+                lines = (await response.text()).splitlines()
+            (line,) = (one for one in lines if one.startswith("steelyard_tasks_open "))
+            return line
+
+        for name in ("stays", "leaves"):
+            headers = {"Steelyard-Task": name}
+            async with rig.http.post("/v1/chat/completions", json=BODY, headers=headers):
+                pass
+        assert await shown() == "steelyard_tasks_open 2"
+        rig.dispatcher.drop_task("leaves")
+        assert await shown() == "steelyard_tasks_open 1"
+
+
 async def test_paths_that_clients_make_up_are_counted_under_one_name(start: Start) -> None:
     async with start() as rig:
         for number in range(3):

@@ -114,6 +114,14 @@ def test_the_pools_of_a_plan_can_run_every_step(plan: FleetPlan, catalog: Catalo
     assert any(p.tool_curve is not None for p in pools)
 
 
+def test_memory_of_planned_gpus_is_derived_and_says_so(plan: FleetPlan, catalog: Catalog) -> None:
+    for pool in pools_of(plan, catalog):
+        machine = catalog.offering(pool.offering).instance_type
+        derivable = machine.accelerator_count == 1 and len(pool.llm_curves) == 1
+        assert (pool.kv_tokens is not None) == derivable
+        assert pool.kv_tokens_source == ("derived" if derivable else "")
+
+
 def test_planned_cost_is_that_of_the_one_cost_function(plan: FleetPlan, catalog: Catalog) -> None:
     pools = {p.name: p for p in pools_of(plan, catalog)}
     step = next(c for c in plan.classes if c.kind == "llm")

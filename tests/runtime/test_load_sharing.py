@@ -159,7 +159,9 @@ async def test_alone_a_process_may_use_all_of_its_cap_and_waits_for_nobody(open_
 
 
 def test_an_address_of_one_machine_is_not_another_machines() -> None:
-    assert known_address("http://127.0.0.1:8000/v1").endswith(" http://127.0.0.1:8000/v1")
+    assert known_address("http://127.0.0.1:8000/v1").endswith(" http://localhost:8000/v1")
+    assert known_address("http://127.0.0.2:8000/v1").endswith(" http://127.0.0.2:8000/v1")
+    assert known_address("http://[::1]:80/v1") == known_address("http://LocalHost/v1")
     assert known_address("https://api.example.com/v1") == "https://api.example.com/v1"
     assert known_address("http://127.example.com/v1") == "http://127.example.com/v1"
 

@@ -152,7 +152,7 @@ def test_prompts_have_about_the_length_asked_for_whatever_a_token_is() -> None:
 def test_every_stage_is_told() -> None:
     stages: list[str] = []
     virtually(timed(KnownSpeedPool(), SHORT_PLAN, stages))
-    assert len(stages) == 1 + 3 + 1 + 3
+    assert len(stages) == 1 + SHORT_PLAN.repetitions * (3 + 1 + 3)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +198,37 @@ def test_repetitions_that_disagree_make_the_fit_weak() -> None:
     fit = fit_profile(disturbed)
     assert fit.quality == "weak"
     assert "is the machine idle?" in fit.doubts[0]
+
+
+def test_every_setting_is_measured_once_before_any_is_again() -> None:
+    requests = virtually(timed(KnownSpeedPool(), SHORT_PLAN))
+    rounds = [request.repetition for request in requests]
+    assert rounds == sorted(rounds)
+    assert len(set(rounds)) == SHORT_PLAN.repetitions
+
+
+def test_a_slow_moment_moves_the_mean_and_not_the_median() -> None:
+    requests = virtually(timed(KnownSpeedPool(), SHORT_PLAN))
+    slowed = [
+        msgspec.structs.replace(r, e2e_s=r.ttft_s + 4.0 * (r.e2e_s - r.ttft_s))
+        if r.phase == "decode" and r.repetition == 0
+        else r
+        for r in requests
+    ]
+    alone_s = BASE_S + SLOPE_S
+    assert fit_profile(slowed, "median").itl.at(1.0) == pytest.approx(alone_s, rel=0.02)
+    assert fit_profile(slowed, "mean").itl.at(1.0) == pytest.approx(2.0 * alone_s, rel=0.02)
+
+
+def test_a_pool_is_profiled_again_with_prompts_of_another_mark() -> None:
+    async def twice() -> tuple[TimedRequest, ...]:
+        pool = KnownSpeedPool()
+        await timed(pool, SHORT_PLAN)
+        return await timed(pool, msgspec.structs.replace(SHORT_PLAN, mark="again"))
+
+    fit = fit_profile(virtually(twice()))
+    assert fit.prefill.s_per_token == pytest.approx(PREFILL_S, rel=0.02)
+    assert fit.prefill.floor_s == pytest.approx(FLOOR_S, rel=0.02)
 
 
 POOL = MeasuredPool(

@@ -137,11 +137,34 @@ def test_a_floor_that_is_work_of_the_replica_stalls_its_decodes(llm_pool: PoolSp
     work = calls([(0.0, 0, 40), (0.6, 100, 1)])
     beside = finished(work, pool, Serving())
     stalled = finished(work, pool, Serving(floor_stalls=True))
-    # Alone, a stream notices nothing; beside another one, it stands still for the floor as well.
+    # Beside another stream, it stands still for the floor as well.
     assert stalled[0].task_id == "1"
     assert stalled[-1].t_s > beside[-1].t_s
+
+
+def test_the_first_token_of_an_embedded_engine_is_not_counted_twice(llm_pool: PoolSpec) -> None:
+    curve = msgspec.structs.replace(llm_pool.llm_curves["m"], ttft_floor_s=0.5)
+    pool = msgspec.structs.replace(llm_pool, llm_curves={"m": curve})
     alone = calls([(0.0, 100, 30)])
-    assert finished(alone, pool, Serving(floor_stalls=True)) == finished(alone, pool, Serving())
+    gap_s = curve.itl_base_s + curve.itl_slope_s
+    (stalls,) = finished(alone, pool, Serving(floor_stalls=True))
+    (waits,) = finished(alone, pool, Serving())
+    assert stalls.t_s == pytest.approx(waits.t_s - gap_s)
+
+
+def test_a_prompt_waits_for_the_pass_that_an_embedded_engine_has_begun(llm_pool: PoolSpec) -> None:
+    work = calls([(0.0, 0, 40), (0.2, 100, 1)])
+    curve = llm_pool.llm_curves["m"]
+    half_s = (curve.itl_base_s + curve.itl_slope_s) / 2.0
+    first_s = {
+        stalls: next(
+            one.usage.start_to_first_token_s or math.nan
+            for one in finished(work, llm_pool, Serving(floor_stalls=stalls))
+            if one.task_id == "1"
+        )
+        for stalls in (False, True)
+    }
+    assert first_s[True] == pytest.approx(first_s[False] + half_s)
 
 
 def test_whole_blocks_alone_are_found_again(llm_pool: PoolSpec) -> None:

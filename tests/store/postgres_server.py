@@ -14,13 +14,18 @@ _FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 MISSING = "" if _FOLDERS else "no /usr/lib/postgresql/*/bin: apt-get install postgresql"
 
 
-def _as_user() -> list[str]:
+def as_user() -> list[str]:
     """PostgreSQL refuses to run as root: its package brings a user."""
     if os.geteuid() != 0:
         return []
     setpriv = shutil.which("setpriv")
     assert setpriv is not None
     return [setpriv, "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+
+def binaries() -> Path:
+    """Folder of the newest version's programs."""
+    return _FOLDERS[-1]
 
 
 class PostgresServer:
@@ -40,7 +45,7 @@ class PostgresServer:
 
     def make(self) -> None:
         data = str(self._folder / "data")
-        command = [*_as_user(), str(_FOLDERS[-1] / "initdb"), "-D", data, "-U", "postgres"]
+        command = [*as_user(), str(_FOLDERS[-1] / "initdb"), "-D", data, "-U", "postgres"]
         subprocess.run(  # noqa: S603
             [*command, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"],
             check=True,
@@ -53,7 +58,7 @@ class PostgresServer:
         rules.write_text(f"local all guarded scram-sha-256\n{trusted}", encoding="utf-8")
 
     def start(self) -> None:
-        command = [*_as_user(), str(_FOLDERS[-1] / "postgres"), "-D", str(self._folder / "data")]
+        command = [*as_user(), str(_FOLDERS[-1] / "postgres"), "-D", str(self._folder / "data")]
         settings = ["-k", str(self._folder), "-h", "", *([] if self._fsync else ["-F"])]
         self._process = subprocess.Popen(  # noqa: S603
             [*command, *settings],

@@ -6,15 +6,18 @@ import pytest
 from tests.store.conftest import Open
 
 from steelyard.domain.agent import AgentLimit
+from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
     AttemptFinished,
     PoolAdded,
+    StepPlaced,
     TaskFinished,
     TaskRetried,
     TaskSubmitted,
     Usage,
 )
 from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import Step, ToolCall
 from steelyard.store import task_search
 from steelyard.store.event_store import EventStore
 from steelyard.store.reader import StoreAddress, StoreReader
@@ -42,6 +45,16 @@ def _attempt(task_id: str, cost_usd: float, attempt: int = 0) -> AttemptFinished
         cost_usd=cost_usd,
         result={"content": "x" * 1000},
     )
+
+
+def _placed(task_id: str, step_id: int) -> StepPlaced:
+    step = Step(task_id=task_id, step_id=step_id, agent="a", name="s", call=ToolCall(tool="t"))
+    decision = Decision(
+        pool="p", replica=0, reason="", predicted_wait_s=0.0, predicted_ttft_s=0.0,
+        predicted_finish_s=0.5, slack_s=None, predicted_cost_usd=0.0, predicted_cached_tokens=0,
+        predicted_output_tokens=0.0, bid_usd_per_hour=1.0, policy="test", verdicts=(),
+    )  # fmt: skip
+    return StepPlaced(t_s=1.5, step=step, decision=decision)
 
 
 def _search(where: str, **asked: object) -> TaskPage:
@@ -74,6 +87,25 @@ def test_durable_tasks_and_those_of_requests_are_one_list(open_one: Open, where:
     assert ended.cost_usd == pytest.approx(0.3)
     assert ended.budget_usd == 0.5
     assert tasks["open"].finished_s is None
+
+
+def test_a_named_task_is_quiet_when_none_of_its_attempts_is_under_way(
+    open_one: Open, where: str
+) -> None:
+    with open_one() as store:
+        for task_id in ("quiet", "busy", "fresh"):
+            _named_by_a_request(store, task_id)
+        for task_id, placed in (("quiet", 1), ("busy", 2)):
+            for step_id in range(placed):
+                store.append(_placed(task_id, step_id))
+            store.append(_attempt(task_id, 0.1))
+        store.durable().result()
+        tasks = {task.task_id: task for task in _search(where).tasks}
+    assert {name: task.quiet_s for name, task in tasks.items()} == {
+        "quiet": 2.0,
+        "busy": None,
+        "fresh": None,
+    }
 
 
 def test_filters_find_what_they_say(open_one: Open, where: str) -> None:

@@ -94,11 +94,15 @@ def up(
     plan: Annotated[
         Path | None, typer.Option("--plan", help="The plan in force, for the dashboard.")
     ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object, with its address, once it serves."),
+    ] = False,
 ) -> None:
     """Serve the OpenAI-compatible gateway, and the dashboard at /, until stopped."""
     from steelyard.cli.up import run_up
 
-    run_up(config, store, plan)
+    run_up(config, store, plan, as_json=as_json)
 
 
 @app.command()

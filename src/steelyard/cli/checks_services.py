@@ -11,6 +11,7 @@ from urllib.error import HTTPError, URLError
 import msgspec
 
 from steelyard.cli.checks import Check, failed, good, warned
+from steelyard.cli.checks_ray import ray_check
 from steelyard.cli.plain_http import get
 from steelyard.cli.store_choice import store_address
 from steelyard.config.environment import secret
@@ -20,6 +21,7 @@ from steelyard.config.pool_settings import (
     McpPoolSettings,
     PoolSettings,
 )
+from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.config.settings import GatewaySection, Settings, StoreSection
 from steelyard.errors import SteelyardError
 from steelyard.pools.engine.embedding_model import find_embedding_model
@@ -135,6 +137,8 @@ def _pool_checks(name: str, pool: PoolSettings) -> list[Check]:
         return [_mcp_check(name, pool)]
     if isinstance(pool, EmbeddedPoolSettings):
         return [_embedded_check(name, pool)]
+    if isinstance(pool, RayPoolSettings):
+        return [ray_check(name, pool)]
     return [good("pool", name, "tools run on this machine; see sandbox")]
 
 

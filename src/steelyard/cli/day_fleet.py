@@ -103,9 +103,14 @@ def fleet_by_hour(
 def _joined(one: PoolSpec, other: PoolSpec) -> PoolSpec:
     """A pool that serves what either of two hours' plans sends to it."""
     curves: dict[str, LlmCurve] = {**one.llm_curves, **other.llm_curves}
+    # Models that share a machine share its memory in parts that nobody has said.
+    known = (spec for spec in (one, other) if spec.kv_tokens is not None)
+    memory = next(known, one) if len(curves) == 1 else None
     return msgspec.structs.replace(
         one,
         replicas=max(one.replicas, other.replicas),
         llm_curves=dict(sorted(curves.items())),
         tool_curve=one.tool_curve or other.tool_curve,
+        kv_tokens=None if memory is None else memory.kv_tokens,
+        kv_tokens_source="" if memory is None else memory.kv_tokens_source,
     )

@@ -7,8 +7,8 @@ import msgspec
 
 from steelyard.cli.day_fleet import FleetByHour
 from steelyard.config.catalog_table import Catalog, hardware_key
-from steelyard.config.pool_specs import pool_spec
 from steelyard.config.settings import load_settings
+from steelyard.config.spend_caps import capped_specs
 from steelyard.config.unknown_keys import is_table
 from steelyard.domain.pool import PoolSpec
 from steelyard.errors import ConfigError
@@ -53,7 +53,7 @@ def read_fleet(path: Path, catalog: Catalog) -> GivenFleet:
     """
     if path.suffix == ".toml":
         settings = load_settings(path)
-        pools = tuple(pool_spec(name, one, catalog) for name, one in settings.pools.items())
+        pools = capped_specs(settings.pools, settings.limits, catalog)
         return GivenFleet(pools, {}, None, replica_facts(pools, catalog), {})
     if _text(path).lstrip().startswith(b"["):
         try:

@@ -160,9 +160,10 @@ def export(
     target: Annotated[str, typer.Option("--to", help="skypilot, karpenter, kubernetes or ray.")],
     folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("export"),
     config: PlanConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a plan's machines as files of the tools that rent them."""
     from steelyard.cli.export import run_export
     from steelyard.cli.plan import plan_settings
 
-    run_export(plan_file, target, folder, plan_settings(config))
+    run_export(plan_file, target, folder, plan_settings(config), as_json=as_json)

@@ -13,6 +13,7 @@ from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
 from steelyard.domain.slo import Slo
 from steelyard.errors import PlanError
+from steelyard.ledger.caps import caps_kept
 from steelyard.ledger.health import HealthSpan
 from steelyard.ledger.ledger import Ledger
 from steelyard.ledger.margins import step_margins
@@ -139,10 +140,10 @@ class _Report:
     def _add_providers(self, label: str, ledger: Ledger, health: tuple[HealthSpan, ...]) -> None:
         """Where something failed, or somebody says that something happened."""
         marks = () if self._asked.marks is None else read_marks(self._asked.marks)
-        told = providers_over_time(ledger, health)
-        if marks or has_trouble(told):
+        told, caps = providers_over_time(ledger, health), caps_kept(ledger)
+        if marks or caps or has_trouble(told):
             where = self._where(label, "run")
-            self.sections.append(providers_over_time_section(told, marks, where))
+            self.sections.append(providers_over_time_section(told, marks, caps, where))
 
     def _add_plan(self, label: str, plan: FleetPlan, *, full: bool) -> None:
         where = self._where(label, "plan")

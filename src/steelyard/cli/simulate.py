@@ -106,10 +106,11 @@ def run_simulate(asked: SimulateRequest, settings: PlanSettings) -> None:
     if asked.out is not None:
         _plot(asked.out, runs, conditions, sample.tasks[0].arrival_s)
     ledger, events = books[asked.policy]
+    memory = _memory(fleet.pools, asked.serving)
     if asked.as_json:
-        _print_json(ledger, events, runs, asked.policy)
+        _print_json(ledger, events, runs, asked.policy, memory)
     else:
-        _print(ledger, runs, asked.policy)
+        _print(ledger, runs, asked.policy, memory)
 
 
 def _policies(asked: SimulateRequest) -> list[str]:
@@ -180,7 +181,25 @@ def _simulated(
     return Ledger.of(run.events), len(run.events)
 
 
-def _print_json(ledger: Ledger, events: int, runs: dict[str, RunFigures], policy: str) -> None:
+def _memory(pools: tuple[PoolSpec, ...], serving: Serving) -> dict[str, tuple[int, str]]:
+    """Key-value memory of replicas that is simulated, in tokens, and who says so, by pool."""
+    rented = [spec for spec in pools if spec.llm_curves and spec.token_price is None]
+    if serving.kv_tokens is not None:
+        return {spec.name: (serving.kv_tokens, "given") for spec in rented}
+    return {
+        spec.name: (spec.kv_tokens, spec.kv_tokens_source or "given")
+        for spec in rented
+        if spec.kv_tokens is not None
+    }
+
+
+def _print_json(
+    ledger: Ledger,
+    events: int,
+    runs: dict[str, RunFigures],
+    policy: str,
+    memory: dict[str, tuple[int, str]],
+) -> None:
     result = {
         "policy": policy,
         "tasks": len(ledger.tasks),
@@ -190,13 +209,18 @@ def _print_json(ledger: Ledger, events: int, runs: dict[str, RunFigures], policy
         "cost_usd": ledger.cost_usd,
         "rent_usd": ledger.rent_usd,
         "span_s": ledger.span_s,
+        "kv_memory": {
+            pool: {"tokens": tokens, "source": source} for pool, (tokens, source) in memory.items()
+        },
         "steps": [msgspec.to_builtins(one) for one in summarize_steps(ledger)],
         "runs": {name: msgspec.to_builtins(run) for name, run in runs.items()},
     }
     print(msgspec.json.encode(result).decode())
 
 
-def _print(ledger: Ledger, runs: dict[str, RunFigures], policy: str) -> None:
+def _print(
+    ledger: Ledger, runs: dict[str, RunFigures], policy: str, memory: dict[str, tuple[int, str]]
+) -> None:
     console = Console(file=sys.stdout)
     print_grid(policy_grid(runs), console)
     print_grid(step_grid(ledger, "simulated"), console)
@@ -209,6 +233,10 @@ def _print(ledger: Ledger, runs: dict[str, RunFigures], policy: str) -> None:
         f"{usd(mine.usd_per_task)} per task, of which {usd(mine.cost_usd)} was used (simulated)",
         highlight=False,
     )
+    for pool, (tokens, source) in sorted(memory.items()):
+        console.out(
+            f"{pool}: a replica holds {tokens:,} tokens of context ({source})", highlight=False
+        )
 
 
 def _plot(

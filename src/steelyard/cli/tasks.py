@@ -3,7 +3,7 @@
 import math
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,20 +113,22 @@ def run_watch(where: str, task_id: str, *, as_json: bool) -> None:
             time.sleep(_WATCH_PAUSE_S)
 
 
-def run_cancel(where: str, task_id: str) -> None:
+def run_cancel(where: str, task_id: str, *, as_json: bool = False) -> None:
     """Ask for a task's end.
 
     Args:
         where: The store.
         task_id: The task.
+        as_json: One JSON object instead of a sentence.
     """
     with _existing(where) as store:
         row = _row(store, task_id)
         asked = store.cancel(task_id, time.time()).result()
-    print(f"{task_id}: {'is being cancelled' if asked else f'nothing to do, it is {row.state}'}")
+    words = "is being cancelled" if asked else f"nothing to do, it is {row.state}"
+    _told(f"{task_id}: {words}", {"task_id": task_id, "cancelled": asked}, as_json=as_json)
 
 
-def run_signal(where: str, task_id: str, name: str, value: str) -> None:
+def run_signal(where: str, task_id: str, name: str, value: str, *, as_json: bool = False) -> None:
     """Send a value to a task.
 
     Args:
@@ -134,6 +136,7 @@ def run_signal(where: str, task_id: str, name: str, value: str) -> None:
         task_id: The task.
         name: Name of the signal.
         value: JSON.
+        as_json: One JSON object instead of a sentence.
 
     Raises:
         ConfigError: The value is no JSON, or the task has ended.
@@ -148,16 +151,18 @@ def run_signal(where: str, task_id: str, name: str, value: str) -> None:
             raise ConfigError(f"task {task_id} has ended ({row.state}); it takes no signal {name}")
         store.append(SignalSent(t_s=time.time(), task_id=task_id, name=name, value=decoded))
         store.durable().result()
-    print(f"{task_id}: signal {name} sent")
+    told = {"task_id": task_id, "signal": name}
+    _told(f"{task_id}: signal {name} sent", told, as_json=as_json)
 
 
-def run_retry(where: str, task_id: str, limits: TaskLimits) -> None:
+def run_retry(where: str, task_id: str, limits: TaskLimits, *, as_json: bool = False) -> None:
     """Let an ended task go on from where it failed.
 
     Args:
         where: The store.
         task_id: An ended task.
         limits: New deadline and budget; None for those that it had.
+        as_json: One JSON object instead of a sentence.
 
     Raises:
         ConfigError: The task has not ended, or has succeeded.
@@ -168,13 +173,16 @@ def run_retry(where: str, task_id: str, limits: TaskLimits) -> None:
         event = retried(task_id, journal, limits, time.time())
         store.retry(event).result()
     kept = sum(step.done and not step.error_code for step in journal.in_order())
-    print(
+    words = (
         f"{task_id}: queued, with {kept} steps done; `steelyard run FILE.py` or a worker of agent "
         f"{row.agent} goes on"
     )
+    _told(words, {"task_id": task_id, "agent": row.agent, "steps_done": kept}, as_json=as_json)
 
 
-def run_again(where: str, task_id: str, new_id: str, limits: TaskLimits) -> None:
+def run_again(
+    where: str, task_id: str, new_id: str, limits: TaskLimits, *, as_json: bool = False
+) -> None:
     """Submit a task's arguments again, as a new task.
 
     Args:
@@ -182,6 +190,7 @@ def run_again(where: str, task_id: str, new_id: str, limits: TaskLimits) -> None
         task_id: An ended task.
         new_id: Id of the new one; empty makes one.
         limits: New deadline and budget; None for those that it had.
+        as_json: One JSON object instead of a sentence.
 
     Raises:
         ConfigError: The task has not ended.
@@ -194,7 +203,12 @@ def run_again(where: str, task_id: str, new_id: str, limits: TaskLimits) -> None
         journal = Journal.of(store.journal(task_id).result())
         event = submitted_anew(chosen, journal, limits, time.time())
         store.submit(Submission(event=event, priority=row.priority)).result()
-    print(f"{chosen}: queued; `steelyard run FILE.py` or a worker of agent {row.agent} runs it")
+    words = f"{chosen}: queued; `steelyard run FILE.py` or a worker of agent {row.agent} runs it"
+    _told(words, {"task_id": chosen, "agent": row.agent, "steps_done": 0}, as_json=as_json)
+
+
+def _told(words: str, told: Mapping[str, object], *, as_json: bool) -> None:
+    print(msgspec.json.encode(told).decode() if as_json else words)
 
 
 @contextmanager

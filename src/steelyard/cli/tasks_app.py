@@ -55,11 +55,11 @@ def watch(task_id: _TaskId, store: _Store = _DEFAULT_STORE, as_json: _Json = Fal
 
 
 @tasks_app.command()
-def cancel(task_id: _TaskId, store: _Store = _DEFAULT_STORE) -> None:
+def cancel(task_id: _TaskId, store: _Store = _DEFAULT_STORE, as_json: _Json = False) -> None:
     """End a task and its children; a running step is stopped."""
     from steelyard.cli.tasks import run_cancel
 
-    run_cancel(store, task_id)
+    run_cancel(store, task_id, as_json=as_json)
 
 
 @tasks_app.command()
@@ -68,15 +68,16 @@ def signal(
     name: Annotated[str, typer.Argument(help="Name of the signal.")],
     value: Annotated[str, typer.Argument(help="Its value, JSON.")] = "null",
     store: _Store = _DEFAULT_STORE,
+    as_json: _Json = False,
 ) -> None:
     """Send a value to a task that waits for it."""
     from steelyard.cli.tasks import run_signal
 
-    run_signal(store, task_id, name, value)
+    run_signal(store, task_id, name, value, as_json=as_json)
 
 
 @tasks_app.command()
-def retry(
+def retry(  # noqa: PLR0913, PLR0917 - one parameter per option
     task_id: _TaskId,
     deadline: Annotated[
         str | None,
@@ -95,6 +96,7 @@ def retry(
         str, typer.Option("--id", help="Id of the new task, with --from-start.")
     ] = "",
     store: _Store = _DEFAULT_STORE,
+    as_json: _Json = False,
 ) -> None:
     """Let a failed or cancelled task go on: what has a result keeps it, the rest runs."""
     from steelyard.cli.limits import limits_of
@@ -102,6 +104,6 @@ def retry(
 
     limits = limits_of(deadline, budget_usd)
     if from_start:
-        run_again(store, task_id, new_id, limits)
+        run_again(store, task_id, new_id, limits, as_json=as_json)
     else:
-        run_retry(store, task_id, limits)
+        run_retry(store, task_id, limits, as_json=as_json)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 
 import msgspec
 
@@ -56,6 +57,22 @@ class TaskLook(msgspec.Struct, frozen=True, kw_only=True):
     submitted_s: float = 0.0
 
 
+class CapLook(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider's spend cap.
+
+    Attributes:
+        provider: The provider.
+        span: `hour` or `day`.
+        used_usd: Spent and reserved in the one that runs, by all processes.
+        cap_usd: The cap.
+    """
+
+    provider: str
+    span: str
+    used_usd: float
+    cap_usd: float
+
+
 class Look(msgspec.Struct, frozen=True, kw_only=True):
     """One look at a gateway.
 
@@ -65,6 +82,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         tasks_open: Tasks that have not ended, requests under way among them.
         tasks_ended: By status.
         tasks: The newest durable tasks.
+        caps: Spend caps of providers.
     """
 
     t_s: float
@@ -72,6 +90,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     tasks_open: int
     tasks_ended: dict[str, int]
     tasks: tuple[TaskLook, ...] = ()
+    caps: tuple[CapLook, ...] = ()
 
     @property
     def ended(self) -> int:
@@ -147,7 +166,20 @@ def look_at(metrics: dict[_Key, float], tasks: tuple[TaskLook, ...], t_s: float)
         tasks_open=int(metrics.get(("steelyard_tasks_open", ()), 0.0)),
         tasks_ended=ended,
         tasks=tasks[:_MOST_TASKS],
+        caps=tuple(_caps(metrics)),
     )
+
+
+def _caps(metrics: dict[_Key, float]) -> Iterator[CapLook]:
+    for (metric, labels), cap_usd in sorted(metrics.items()):
+        if metric == "steelyard_provider_cap_usd":
+            told = dict(labels)
+            yield CapLook(
+                provider=told.get("provider", ""),
+                span=told.get("span", ""),
+                used_usd=metrics.get(("steelyard_provider_spend_usd", labels), 0.0),
+                cap_usd=cap_usd,
+            )
 
 
 def _pool(metrics: dict[_Key, float], pool: str) -> PoolLook:
@@ -181,9 +213,26 @@ def look_grids(look: Look, before: Look | None) -> tuple[Grid, ...]:
         before: The one before it, for rates; None for the first.
 
     Returns:
-        Pools, totals, tasks; the last has no rows where nothing durable runs.
+        Pools, totals, spend caps where there are any, tasks; the last has no rows where nothing
+        durable runs.
     """
-    return (_pool_grid(look), _total_grid(look, before), _task_grid(look))
+    caps = (_cap_grid(look),) if look.caps else ()
+    return (_pool_grid(look), _total_grid(look, before), *caps, _task_grid(look))
+
+
+def _cap_grid(look: Look) -> Grid:
+    rows = tuple(
+        (
+            name(one.provider, 40),
+            one.span,
+            usd(one.used_usd),
+            usd(one.cap_usd),
+            percent(one.used_usd / one.cap_usd if one.cap_usd else None),
+        )
+        for one in look.caps
+    )
+    told = columns(("provider", "span"), ("spent and reserved", "cap", "of the cap"))
+    return Grid(title="Spend caps of providers", origin="measured", columns=told, rows=rows)
 
 
 def _pool_grid(look: Look) -> Grid:

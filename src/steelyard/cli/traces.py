@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import msgspec
+
 import steelyard
 from steelyard.cli.telemetry import pool_addresses
 from steelyard.config.settings import load_settings
@@ -11,7 +13,7 @@ from steelyard.telemetry.fold import spans_of
 from steelyard.telemetry.otlp_json import write_spans
 
 
-def run_traces_export(log: Path, to: str, config: Path | None) -> None:
+def run_traces_export(log: Path, to: str, config: Path | None, *, as_json: bool = False) -> None:
     """Send or write the spans of a log, and tell how many there were.
 
     Args:
@@ -19,6 +21,7 @@ def run_traces_export(log: Path, to: str, config: Path | None) -> None:
         to: Base URL of a collector, or a file that ends in `.json`.
         config: The configuration that the log was recorded with, for the addresses of endpoints;
             None leaves them out.
+        as_json: One JSON object instead of a sentence.
 
     Raises:
         SteelyardError: The log cannot be read, or nobody takes the spans.
@@ -38,4 +41,5 @@ def run_traces_export(log: Path, to: str, config: Path | None) -> None:
         count = write_spans(Path(to), spans, steelyard.__version__)
     else:
         raise ConfigError(f"--to {to!r} is neither http(s):// URL nor a file that ends in .json")
-    print(f"{count} spans to {to}")
+    told = msgspec.json.encode({"spans": count, "to": to}).decode()
+    print(told if as_json else f"{count} spans to {to}")

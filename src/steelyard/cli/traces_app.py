@@ -28,8 +28,9 @@ def export(
         Path | None,
         typer.Option("--config", help="TOML file of the gateway; adds addresses of endpoints."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Send the spans of a recorded log to a collector, or write them as OTLP JSON."""
     from steelyard.cli.traces import run_traces_export
 
-    run_traces_export(log, to, config)
+    run_traces_export(log, to, config, as_json=as_json)

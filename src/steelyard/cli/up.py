@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from steelyard.cli.reload import Reloader
 from steelyard.cli.store_choice import opened_store, store_address
 from steelyard.cli.telemetry import telling, wants_traces
 from steelyard.cli.upgrade import how_old
-from steelyard.config.catalog_table import load_catalog
 from steelyard.config.environment import read_keys
 from steelyard.config.plan_settings import load_plan_settings
 from steelyard.config.settings import DashboardSection, GatewaySection, Settings, load_settings
@@ -35,13 +34,17 @@ from steelyard.store.event_store import EventStore
 from steelyard.store.reader import StoreAddress
 
 
-def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
+def run_up(
+    config: Path, store: str = "", plan: Path | None = None, *, as_json: bool = False
+) -> None:
     """Start pools and gateway from a configuration file and serve until told to stop.
 
     Args:
         config: The TOML file.
         store: Store instead of the file's; empty for that one.
         plan: The plan in force instead of the file's, for the dashboard; None for that one.
+        as_json: Once it serves, tell its address, models and store in a line of JSON on standard
+            output, beside the sentences on standard error.
 
     Raises:
         SteelyardError: Something cannot be started as configured.
@@ -53,7 +56,7 @@ def run_up(config: Path, store: str = "", plan: Path | None = None) -> None:
     _check_dashboard(section)
     _show_request_log()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, settings, store, section))
+        runner.run(_serve(config, settings, store, section, as_json=as_json))
 
 
 def _show_request_log() -> None:
@@ -110,7 +113,9 @@ def _front(settings: Settings) -> GatewaySettings:
     return msgspec.structs.replace(gateway_settings(settings.gateway), traced=traced)
 
 
-async def _serve(config: Path, settings: Settings, where: str, shown: DashboardSection) -> None:
+async def _serve(
+    config: Path, settings: Settings, where: str, shown: DashboardSection, *, as_json: bool
+) -> None:
     front = _front(settings)
     policy = policy_named(settings.policy.name)
     stop = asyncio.Event()
@@ -118,7 +123,7 @@ async def _serve(config: Path, settings: Settings, where: str, shown: DashboardS
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
     with listen(front) as listener, opened_store(settings.store, where) as log:
-        async with changing_fleet(settings, load_catalog(), policy, log, _say) as fleet:
+        async with changing_fleet(settings, None, policy, log, _say) as fleet:
             address = store_address(settings.store, where)
             if old := how_old(log, SCHEMA_VERSION):
                 _say(old)
@@ -132,12 +137,21 @@ async def _serve(config: Path, settings: Settings, where: str, shown: DashboardS
                 _reloading(config, settings, (fleet, server)),
             ):
                 settle_memory()
-                models = ", ".join(fleet.dispatcher.models())
-                _say(f"serving {models} at {server.base_url} (log {log.where})")
-                _say(f"dashboard at {server.url}")
+                _tell(server, fleet.dispatcher.models(), log.where, as_json=as_json)
                 await _until_stopped(stop, log)
                 await _leave(server, settings.gateway.unready_s)
                 _say(f"stopping: open requests get {front.limits.shutdown_timeout_s} s to finish")
+
+
+def _tell(server: GatewayServer, models: Sequence[str], where: str, *, as_json: bool) -> None:
+    """Say that it serves, and where."""
+    _say(f"serving {', '.join(models)} at {server.base_url} (log {where})")
+    _say(f"dashboard at {server.url}")
+    if as_json:
+        told = {"base_url": server.base_url, "dashboard_url": server.url}
+        print(
+            msgspec.json.encode({**told, "models": list(models), "log": where}).decode(), flush=True
+        )
 
 
 async def _until_stopped(stop: asyncio.Event, log: EventStore) -> None:

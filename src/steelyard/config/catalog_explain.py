@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from steelyard.config.catalog_memory import catalog_kv_memory
 from steelyard.config.catalog_query import check_model
 from steelyard.config.catalog_table import (
     SOURCE,
@@ -17,7 +18,8 @@ from steelyard.config.catalog_table import (
 from steelyard.domain.offering import Offering
 
 NumberOrigin = (
-    FitOrigin | Literal["list price", "specification", "estimate", "model card", "missing"]
+    FitOrigin
+    | Literal["list price", "specification", "estimate", "model card", "derived", "missing"]
 )
 # ADR 0004 names the reference core that tool speed is relative to.
 _REFERENCE = "one vCPU of aws/m7i.2xlarge"
@@ -75,6 +77,8 @@ def explain_offering(
             rows.append(_missing(f"llm {name}", "speed", "not measured on this type"))
         for fit in sorted(mine, key=lambda f: (f.engine, f.prompt_tokens)):
             rows.extend(_curve(fit))
+        if mine:
+            rows.append(_memory(offering, name))
     return tuple(rows)
 
 
@@ -208,6 +212,23 @@ def _curve(fit: LlmFit) -> list[ExplainedNumber]:
         note=f"the model's own limit{over}",
     )
     return [*rows, context]
+
+
+def _memory(offering: Offering, model: str) -> ExplainedNumber:
+    found = catalog_kv_memory(offering, model)
+    if found is None:
+        return _missing(
+            f"llm {model}", "key-value memory", "GPU, shape or engine's share not known"
+        )
+    return ExplainedNumber(
+        topic=f"llm {model}",
+        name="key-value memory",
+        value=float(found.tokens),
+        unit="tokens",
+        origin="derived",
+        source=found.source,
+        note="as vLLM sizes its cache; an engine tells some per cent less at its start",
+    )
 
 
 def _fit_note(fit: LlmFit) -> str:

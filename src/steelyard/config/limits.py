@@ -1,12 +1,13 @@
 """`[limits]`: how much of an agent or a pool may happen, over all processes of the store."""
 
+import math
 from pathlib import Path
 
 import msgspec
 
 from steelyard.config.unknown_keys import nearest
 from steelyard.domain.agent import AgentLimit
-from steelyard.domain.pool import PoolLimit
+from steelyard.domain.pool import PoolLimit, SpendCap
 from steelyard.errors import ConfigError
 
 
@@ -50,16 +51,34 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return PoolLimit(max_running=self.max_running, starts=self.starts, per_s=self.per_s)
 
 
+class SpendCapSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the steps of all pools of a provider may cost, over all processes of the store.
+
+    Attributes:
+        usd_per_hour: In one UTC hour; None without a cap.
+        usd_per_day: In one UTC day; None without a cap.
+    """
+
+    usd_per_hour: float | None = None
+    usd_per_day: float | None = None
+
+    def cap(self) -> SpendCap:
+        """The cap, as pools hold it."""
+        return SpendCap(usd_per_hour=self.usd_per_hour, usd_per_day=self.usd_per_day)
+
+
 class LimitsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits over all processes of the store.
 
     Attributes:
         agents: Tasks by agent, `[limits.agents.NAME]`; in place of the agent's own `limit`.
         pools: Steps by pool, `[limits.pools.NAME]`.
+        providers: Spend by provider, `[limits.providers.NAME]`.
     """
 
     agents: dict[str, LimitSettings] = {}
     pools: dict[str, LimitSettings] = {}
+    providers: dict[str, SpendCapSettings] = {}
 
 
 def check_limits(path: Path, limits: LimitsSection, pools: list[str]) -> None:
@@ -83,6 +102,8 @@ def check_limits(path: Path, limits: LimitsSection, pools: list[str]) -> None:
                 f"configuration {path}: limits.pools.{name}.step_starts is for agents; "
                 "the steps of a pool are limited by starts"
             )
+    for name, cap in limits.providers.items():
+        _check_cap(path, name, cap)
     for kind, found in (("agents", limits.agents), ("pools", limits.pools)):
         for name, limit in found.items():
             for key in ("max_running", "starts", "step_starts", "per_s"):
@@ -92,3 +113,18 @@ def check_limits(path: Path, limits: LimitsSection, pools: list[str]) -> None:
                         f"configuration {path}: limits.{kind}.{name}.{key} is {value}; "
                         "it must be greater than 0"
                     )
+
+
+def _check_cap(path: Path, name: str, cap: SpendCapSettings) -> None:
+    told = {"usd_per_hour": cap.usd_per_hour, "usd_per_day": cap.usd_per_day}
+    if not any(value is not None for value in told.values()):
+        raise ConfigError(
+            f"configuration {path}: limits.providers.{name} is empty; give usd_per_hour or "
+            "usd_per_day"
+        )
+    for key, value in told.items():
+        if value is not None and not 0.0 < value < math.inf:
+            raise ConfigError(
+                f"configuration {path}: limits.providers.{name}.{key} is {value}; "
+                "it must be greater than 0"
+            )

@@ -224,6 +224,7 @@ def _endpoint(name: str, pool: EndpointPoolSettings, catalog: Catalog) -> PoolSp
         token_price=_token_price(pool),
         llm_curves=curves,
         kv_tokens=pool.kv_tokens,
+        kv_tokens_source="" if pool.kv_tokens is None else "given",
     )
 
 

@@ -27,11 +27,23 @@ _WEIGHTS_SHARE_OF_MEMORY = 0.7
 
 
 class ModelSize(msgspec.Struct, frozen=True):
-    """Parameters and bytes per parameter, from the model's card; context as in the catalogue."""
+    """Size and shape of a model, from its card and its config.json; context as in the catalogue.
+
+    Attributes:
+        parameters: How many.
+        bytes_per_parameter: Bytes of each.
+        context_tokens: Longest prompt plus output.
+        layers: Layers with attention.
+        kv_heads: Heads of keys and values per layer.
+        head_width: Values per head.
+    """
 
     parameters: float
     bytes_per_parameter: float
     context_tokens: int
+    layers: int
+    kv_heads: int
+    head_width: int
 
     @property
     def weight_bytes(self) -> float:
@@ -48,12 +60,12 @@ class GpuPeak(msgspec.Struct, frozen=True):
 
 
 SIZES = {
-    "smollm2-135m": ModelSize(134.5e6, 2.0, 8192),
-    "qwen2.5-0.5b": ModelSize(494e6, 2.0, 32768),
-    "gemma-2-2b": ModelSize(2.61e9, 2.0, 8192),
-    "llama-3.1-8b": ModelSize(8.03e9, 2.0, 131072),
-    "phi-4-14b": ModelSize(14.7e9, 2.0, 16384),
-    "llama-3.3-70b-bnb4": ModelSize(70.6e9, 0.56, 131072),
+    "smollm2-135m": ModelSize(134.5e6, 2.0, 8192, 30, 3, 64),
+    "qwen2.5-0.5b": ModelSize(494e6, 2.0, 32768, 24, 2, 64),
+    "gemma-2-2b": ModelSize(2.61e9, 2.0, 8192, 26, 4, 256),
+    "llama-3.1-8b": ModelSize(8.03e9, 2.0, 131072, 32, 8, 128),
+    "phi-4-14b": ModelSize(14.7e9, 2.0, 16384, 40, 10, 128),
+    "llama-3.3-70b-bnb4": ModelSize(70.6e9, 0.56, 131072, 80, 8, 128),
 }
 GPUS = {
     "NVIDIA A10G": GpuPeak(600e9, 70e12, 24.0),

@@ -2,6 +2,7 @@
 
 import asyncio
 import mimetypes
+from http import HTTPStatus
 from importlib import resources
 from urllib.parse import quote
 
@@ -103,7 +104,7 @@ class DashboardApp:
         return RedirectResponse(f"/login?to={quote(where, safe='')}", 303)
 
     def _told(self, status: int, what: str) -> Response:
-        values = {"title": f"{status}", "what": what, "active": ""}
+        values = {"title": f"{status} {HTTPStatus(status).phrase}", "what": what, "active": ""}
         return self._renderer.page("error", values, status)
 
     async def _missing(self, request: Request, error: Exception) -> Response:

@@ -44,7 +44,8 @@ def books_sheet(ledger: Ledger) -> Sheet:
 
 def _tiles(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> tuple[Tile, ...]:
     met = sum(task.met_slo for task in ledger.tasks)
-    used_usd, rent_usd = ledger.cost_usd, ledger.rent_usd
+    used_usd = ledger.cost_usd
+    rent_usd = math.fsum((*rents_usd(ledger).values(), _by_token_usd(ledger)))
     return (
         Tile(label="used", value=usd(used_usd), note=f"{count(len(ledger.attempts))} attempts"),
         Tile(
@@ -110,7 +111,8 @@ def agent_grid(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> Grid:
         origin="measured",
         columns=columns(("agent",), heads),
         rows=tuple(rows),
-        note="Budget left is that of open tasks. Tasks that only requests name stay open.",
+        note="Budget left is that of open tasks. A task that only requests name is open until a "
+        "silence ends it.",
     )
 
 
@@ -118,9 +120,33 @@ def _met_frac(tasks: list[TaskRecord]) -> float | None:
     return sum(task.met_slo for task in tasks) / len(tasks) if tasks else None
 
 
-def _rent_usd(ledger: Ledger, pool: str) -> float:
-    """What a pool's replicas cost while they were there; pools join and leave a live gateway."""
-    return ledger.rents[pool].usd(ledger.first_s, ledger.last_s)
+def rents_usd(ledger: Ledger) -> dict[str, float]:
+    """What did each pool's replicas cost while they were there, used or idle?
+
+    From the first arrival to the last end of an attempt, not of a task as in a report: in a log
+    that goes on, open tasks have used what must be paid, too.
+
+    Args:
+        ledger: The books.
+
+    Returns:
+        USD by pool; pools join and leave a live gateway.
+    """
+    begun_s = [attempt.placed_s for attempt in ledger.attempts]
+    ended_s = [attempt.finished_s for attempt in ledger.attempts]
+    if ledger.tasks:
+        begun_s.append(ledger.first_s)
+        ended_s.append(ledger.last_s)
+    first_s, last_s = min(begun_s, default=0.0), max(ended_s, default=0.0)
+    return {pool: rent.usd(first_s, last_s) for pool, rent in ledger.rents.items()}
+
+
+def _by_token_usd(ledger: Ledger) -> float:
+    return math.fsum(
+        attempt.cost_usd
+        for attempt in ledger.attempts
+        if ledger.pools[attempt.decision.pool].token_price is not None
+    )
 
 
 def provider_grid(ledger: Ledger) -> Grid:
@@ -140,12 +166,9 @@ def provider_grid(ledger: Ledger) -> Grid:
         if spec.token_price is not None:
             by_token[spec.provider].append(attempt.cost_usd)
     paid: dict[str, float] = {}
+    rented = rents_usd(ledger)
     for provider in {spec.provider for spec in ledger.pools.values()}:
-        rents = [
-            _rent_usd(ledger, pool)
-            for pool, spec in ledger.pools.items()
-            if spec.provider == provider
-        ]
+        rents = [rented[pool] for pool, spec in ledger.pools.items() if spec.provider == provider]
         paid[provider] = math.fsum((*rents, *by_token[provider]))
     total_usd = math.fsum(paid.values())
     rows = [
@@ -166,8 +189,8 @@ def provider_grid(ledger: Ledger) -> Grid:
             ("provider",), ("attempts", "used", "paid", "used of paid", "share of all paid")
         ),
         rows=tuple(rows),
-        note="Paid: rent of all replicas from the first arrival to the last end, used or idle, and "
-        "what vendors charged per token.",
+        note="Paid: rent of all replicas from the first arrival to the last end of an attempt, "
+        "used or idle, and what vendors charged per token.",
     )
 
 
@@ -183,10 +206,11 @@ def pool_grid(ledger: Ledger) -> Grid:
     used: dict[str, list[float]] = defaultdict(list)
     for attempt in ledger.attempts:
         used[attempt.decision.pool].append(attempt.cost_usd)
+    rented = rents_usd(ledger)
     rows: list[tuple[str, ...]] = []
     for pool, spec in sorted(ledger.pools.items()):
         used_usd = math.fsum(used[pool])
-        rent_usd = _rent_usd(ledger, pool)
+        rent_usd = rented[pool]
         used_frac = used_usd / rent_usd if rent_usd else None
         rows.append(
             (

@@ -8,6 +8,7 @@ import numpy as np
 from steelyard.dashboard.sources import Totals
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import Step, ToolCall
+from steelyard.fleet.provider_spend import CapUse
 from steelyard.fleet.state import FleetState
 from steelyard.fleet.view import FleetView
 
@@ -71,6 +72,7 @@ class FleetNow(msgspec.Struct, frozen=True, kw_only=True):
         rent_usd_per_hour: Rent of all replicas; of pools that leave none.
         used_usd: What attempts cost since the start, of pools that have left, too.
         cached_frac: Share of the prompt tokens read from caches; None without prompts.
+        caps: Spend caps of providers, with what all processes have spent and reserved.
     """
 
     pools: tuple[PoolNow, ...]
@@ -79,6 +81,7 @@ class FleetNow(msgspec.Struct, frozen=True, kw_only=True):
     rent_usd_per_hour: float
     used_usd: float
     cached_frac: float | None
+    caps: tuple[CapUse, ...] = ()
 
 
 def fleet_now(state: FleetState, now_s: float, totals: Totals) -> FleetNow:
@@ -108,6 +111,7 @@ def fleet_now(state: FleetState, now_s: float, totals: Totals) -> FleetNow:
         rent_usd_per_hour=math.fsum(one.usd_per_hour * one.replicas for one in state.pools),
         used_usd=math.fsum(row.used_usd for row in every),
         cached_frac=cached / prompts if prompts else None,
+        caps=tuple(state.spend.uses(now_s)),
     )
 
 

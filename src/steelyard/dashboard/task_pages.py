@@ -11,6 +11,7 @@ from steelyard.dashboard.forms import read_form
 from steelyard.dashboard.rendering import Renderer
 from steelyard.dashboard.sources import Sources
 from steelyard.dashboard.waterfall import MOST_BARS, shown_json, waterfall
+from steelyard.domain.decision import Verdict
 from steelyard.errors import TaskNotFoundError
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
@@ -19,6 +20,19 @@ from steelyard.store.reader import StoreReader
 from steelyard.store.task_search import LISTED_STATES, TaskQuery
 from steelyard.store.tasks import ENDED
 
+# Why a pool lost, for those who read the table; see `domain.decision.PoolVerdict`.
+_MEANINGS: dict[Verdict, str] = {
+    "chosen": "the step went there.",
+    "dearer": "in time, but it would cost more by bid price, its queue counted.",
+    "later": "no dearer, but it would end later, or take more than the step's share of the slack.",
+    "too_late": "it would end after the deadline.",
+    "over_budget": "it would cost more than what is left of the budget.",
+    "cannot_run": "it does not have this model or tool.",
+    "too_long": "prompt and answer do not fit its context.",
+    "down": "none of its replicas takes steps: down, or its breaker is open.",
+    "just_failed": "an attempt at this step failed there.",
+    "under_way": "an attempt at this step still runs there.",
+}
 _PER_PAGE = 50
 _MAX_FILTER_CHARS = 200
 
@@ -88,7 +102,8 @@ class TaskPages:
             raise TaskNotFoundError(f"task {task_id[:128]!r} is not in the log")
         now_s = self._dispatcher.now_s()
         # Folding a long task takes a while.
-        fall = await asyncio.to_thread(waterfall, events, now_s)
+        until_s = now_s if task.quiet_s is None else task.quiet_s
+        fall = await asyncio.to_thread(waterfall, events, until_s)
         submitted = Journal.of(events[:1]).submitted
         return {
             "title": f"Task {task_id}",
@@ -96,6 +111,7 @@ class TaskPages:
             "task": task,
             "fall": fall,
             "most": MOST_BARS,
+            "meanings": _MEANINGS,
             "now_s": now_s,
             "arguments": shown_json(submitted.arguments or None) if submitted else "",
             "parent": submitted.parent if submitted else "",

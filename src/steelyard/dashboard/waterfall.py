@@ -176,10 +176,13 @@ def waterfall(events: Sequence[Event], now_s: float) -> Waterfall:
 
 
 def shown_json(value: JsonValue) -> str:
-    """A value as indented JSON, cut where it is long; empty for nothing."""
+    """A value as indented JSON, a text as it is, cut where it is long; empty for nothing."""
     if value is None:
         return ""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    if isinstance(value, str):
+        text = value
+    else:
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     if len(text) <= _MAX_RESULT_CHARS:
         return text
     return f"{text[:_MAX_RESULT_CHARS]}\n... {len(text) - _MAX_RESULT_CHARS:,} characters more"

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from steelyard.domain.task import Step
-from steelyard.errors import BudgetExceededError, NoFeasiblePoolError
+from steelyard.errors import BudgetExceededError, NoFeasiblePoolError, SpendCapError
 
 Verdict = Literal[
     "chosen",
@@ -18,6 +18,7 @@ Verdict = Literal[
     "down",
     "just_failed",
     "under_way",
+    "over_cap",
 ]
 
 
@@ -26,7 +27,8 @@ class PoolVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
     `dearer` is by bid price, with a surcharge for the queue; `later` is no dearer, and
     ends later, or takes more than the step's share of the slack. `just_failed` is a pool
-    that an earlier attempt at the step failed in; in one that is `under_way`, one still runs.
+    that an earlier attempt at the step failed in; in one that is `under_way`, one still runs. In
+    one that is `over_cap`, the step would cost more than is left of its provider's spend cap.
 
     Attributes:
         pool: Name of the pool.
@@ -109,15 +111,17 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
 
     Attributes:
         cause: `budget` when only money is missing, `deadline` when every pool that could run the
-            step would miss it, `no_pool` when none can run it at all.
+            step would miss it, `spend_cap` when providers' caps alone keep all from it that could
+            run it, `no_pool` when none can run it at all.
         earliest_finish_s: Seconds from now to the earliest possible end; None if there is none.
         policy: Name of the policy.
         verdicts: One per pool, in the fleet's order.
         retry_after_s: Seconds after which a pool would be in time for a step of the same time to
-            its deadline, if its queue only drains; None where no wait helps.
+            its deadline, if its queue only drains, or after which a spend cap is renewed; None
+            where no wait helps.
     """
 
-    cause: Literal["budget", "deadline", "no_pool"]
+    cause: Literal["budget", "deadline", "no_pool", "spend_cap"]
     earliest_finish_s: float | None
     policy: str
     verdicts: tuple[PoolVerdict, ...]
@@ -131,6 +135,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     @property
     def error_code(self) -> str:
         """Code of the error with which the refused step ends: more money, or no pool at all."""
+        if self.cause == "spend_cap":
+            return SpendCapError.code
         error = BudgetExceededError if self.cause == "budget" else NoFeasiblePoolError
         return error.code
 

@@ -6,6 +6,8 @@ import msgspec
 
 from steelyard.domain.offering import Arch, TokenPrice
 
+KvTokensSource = Literal["", "given", "engine", "derived"]
+
 
 class LlmCurve(msgspec.Struct, frozen=True, kw_only=True):
     """Speed of one replica serving one model.
@@ -72,6 +74,21 @@ class PoolLimit(msgspec.Struct, frozen=True, kw_only=True):
     per_s: float = 1.0
 
 
+class SpendCap(msgspec.Struct, frozen=True, kw_only=True):
+    """How much the steps of all pools of one provider may cost, settled and reserved together.
+
+    Spans of time begin with the UTC hour and the UTC day. What counts is what steps cost, at the
+    token price or for their part of the rent: rent of machines that idle is none of it.
+
+    Attributes:
+        usd_per_hour: In one hour; None without a cap.
+        usd_per_day: In one day; None without a cap.
+    """
+
+    usd_per_hour: float | None = None
+    usd_per_day: float | None = None
+
+
 # Tools whose name starts so belong to the pool that the name goes on with.
 OWN_POOL_PREFIX = "mcp:"
 
@@ -93,8 +110,11 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
         tool_curve: Set in a pool that runs tools.
         kv_tokens: Tokens that the key-value memory of one replica holds, streams and prefix cache
             together; None where nobody knows.
+        kv_tokens_source: Who says so: `given` in the settings, `engine` at its start, or `derived`
+            from the sizes of model and memory; empty where nobody does, or in an older log.
         tool_prefix: What the names of its tools start with, where it runs no others; empty in a
             pool that runs every tool of no pool of its own (`mcp:...`).
+        spend_cap: What its provider may cost, all its pools together; None without a cap.
     """
 
     name: str
@@ -109,7 +129,9 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):
     llm_curves: dict[str, LlmCurve] = {}
     tool_curve: ToolCurve | None = None
     kv_tokens: int | None = None
+    kv_tokens_source: KvTokensSource = ""
     tool_prefix: str = ""
+    spend_cap: SpendCap | None = None
 
     def runs_tool(self, tool: str) -> bool:
         """Does the pool run the tool of this name?"""

@@ -2,8 +2,11 @@
 
 import msgspec
 
-from steelyard.domain.task import Step
+from steelyard.domain.decision import Decision
+from steelyard.domain.pool import PoolSpec
+from steelyard.domain.task import LlmCall, Step
 from steelyard.fleet.prefix_cache import NOTHING_BELIEVED, Believed
+from steelyard.perf.predict import prefill_share_s
 
 
 class TaskAccount(msgspec.Struct):
@@ -60,6 +63,7 @@ class OpenAttempt(msgspec.Struct):
         believed: What its replica was believed to hold of its prompt when it started.
         late: Whether it lets others pass while it waits, see `Decision.gives_way`.
         gone: Whether its pool has shrunk below its replica since.
+        provider: Who is paid for its pool.
     """
 
     step: Step
@@ -76,4 +80,41 @@ class OpenAttempt(msgspec.Struct):
     least_s: float | None = None
     late: bool = False
     gone: bool = False
+    provider: str = ""
     believed: Believed = NOTHING_BELIEVED
+
+
+def placed_attempt(
+    step: Step, decision: Decision, place: tuple[int, PoolSpec], now_s: float
+) -> OpenAttempt:
+    """An attempt as it is when its step was placed.
+
+    Args:
+        step: The step.
+        decision: Where it goes.
+        place: Number and specification of the pool.
+        now_s: Time on the log's clock.
+    """
+    pool, spec = place
+    return OpenAttempt(
+        step=step,
+        pool=pool,
+        replica=decision.replica,
+        service_s=decision.predicted_finish_s - decision.predicted_wait_s,
+        reserved_usd=decision.predicted_cost_usd,
+        placed_s=now_s,
+        least_s=decision.predicted_least_s,
+        output_tokens=decision.predicted_output_tokens,
+        share_s=_share_s(spec, step, decision),
+        provider=spec.provider,
+    )
+
+
+def _share_s(spec: PoolSpec, step: Step, decision: Decision) -> float:
+    """Prefill that a step brings to its replica per token, as was predicted when it was placed."""
+    curve = spec.llm_curves.get(step.call.model) if isinstance(step.call, LlmCall) else None
+    # A vendor's streams are spread over machines that nobody sees: no prefill of ours stalls them.
+    if curve is None or not isinstance(step.call, LlmCall) or spec.token_price is not None:
+        return 0.0
+    uncached = max(0.0, float(step.call.input_tokens - decision.predicted_cached_tokens))
+    return prefill_share_s(curve.prefill_s_per_token, uncached, decision.predicted_output_tokens)

@@ -1,4 +1,11 @@
-"""Circuit breakers: what fails again and again gets nothing for a while."""
+"""Circuit breakers: what fails again and again gets nothing for a while, then one step to try it.
+
+A step that is placed where the pause is over is the probe: it shuts the breaker behind it, until it
+has ended. If it went well the breaker is closed; if the fault is still there the next pause is
+twice as long; if it says nothing of that (its client left) the next step is the probe. One that
+runs on gets another one beside it after 5 s, since what is broken mostly fails fast, and a long
+answer must not keep a pool shut that works (ADR 36).
+"""
 
 import math
 from array import array
@@ -13,6 +20,8 @@ from steelyard.perf.predict import BoolArray
 _FAILURES = 3
 _OPEN_S = 5.0
 _MAX_OPEN_S = 60.0
+# A probe that has not ended after so long gets another one beside it.
+_PROBE_S = 5.0
 _NOBODY = -1
 
 
@@ -57,7 +66,7 @@ class Breakers:
         return self._all_closed
 
     def open_until_s(self, pool: int) -> float:
-        """Until when does a pool's breaker let nothing through? Minus infinity where closed."""
+        """Until when does a pool's breaker let no more through? Minus infinity where closed."""
         return self._open_until_s[pool]
 
     def closed_array(self, now_s: float) -> BoolArray:
@@ -87,6 +96,33 @@ class Breakers:
             if not any(shown[mine]):
                 shown[mine] = up[mine]
         return shown if left_out else up
+
+    def placed(self, place: Place, t_s: float) -> None:
+        """A step is placed; where the pause of a breaker is over, it is the probe.
+
+        Args:
+            place: Pool and replica.
+            t_s: When.
+        """
+        if self._some_failed and self._failures[place[0]] >= _FAILURES:
+            self._open_until_s[place[0]] = _shut_s(self._open_until_s[place[0]], t_s)
+        streak = self._streaks.get(place) if self._streaks else None
+        if streak is not None and streak.failures >= _FAILURES:
+            streak.open_until_s = _shut_s(streak.open_until_s, t_s)
+
+    def said_nothing(self, place: Place, placed_s: float, t_s: float) -> None:
+        """An attempt neither went well nor failed by the pool's fault; the next may be the probe.
+
+        Args:
+            place: Pool and replica.
+            placed_s: When it had been placed: a breaker that it shut is known by that.
+            t_s: When it ended.
+        """
+        if self._open_until_s[place[0]] == placed_s + _PROBE_S:
+            self._open_until_s[place[0]] = t_s
+        streak = self._streaks.get(place)
+        if streak is not None and streak.open_until_s == placed_s + _PROBE_S:
+            streak.open_until_s = t_s
 
     def failed(self, place: Place, started_s: float, t_s: float, *, alone: bool) -> None:
         """An attempt failed by the pool's fault; what ran when a fault showed fails by the same.
@@ -144,3 +180,8 @@ def _open_until_s(failures: int, t_s: float) -> float:
         return -math.inf
     # The exponent is bounded, too: an outage may fail thousands of attempts in a row.
     return t_s + min(_MAX_OPEN_S, _OPEN_S * 2.0 ** min(over, 16))
+
+
+def _shut_s(open_until_s: float, t_s: float) -> float:
+    """Until when is a breaker that has opened shut, after a step was placed?"""
+    return t_s + _PROBE_S if open_until_s <= t_s else open_until_s

@@ -9,6 +9,7 @@ from steelyard.fleet.breakers import Breakers
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
 from steelyard.fleet.prefix import Place, PrefixIndex
+from steelyard.fleet.provider_spend import ProviderSpend
 from steelyard.fleet.replica_books import ReplicaBooks, window
 from steelyard.fleet.roster import NO_MODEL, Roster
 from steelyard.fleet.view import NO_HISTORY, FewView, FleetView, LlmArrays, TaskHistory
@@ -23,6 +24,7 @@ class Snapshots:
         prefixes: What replicas hold in their caches.
         trust: What was learned of pools and steps, and what fails.
         tasks: Accounts of open tasks, and open attempts by task, step and number.
+        spend: What is left of providers' caps.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class Snapshots:
         prefixes: PrefixIndex,
         trust: tuple[Lessons, Breakers],
         tasks: tuple[dict[str, TaskAccount], dict[tuple[str, int, int], OpenAttempt]],
+        spend: ProviderSpend,
     ) -> None:
         self._roster, self._books = pools
         self._prefixes = prefixes
         self._lessons, self._breakers = trust
         self._accounts, self._attempts = tasks
+        self._spend = spend
 
     def view(self, step: Step, now_s: float) -> FleetView:
         """What does the fleet look like to this step, now?
@@ -102,6 +106,7 @@ class Snapshots:
             history=NO_HISTORY if account is None else self._history(account),
             failed_at=self._failed_at(account, step) if account and step.attempt else (),
             under_way_at=self._under_way_at(step) if step.attempt else (),
+            caps=np.array(self._spend.left(now_s)) if self._spend.capped else None,
         )
 
     def few(self, step: Step, call: LlmCall, now_s: float) -> FewView:
@@ -145,6 +150,7 @@ class Snapshots:
             self._cached_list(held) if held else None,
             *usual,
             0.0 if account is None else account.spent_usd + account.reserved_usd,
+            self._spend.left(now_s),
         )
 
     def _failed_at(self, account: TaskAccount, step: Step) -> tuple[int, ...]:

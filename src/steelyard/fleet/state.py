@@ -23,19 +23,19 @@ from steelyard.domain.events import (
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
-from steelyard.fleet.accounts import OpenAttempt
+from steelyard.fleet.accounts import OpenAttempt, placed_attempt
 from steelyard.fleet.breakers import Breakers
 from steelyard.fleet.contexts import Contexts
 from steelyard.fleet.estimates import StepEstimate
 from steelyard.fleet.lessons import Lessons
 from steelyard.fleet.prefix import PrefixIndex, RecentPrefix
+from steelyard.fleet.provider_spend import ProviderSpend
 from steelyard.fleet.replica_books import ReplicaBooks
 from steelyard.fleet.roster import Roster
 from steelyard.fleet.sharing import ReplicaLoad
 from steelyard.fleet.snapshots import Snapshots
 from steelyard.fleet.task_books import TaskBooks, note_failure
 from steelyard.fleet.view import FewView, FleetView
-from steelyard.perf.predict import prefill_share_s
 
 # Codes of failures that speak against the pool, not against the request.
 _POOL_FAULTS = frozenset({"pool_unavailable", "pool_timeout", "pool_protocol", "pool"})
@@ -51,6 +51,7 @@ class FleetState:
     Attributes:
         size: How many pools and replicas there are.
         few: The same as `glance` for an LLM step and a fleet of few pools; see `Snapshots.few`.
+        spend: What providers' steps have cost, and what is left of their caps.
     """
 
     def __init__(self) -> None:
@@ -63,11 +64,14 @@ class FleetState:
         self._breakers = Breakers()
         self._tasks = TaskBooks()
         self._attempts: dict[tuple[str, int, int], OpenAttempt] = {}
+        # What providers' steps have cost, and what is left of their caps.
+        self.spend = ProviderSpend()
         self._snapshots = Snapshots(
             (self._roster, self._books),
             self._prefixes,
             (self._lessons, self._breakers),
             (self._tasks.accounts, self._attempts),
+            self.spend,
         )
         # Requests that will be one event; their tasks have no account.
         self._whole: dict[tuple[str, int, int], OpenAttempt] = {}
@@ -230,6 +234,7 @@ class FleetState:
             self._breakers.add()
         is_back = roster.leaves(spec.name)
         roster.put(spec)
+        self.spend.put(spec, roster.pools)
         self._prefixes.size(roster.index[spec.name], spec.kv_tokens)
         counts = [one.replicas for one in roster.pools]
         for pool in range(len(self._books.starts) - 1):
@@ -270,20 +275,13 @@ class FleetState:
 
     def _place(self, event: StepPlaced) -> None:
         step, decision = event.step, event.decision
-        attempt = OpenAttempt(
-            step=step,
-            pool=self._roster.index[decision.pool],
-            replica=decision.replica,
-            service_s=decision.predicted_finish_s - decision.predicted_wait_s,
-            reserved_usd=decision.predicted_cost_usd,
-            placed_s=event.t_s,
-            least_s=decision.predicted_least_s,
-            output_tokens=decision.predicted_output_tokens,
-            share_s=_share_s(self._roster.pools[self._roster.index[decision.pool]], step, decision),
-            late=decision.gives_way(step),
-        )
+        pool = self._roster.index[decision.pool]
+        attempt = placed_attempt(step, decision, (pool, self._roster.pools[pool]), event.t_s)
+        attempt.late = decision.gives_way(step)
+        self.spend.reserve(attempt.provider, attempt.reserved_usd)
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
         self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)
+        self._breakers.placed((attempt.pool, attempt.replica), event.t_s)
         account = self._tasks.accounts.get(step.task_id)
         if account is not None:
             account.reserved_usd += attempt.reserved_usd
@@ -307,6 +305,7 @@ class FleetState:
             # Placed by another process, or given up as lost before: only its cost counts here.
             self._tasks.charge(event)
             return
+        self.spend.settle(attempt.provider, attempt.reserved_usd, event.cost_usd, event.t_s)
         at = self._flat(attempt)
         if at is not None:
             self._books.finish(at, attempt)
@@ -321,6 +320,8 @@ class FleetState:
                 self._tasks.advance(account, attempt, event)
         elif event.error_code in _POOL_FAULTS:
             self._count_failure(attempt, event.t_s)
+        else:
+            self._say_nothing(attempt, event.t_s)
 
     def begin(self, step: Step, decision: Decision, now_s: float) -> OpenAttempt:
         """A request that will be one event at its end is placed, and starts at once.
@@ -334,21 +335,13 @@ class FleetState:
             The attempt, for `end`.
         """
         pool = self._roster.index[decision.pool]
-        attempt = OpenAttempt(
-            step=step,
-            pool=pool,
-            replica=decision.replica,
-            service_s=decision.predicted_finish_s - decision.predicted_wait_s,
-            reserved_usd=decision.predicted_cost_usd,
-            started_s=now_s,
-            placed_s=now_s,
-            least_s=decision.predicted_least_s,
-            output_tokens=decision.predicted_output_tokens,
-            share_s=_share_s(self._roster.pools[pool], step, decision),
-        )
+        attempt = placed_attempt(step, decision, (pool, self._roster.pools[pool]), now_s)
+        attempt.started_s = now_s
+        self.spend.reserve(attempt.provider, attempt.reserved_usd)
         at = self._books.starts[pool] + decision.replica
         self._books.place(at, attempt)
         self._books.start(at, attempt)
+        self._breakers.placed((pool, decision.replica), now_s)
         self._contexts.fill(attempt)
         self._whole[(step.task_id, step.step_id, step.attempt)] = attempt
         return attempt
@@ -367,6 +360,7 @@ class FleetState:
         """What `begin` began has ended; the same as the fold of the event's `parts`."""
         step = attempt.step
         del self._whole[(step.task_id, step.step_id, step.attempt)]
+        self.spend.settle(attempt.provider, attempt.reserved_usd, event.cost_usd, event.t_s)
         at = self._flat(attempt)
         if at is not None:
             self._books.finish(at, attempt)
@@ -374,6 +368,8 @@ class FleetState:
         if event.outcome == "ok":
             # Nothing is left of its task after its only step.
             self._learn(event, attempt).add_remaining(step.step_id, 0.0)
+        else:
+            self._say_nothing(attempt, event.t_s)
 
     def _serve(self, event: RequestServed) -> None:
         for part in parts(event):
@@ -384,12 +380,16 @@ class FleetState:
         pool = attempt.pool
         if (pool, attempt.replica) in self._draining or self._flat(attempt) is None:
             # It was announced, and says nothing against the others.
+            self._say_nothing(attempt, t_s)
             return
         started_s = t_s if attempt.started_s is None else attempt.started_s
         up = self._books.up[self._books.starts[pool] : self._books.starts[pool + 1]]
         others = sum(up[: attempt.replica]) + sum(up[attempt.replica + 1 :])
         place = (pool, attempt.replica)
         self._breakers.failed(place, started_s, t_s, alone=others == 0)
+
+    def _say_nothing(self, attempt: OpenAttempt, t_s: float) -> None:
+        self._breakers.said_nothing((attempt.pool, attempt.replica), attempt.placed_s, t_s)
 
     def _learn(self, event: AttemptFinished | RequestServed, attempt: OpenAttempt) -> StepEstimate:
         """Correct what is expected of the pool and of such steps by what was measured."""
@@ -414,13 +414,3 @@ class FleetState:
     def _close_task(self, event: TaskFinished) -> None:
         self._leave_memory(event.task_id)
         self._tasks.close_task(event, self._lessons)
-
-
-def _share_s(spec: PoolSpec, step: Step, decision: Decision) -> float:
-    """Prefill that a step brings to its replica per token, as was predicted when it was placed."""
-    curve = spec.llm_curves.get(step.call.model) if isinstance(step.call, LlmCall) else None
-    # A vendor's streams are spread over machines that nobody sees: no prefill of ours stalls them.
-    if curve is None or not isinstance(step.call, LlmCall) or spec.token_price is not None:
-        return 0.0
-    uncached = max(0.0, float(step.call.input_tokens - decision.predicted_cached_tokens))
-    return prefill_share_s(curve.prefill_s_per_token, uncached, decision.predicted_output_tokens)

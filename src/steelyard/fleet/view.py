@@ -138,6 +138,8 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         failed_at: Places in the arrays of shape [replicas] where earlier attempts at this step
             failed, the last one last; see `steelyard.placement.elsewhere`.
         under_way_at: Places where earlier attempts at this step have not ended: it is a hedge.
+        caps: What is left of the spend cap of the pool's provider in USD, infinite without one,
+            and seconds until it is renewed; shape [2, pools]. None where no provider has a cap.
     """
 
     now_s: float
@@ -162,6 +164,7 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     history: TaskHistory = NO_HISTORY
     failed_at: tuple[int, ...] = ()
     under_way_at: tuple[int, ...] = ()
+    caps: FloatArray | None = None
 
 
 class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -190,6 +193,8 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         remaining_known: Whether that was ever seen.
         remaining_deviation_s: Its standard deviation.
         committed_usd: Spent and reserved of the task's budget.
+        caps: What is left of the spend cap of each pool's provider, and seconds until it is
+            renewed; None where no provider has a cap.
     """
 
     now_s: float
@@ -213,6 +218,7 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     remaining_known: bool
     remaining_deviation_s: float
     committed_usd: float
+    caps: tuple[Sequence[float], Sequence[float]] | None = None
 
 
 def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
@@ -249,6 +255,7 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         expected.remaining_known,
         expected.remaining_deviation_s,
         view.committed_usd,
+        None if view.caps is None else (view.caps[0].tolist(), view.caps[1].tolist()),
     )
 
 

@@ -121,8 +121,13 @@ class Answer:
         if self._generation.include_usage:
             last = self._usage_event(settlement)
         if not exchange.status:
-            exchange.begin_stream(self._lines())
+            exchange.begin_stream(self._lines(), self._nothing())
         exchange.end(last + sse.DONE)
+
+    def _nothing(self) -> bytes:
+        """The event of an answer that said nothing: clients expect a role, and a reason to end."""
+        payload = self._renderer().chunk(LlmChunk(finish_reason="stop"))
+        return b"" if payload is None else sse.event(payload)
 
     def _body(self, settlement: Settlement) -> bytes:
         if self._relayed is not None:

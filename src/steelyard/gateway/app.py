@@ -6,14 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from steelyard import __version__
 from steelyard.errors import (
     PoolError,
     PoolTimeoutError,
@@ -23,8 +17,14 @@ from steelyard.errors import (
 )
 from steelyard.gateway import sse
 from steelyard.gateway.auth import Authenticator
+from steelyard.gateway.control_plane import AWAY_S, control_plane
 from steelyard.gateway.data_plane import DataPlane
-from steelyard.gateway.errors_http import RequestError, StoreAwayError, error_response
+from steelyard.gateway.errors_http import (
+    RequestError,
+    StoreAwayError,
+    error_response,
+    forget_frames,
+)
 from steelyard.gateway.exchange import (
     AsgiExchange,
     Exchange,
@@ -36,11 +36,9 @@ from steelyard.gateway.exchange import (
     json_lines,
 )
 from steelyard.gateway.keys_books import KeyDesk
-from steelyard.gateway.metrics import CONTENT_TYPE, Metrics
-from steelyard.gateway.openapi import openapi_document
+from steelyard.gateway.metrics import Metrics
 from steelyard.gateway.quick import QuickRequest
-from steelyard.gateway.settings import GatewayLimits, GatewaySettings
-from steelyard.gateway.task_api import TaskApi
+from steelyard.gateway.settings import GatewaySettings
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.store.event_store import EventStore
 
@@ -53,8 +51,6 @@ _KNOWN_PATHS = _OPEN_PATHS | {"/metrics", "/openapi.json"}
 _CLIENT_LEFT = 499
 # How often silent tasks are looked for.
 _LOOK_S = 15.0
-# A store that is away for longer is told to clients; shorter absences only take longer.
-_AWAY_S = 2.0
 
 
 # Why a request may not be served, as HTTP status and message; None when it may.
@@ -148,7 +144,7 @@ class Gateway:
         headers = exchange.headers
         known = headers.admitted_by is self._admission
         key = None if known else self._authenticator.check(exchange)
-        if self._store is not None and self._store.away_s > _AWAY_S:
+        if self._store is not None and self._store.away_s > AWAY_S:
             raise StoreAwayError(self._store.where, self._store.away_s)
         if known:
             return
@@ -166,7 +162,11 @@ class Gateway:
         Args:
             exchange: The request, whole.
         """
-        await self._serve(exchange, self._data_plane.handle(exchange))
+        if exchange.refusal is None:
+            await self._serve(exchange, self._data_plane.handle(exchange))
+            return
+        _send_error(exchange, exchange.refusal)
+        self._ended(exchange)
 
     def serve_now(self, exchange: Exchange) -> bool:
         """Answer one request to the data plane in callbacks alone, if it is that simple.
@@ -206,6 +206,7 @@ class Gateway:
             await work
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - the request boundary
             self._tell(exchange, error)
+            forget_frames(error)
         self._ended(exchange)
 
     def _tell(self, exchange: Exchange, error: BaseException) -> None:
@@ -312,80 +313,6 @@ class Gateway:
 def _is_own(path: str) -> bool:
     """Does a path belong to the control plane, whether it is served or not?"""
     return path in _KNOWN_PATHS or path.startswith(("/api/", "/v1")) or path == "/api"
-
-
-def control_plane(
-    dispatcher: Dispatcher,
-    metrics: Metrics,
-    store: EventStore | None,
-    limits: GatewayLimits,
-    leaving: asyncio.Event,
-) -> Starlette:
-    """The paths beside /v1.
-
-    Args:
-        dispatcher: Knows the pools.
-        metrics: What /metrics shows.
-        store: Where durable tasks are; None serves no /api/tasks.
-        limits: Size and depth of bodies.
-        leaving: Set when the gateway is about to stop.
-
-    Returns:
-        The application.
-    """
-
-    async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "alive"})
-
-    async def readyz(_: Request) -> Response:
-        up = dispatcher.ready()
-        serving = [spec.name for spec in dispatcher.state.pools if spec.llm_curves]
-        missing = [name for name in serving if not up.get(name)]
-        away = store is not None and store.away_s > _AWAY_S
-        stopping = leaving.is_set()
-        ready = bool(serving) and not missing and not away and not stopping
-        told = {
-            "ready": ready,
-            "stopping": stopping,
-            "replicas_up": up,
-            "pools_down": missing,
-            "store_away": away,
-        }
-        return JSONResponse(told, status_code=200 if ready else 503)
-
-    async def show_metrics(_: Request) -> Response:
-        shown = metrics.render(dispatcher.under_way)
-        return Response(shown, headers={"content-type": CONTENT_TYPE.decode()})
-
-    async def show_openapi(_: Request) -> Response:
-        return JSONResponse(openapi_document(__version__))
-
-    async def refused(request: Request, error: Exception) -> Response:
-        headers = None
-        if isinstance(error, HTTPException):
-            headers = error.headers
-            error = RequestError(
-                f"{request.method} {request.url.path[:80]!r}: {error.detail}",
-                status=error.status_code,
-                code="unknown_path",
-            )
-        if not isinstance(error, SteelyardError):
-            raise error
-        told = error_response(error)
-        sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in told.headers}
-        sent |= headers or {}
-        return Response(told.encoded(), told.status, sent, media_type="application/json")
-
-    return Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", show_metrics),
-            Route("/openapi.json", show_openapi),
-            *([] if store is None else TaskApi(store, dispatcher, limits).routes()),
-        ],
-        exception_handlers={HTTPException: refused, SteelyardError: refused},
-    )
 
 
 def _send_error(exchange: Exchange, error: SteelyardError) -> None:

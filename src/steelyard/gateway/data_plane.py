@@ -12,7 +12,7 @@ from steelyard.gateway.answer import Answer
 from steelyard.gateway.chat import parse_chat
 from steelyard.gateway.completions import parse_completion
 from steelyard.gateway.embeddings import embeddings_object, input_texts, parse_embeddings
-from steelyard.gateway.errors_http import RequestError
+from steelyard.gateway.errors_http import RequestError, too_large
 from steelyard.gateway.exchange import Exchange, json_lines
 from steelyard.gateway.generation import Generation
 from steelyard.gateway.headers import (
@@ -34,7 +34,6 @@ from steelyard.gateway.keys_use import starts_of
 from steelyard.gateway.model_checks import check_length, check_model
 from steelyard.gateway.overdue import Overdue
 from steelyard.gateway.prefix import Prefixes, chat_prefixes
-from steelyard.gateway.protocol import too_large
 from steelyard.gateway.quick import QuickEnds, QuickRequest
 from steelyard.gateway.rerank import RERANK_PATH, Rerank
 from steelyard.gateway.responses import RESPONSES_PATH, Responses
@@ -118,13 +117,11 @@ class DataPlane:
         """Answer one request.
 
         Args:
-            exchange: The request, whole.
+            exchange: The request, whole and not refused.
 
         Raises:
             SteelyardError: What went wrong; nothing was sent then, or a stream has begun.
         """
-        if exchange.refusal is not None:
-            raise exchange.refusal
         post = self._posts.get(exchange.path)
         if post is None:
             is_response = exchange.path.startswith(RESPONSES_PATH)

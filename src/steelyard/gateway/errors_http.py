@@ -5,7 +5,8 @@ error's stable code. Choices worth a word:
 
 - a deadline that no pool can meet is 503 with the earliest finish, not 504: nothing was tried.
   Where only a queue is in the way, `Retry-After` says when it will be short enough;
-- a missing budget is 402, since 429 makes clients wait and try again, which cannot help;
+- a missing budget is 402, since 429 makes clients wait and try again, which cannot help; a spent
+  cap of providers is 429 with `Retry-After`, since the next hour or day renews it;
 - a prompt that fits no pool is 400 `context_length_exceeded`, an unknown model 404
   `model_not_found`, both as OpenAI answers;
 - where another try cannot help, or the gateway has tried already, `x-should-retry: false` tells
@@ -18,7 +19,12 @@ from typing import Any
 import msgspec
 
 from steelyard import errors
-from steelyard.errors import NoFeasiblePoolError, PoolOverloadedError, SteelyardError
+from steelyard.errors import (
+    NoFeasiblePoolError,
+    PoolOverloadedError,
+    SpendCapError,
+    SteelyardError,
+)
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -32,6 +38,7 @@ ERROR_RESPONSES: dict[type[SteelyardError], tuple[int, str]] = {
     errors.WorkloadError: (500, "server_error"),
     errors.NoFeasiblePoolError: (503, "server_error"),
     errors.BudgetExceededError: (402, "insufficient_quota"),
+    errors.SpendCapError: (429, "insufficient_quota"),
     errors.PoolUnavailableError: (503, "server_error"),
     errors.PoolOverloadedError: (429, "rate_limit_error"),
     errors.PoolTimeoutError: (504, "server_error"),
@@ -154,7 +161,7 @@ def error_response(error: SteelyardError) -> ErrorResponse:
 
 
 def _retry_after_s(error: SteelyardError) -> float | None:
-    if isinstance(error, (PoolOverloadedError, NoFeasiblePoolError)):
+    if isinstance(error, (PoolOverloadedError, NoFeasiblePoolError, SpendCapError)):
         return error.retry_after_s
     return None
 
@@ -169,3 +176,33 @@ def _row(error: SteelyardError) -> tuple[int, str]:
 
 def _body(message: str, kind: str, param: str | None, code: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def too_large(size_bytes: int, max_bytes: int) -> RequestError:
+    """The refusal of a body that is too long.
+
+    Args:
+        size_bytes: How much of it is known to come.
+        max_bytes: The limit.
+    """
+    # The unread rest of the body would be taken for the next request.
+    return RequestError(
+        f"the request body has {size_bytes} bytes or more, the limit is {max_bytes}",
+        status=413,
+        code="request_too_large",
+        headers=[(b"connection", b"close")],
+    )
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames that an error and its causes went through.
+
+    They hold the error and all of its request, until the garbage collector comes for them.
+
+    Args:
+        error: An error that was handled.
+    """
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__

@@ -204,6 +204,11 @@ class Exchange:
         self.body = parts[0] if len(parts) == 1 else b"".join(parts)
         self._parts = []
 
+    def refuse(self, error: RequestError) -> None:
+        """It will be refused when it is whole."""
+        # The frames that it went through hold this one.
+        self.refusal = error.with_traceback(None)
+
     # ------------------------------------------------ uvicorn's cycle
 
     @property

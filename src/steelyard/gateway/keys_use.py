@@ -47,8 +47,8 @@ class KeyUse:
     """
 
     __slots__ = (
-        *("_account", "_books", "_prompt_tokens", "_reserved_usd", "_spent_usd", "_step_key"),
-        *("_tokens", "_tries_usd", "key"),
+        *("_account", "_aside_usd", "_books", "_prompt_tokens", "_reserved_usd", "_spent_usd"),
+        *("_step_key", "_tokens", "_tries_usd", "key"),
     )
 
     def __init__(self, key: ApiKey, account: KeyAccount, books: Books) -> None:
@@ -59,6 +59,8 @@ class KeyUse:
         self._reserved_usd = 0.0
         self._spent_usd = 0.0
         self._tries_usd = 0.0
+        # Of the reservation, what a second attempt beside the first may cost, until one has ended.
+        self._aside_usd = 0.0
         self._tokens = 0
         self._prompt_tokens = 0
 
@@ -152,12 +154,19 @@ class KeyUse:
             return False
         self._reserved_usd += one_usd
         self._tries_usd += one_usd
+        self._aside_usd = one_usd
         return True
 
     def spent(self, event: AttemptFinished) -> None:
         """An attempt of the step has ended, in whatever way: this is what it cost."""
         self._spent_usd += event.cost_usd
         self._tokens += event.usage.input_tokens + event.usage.output_tokens
+        # Of two at once only one is left, or none was made: others may have what that leaves.
+        unused_usd, self._aside_usd = max(0.0, self._aside_usd - event.cost_usd), 0.0
+        if unused_usd > 0.0:
+            self._reserved_usd -= unused_usd
+            self._tries_usd -= unused_usd
+            self._account.give_back(unused_usd)
 
     def settle(self) -> None:
         """The request is over, or was refused: what it did not use is free again."""

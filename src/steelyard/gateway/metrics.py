@@ -23,7 +23,6 @@ from steelyard.domain.events import (
     StepPlaced,
     StepRefused,
     TaskFinished,
-    TaskSubmitted,
 )
 from steelyard.gateway.prometheus import Family, Histogram
 
@@ -72,7 +71,6 @@ class Metrics:
             PoolAdded: self._add_pool,
             PoolRemoved: self._remove_pool,
             ReplicaChanged: self._change_replica,
-            TaskSubmitted: self._open_task,
             TaskFinished: self._close_task,
             StepPlaced: self._place,
             StepRefused: self._refuse,
@@ -152,11 +150,7 @@ class Metrics:
         if take is not None:
             take(event)
 
-    def _open_task(self, _: TaskSubmitted) -> None:
-        self._open_cell[0] += 1.0
-
     def _close_task(self, event: TaskFinished) -> None:
-        self._open_cell[0] -= 1.0
         self._tasks_done.add(1.0, status=event.status)
 
     def _place(self, event: StepPlaced) -> None:
@@ -184,13 +178,16 @@ class Metrics:
             self._http_cells[(path, status)] = cell
         cell[0] += 1.0
 
-    def render(self, under_way: Mapping[str, int] | None = None) -> bytes:
+    def render(self, under_way: Mapping[str, int] | None = None, tasks_open: int = 0) -> bytes:
         """All metrics in Prometheus' text format.
 
         Args:
             under_way: Requests that run and that no event has told of yet, by pool.
+            tasks_open: Tasks that have not ended, beside those requests. Some leave without an
+                event: another process goes on with them, or nothing is heard of them any more.
         """
         more = dict(under_way or {})
+        self._open_cell[0] = float(tasks_open + sum(more.values()))
         self._add_open(more, 1.0)
         try:
             return self._render()
@@ -200,7 +197,6 @@ class Metrics:
     def _add_open(self, more: dict[str, int], sign: float) -> None:
         for pool, count in more.items():
             self._pool(pool).running[0] += sign * count
-            self._open_cell[0] += sign * count
 
     def _render(self) -> bytes:
         families = [

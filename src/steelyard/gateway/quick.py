@@ -104,11 +104,12 @@ class QuickRequest:
     def broke(self, error: BaseException, *, recorded: bool) -> None:
         """It failed, now or at the log."""
         self.answer.flows(None)
-        if recorded or self.whole is None or not isinstance(error, PoolError):
+        whole, self.whole = self.whole, None
+        if recorded or whole is None or not isinstance(error, PoolError):
             self._ends.quick_failed(self, error)
             return
         try:
-            self.whole.fail(error)
+            whole.fail(error)
         except Exception as broken:  # noqa: BLE001 - a gateway request's boundary
             self._ends.quick_failed(self, broken)
             return

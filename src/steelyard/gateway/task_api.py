@@ -22,9 +22,8 @@ from steelyard.domain.events import (
 )
 from steelyard.errors import TaskNotFoundError
 from steelyard.gateway import sse
-from steelyard.gateway.errors_http import RequestError
+from steelyard.gateway.errors_http import RequestError, too_large
 from steelyard.gateway.headers import NAME, TASK_ID
-from steelyard.gateway.protocol import too_large
 from steelyard.gateway.settings import GatewayLimits
 from steelyard.gateway.wire import parse_json, parse_request
 from steelyard.ledger.ledger import Ledger

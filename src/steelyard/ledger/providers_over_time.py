@@ -22,6 +22,7 @@ class ProviderOverTime(msgspec.Struct, frozen=True, kw_only=True):
         failed: All attempts that failed.
         spend_usd: What its attempts cost.
         unwell: When its pools were not whole, in seconds since the first task.
+        pools: Names of its pools.
     """
 
     answered_per_s: tuple[float, ...]
@@ -31,6 +32,7 @@ class ProviderOverTime(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     spend_usd: float
     unwell: tuple[HealthSpan, ...]
+    pools: tuple[str, ...]
 
 
 class ProvidersOverTime(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ def providers_over_time(
                 for one in health
                 if ledger.pools[one.pool].provider == name and one.start_s <= last_s
             ),
+            pools=tuple(sorted(p for p, spec in ledger.pools.items() if spec.provider == name)),
         )
         for name, some in mine.items()
     }

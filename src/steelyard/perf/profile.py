@@ -15,6 +15,7 @@ from steelyard.errors import FigureError
 from steelyard.perf.fit import ItlFit, PrefillFit, fit_itl, fit_prefill
 
 Phase = Literal["prefill", "cached", "decode"]
+Average = Literal["median", "mean"]
 
 LEAST_LOADS = 3
 LEAST_LENGTHS = 3
@@ -60,14 +61,14 @@ class TimedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FittedPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The median of the repetitions of one setting.
+    """The middle of the repetitions of one setting.
 
     Attributes:
         phase: What was measured: TTFT for prefill and cached, the gap between tokens for decode.
         at: Prompt tokens (prefill), cached tokens (cached) or streams at once (decode).
-        value_s: Median over the repetitions, seconds.
+        value_s: Median or mean over the repetitions, seconds.
         repetitions: How many there are.
-        spread_frac: (largest - smallest) / median of the repetitions.
+        spread_frac: (largest - smallest) / `value_s` of the repetitions.
     """
 
     phase: Phase
@@ -87,7 +88,7 @@ class ProfileFit(msgspec.Struct, frozen=True, kw_only=True):
         concurrency_cap: Largest load measured before TTFT rises.
         cache_benefit_frac: Part of a cached token's prefill that caching saves: 1 when cached
             tokens are free, 0 when they cost the same; None where not measured.
-        points: Medians that were fitted.
+        points: Medians or means that were fitted.
         quality: `weak` when an error or a spread is too large.
         doubts: Why it is weak, one phrase each.
     """
@@ -102,11 +103,14 @@ class ProfileFit(msgspec.Struct, frozen=True, kw_only=True):
     doubts: tuple[str, ...]
 
 
-def fit_profile(requests: Sequence[TimedRequest]) -> ProfileFit:
+def fit_profile(requests: Sequence[TimedRequest], average: Average = "median") -> ProfileFit:
     """Which curve do these requests lie on?
 
     Args:
         requests: Timed requests of one replica and model.
+        average: What is fitted of a setting's repetitions: the median, which a few disturbed ones
+            do not move, or the mean, which is what a machine does in the long run whose speed
+            swings all the time.
 
     Returns:
         The fit.
@@ -116,8 +120,8 @@ def fit_profile(requests: Sequence[TimedRequest]) -> ProfileFit:
     """
     prefill = [r for r in requests if r.phase == "prefill"]
     decode = [r for r in requests if r.phase == "decode" and r.output_tokens >= LEAST_OUTPUT_TOKENS]
-    lengths = _points("prefill", [(float(r.input_tokens), r, r.ttft_s) for r in prefill])
-    loads = _points("decode", _decode_values(decode))
+    lengths = _points("prefill", [(float(r.input_tokens), r, r.ttft_s) for r in prefill], average)
+    loads = _points("decode", _decode_values(decode), average)
     _check_enough(lengths, "prompt lengths", LEAST_LENGTHS)
     _check_enough(loads, "loads", LEAST_LOADS)
     itl = fit_itl([p.at for p in loads], [p.value_s for p in loads])
@@ -125,6 +129,7 @@ def fit_profile(requests: Sequence[TimedRequest]) -> ProfileFit:
     cached = _points(
         "cached",
         [(float(r.cached_tokens), r, r.ttft_s) for r in requests if r.phase == "cached"],
+        average,
     )
     points = (*lengths, *cached, *loads)
     prefill_error = _prefill_loo_error_frac(lengths)
@@ -153,16 +158,17 @@ def _decode_values(decode: list[TimedRequest]) -> list[tuple[float, TimedRequest
 
 
 def _points(
-    phase: Phase, values: list[tuple[float, TimedRequest, float]]
+    phase: Phase, values: list[tuple[float, TimedRequest, float]], average: Average
 ) -> tuple[FittedPoint, ...]:
-    """Medians per setting, at the median of what the pool counted."""
+    """One point per setting, at the median of what the pool counted."""
+    middle = statistics.median if average == "median" else statistics.fmean
     settings: dict[float, list[tuple[float, float]]] = defaultdict(list)
     for at, request, value_s in values:
         settings[request.setting].append((at, value_s))
     points: list[FittedPoint] = []
     for _, seen in sorted(settings.items()):
         times_s = [value_s for _, value_s in seen]
-        middle_s = statistics.median(times_s)
+        middle_s = middle(times_s)
         points.append(
             FittedPoint(
                 phase=phase,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from steelyard.domain.decision import Decision, PoolVerdict, Refusal, Verdict
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import SECONDS_PER_HOUR
+from steelyard.fleet.provider_spend import within_cap
 from steelyard.fleet.view import FewView
 from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
@@ -60,12 +61,16 @@ class PoolScore:
         self.patient = True
 
 
+# Of every pool, in the fleet's order: its score, or why it cannot run the step.
+Scores = list[PoolScore | PoolVerdict | Verdict]
+
+
 def is_small(pools: int, replicas: int) -> bool:
     """Is this way the faster one?"""
     return pools <= MAX_POOLS and replicas <= MAX_REPLICAS
 
 
-def score(step: Step, few: FewView) -> list[PoolScore | Verdict]:
+def score(step: Step, few: FewView) -> Scores:
     """What would an LLM step be like in each pool?
 
     Args:
@@ -83,7 +88,7 @@ def score(step: Step, few: FewView) -> list[PoolScore | Verdict]:
     )
     starts, up = few.starts, few.up
     drawn: tuple[int, int] | None = None
-    scores: list[PoolScore | Verdict] = []
+    scores: Scores = []
     for pool, row in enumerate(few.rows):
         if not row.serves:
             scores.append("cannot_run")
@@ -101,13 +106,28 @@ def score(step: Step, few: FewView) -> list[PoolScore | Verdict]:
         if at < 0 or not few.closed[pool]:
             scores.append("down")
         else:
-            scores.append(_score(few, pool, at, float(input_tokens), limits))
+            one = _score(few, pool, at, float(input_tokens), limits)
+            scores.append(one if few.caps is None else _capped(one, few, few.caps[0]))
     if step.deadline_s is not None:
         _share_slack(step.deadline_s, few, scores)
     return scores
 
 
-def _share_slack(deadline_s: float, few: FewView, scores: list[PoolScore | Verdict]) -> None:
+def _capped(one: PoolScore, few: FewView, left_usd: Sequence[float]) -> PoolScore | PoolVerdict:
+    """The score, or that it is over the cap of the pool's provider."""
+    if within_cap(one.cost_usd, left_usd[one.pool], few.rent_usd_per_hour[one.pool]):
+        return one
+    return over_cap(one.name, one.finish_s, one.cost_usd)
+
+
+def over_cap(pool: str, finish_s: float, cost_usd: float) -> PoolVerdict:
+    """The verdict on a pool whose provider's cap has no room for a step."""
+    return PoolVerdict(
+        pool=pool, verdict="over_cap", predicted_finish_s=finish_s, predicted_cost_usd=cost_usd
+    )
+
+
+def _share_slack(deadline_s: float, few: FewView, scores: Scores) -> None:
     """Find the pools that take no more than the step's share of the slack."""
     runs = [one for one in scores if isinstance(one, PoolScore)]
     if not runs:
@@ -248,7 +268,7 @@ def wait_s(few: FewView, at: int, service_s: float, cap: float, longest_s: float
     return in_time_s if in_time_s <= longest_s else (waiting + 1.0) * mean_s / cap
 
 
-def choose(scores: list[PoolScore | Verdict], step: Step, tie_frac: float) -> PoolScore | None:
+def choose(scores: Scores, step: Step, tie_frac: float) -> PoolScore | None:
     """The pool that `CheapestFeasible` takes; None when it refuses.
 
     Args:
@@ -272,9 +292,7 @@ def choose(scores: list[PoolScore | Verdict], step: Step, tie_frac: float) -> Po
     return min(allowed, key=lambda one: (-one.slack_s, one.name))
 
 
-def decision(
-    scores: list[PoolScore | Verdict], chosen: PoolScore, step: Step, few: FewView, policy: str
-) -> Decision:
+def decision(scores: Scores, chosen: PoolScore, step: Step, few: FewView, policy: str) -> Decision:
     """Write down a choice, as `predictions.decide` does."""
     slack_s = None if step.deadline_s is None else chosen.slack_s
     return Decision(
@@ -298,7 +316,7 @@ def decision(
     )
 
 
-def _reason(scores: list[PoolScore | Verdict], chosen: PoolScore) -> str:
+def _reason(scores: Scores, chosen: PoolScore) -> str:
     runs = [one for one in scores if isinstance(one, PoolScore)]
     if chosen.slack_s < 0.0:
         return f"no pool meets the deadline; least late of {len(runs)}"
@@ -310,12 +328,19 @@ def _reason(scores: list[PoolScore | Verdict], chosen: PoolScore) -> str:
     return f"chosen over {len(runs) - 1 - late} dearer or slower and {late} late pools{note}"
 
 
-def refusal(scores: list[PoolScore | Verdict], few: FewView, policy: str) -> Refusal:
+def refusal(scores: Scores, few: FewView, policy: str) -> Refusal:
     """Write down that no pool takes the step, as `predictions.refuse` does."""
     runs = [one for one in scores if isinstance(one, PoolScore)]
     told = _verdicts(scores, None, few)
     if not runs:
-        return Refusal(cause="no_pool", earliest_finish_s=None, policy=policy, verdicts=told)
+        renewed_s = _renewed_s(told, few)
+        return Refusal(
+            cause="no_pool" if renewed_s is None else "spend_cap",
+            earliest_finish_s=None,
+            policy=policy,
+            verdicts=told,
+            retry_after_s=renewed_s,
+        )
     return Refusal(
         cause="deadline" if any(one.affordable for one in runs) else "budget",
         earliest_finish_s=min(one.finish_s for one in runs),
@@ -333,13 +358,19 @@ def refusal(scores: list[PoolScore | Verdict], few: FewView, policy: str) -> Ref
     )
 
 
-def _verdicts(
-    scores: list[PoolScore | Verdict], chosen: PoolScore | None, few: FewView
-) -> tuple[PoolVerdict, ...]:
+def _renewed_s(told: tuple[PoolVerdict, ...], few: FewView) -> float | None:
+    """When is the first cap renewed, where caps alone are in the way?"""
+    if few.caps is None or any(one.verdict == "down" for one in told):
+        return None
+    capped = [pool for pool, one in enumerate(told) if one.verdict == "over_cap"]
+    return min((few.caps[1][pool] for pool in capped), default=None)
+
+
+def _verdicts(scores: Scores, chosen: PoolScore | None, few: FewView) -> tuple[PoolVerdict, ...]:
     told: list[PoolVerdict] = []
     for row, one in zip(few.rows, scores, strict=True):
         if not isinstance(one, PoolScore):
-            told.append(PoolVerdict(pool=row.name, verdict=one))
+            told.append(PoolVerdict(pool=row.name, verdict=one) if isinstance(one, str) else one)
             continue
         verdict: Verdict = "dearer"
         if one is chosen:

@@ -31,9 +31,9 @@ class CheapestFeasible:
 
     Among pools that are as cheap to within 5 %, the one that finishes first.
 
-    A pool counts only if its end is within the step's share of the slack (ADR 17). Thin for now:
-    provider share caps are not constraints yet, and the expected remaining work is a mean plus a
-    standard deviation, not a quantile.
+    A pool counts only if its end is within the step's share of the slack (ADR 17). Spend
+    caps of providers are constraints (ADR 37). Thin for now: the expected remaining work is a mean
+    plus a standard deviation, not a quantile.
     """
 
     name = "cheapest_feasible"

@@ -9,6 +9,7 @@ from steelyard.domain.decision import Decision, PoolVerdict, Refusal, Verdict
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.errors import SteelyardBugError
+from steelyard.fleet.provider_spend import within_cap
 from steelyard.fleet.view import FleetView, IntArray, LlmArrays, ToolArrays
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import BoolArray, FloatArray
@@ -85,7 +86,7 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
     finish_s = waits_s + service_s
     slack_s = left_s - finish_s
     left_usd = np.inf if step.budget_usd is None else step.budget_usd - view.committed_usd
-    obstacle = _obstacles(step, view, replica)
+    obstacle = _obstacles(step, view, replica, cost_usd)
     runs = np.array([one == "chosen" for one in obstacle], dtype=np.bool_)
     return Predictions(
         runs=runs,
@@ -153,7 +154,9 @@ def _predict_tool(
     )
 
 
-def _obstacles(step: Step, view: FleetView, replica: IntArray) -> tuple[Verdict, ...]:
+def _obstacles(
+    step: Step, view: FleetView, replica: IntArray, cost_usd: FloatArray
+) -> tuple[Verdict, ...]:
     """Why each pool cannot run the step; `chosen` stands for: it can."""
     arrays, call = view.arrays, step.call
     obstacles: list[Verdict] = []
@@ -176,6 +179,10 @@ def _obstacles(step: Step, view: FleetView, replica: IntArray) -> tuple[Verdict,
             obstacles.append("cannot_run")
         elif replica[pool] < 0 or not view.closed[pool]:
             obstacles.append("down")
+        elif view.caps is not None and not within_cap(
+            cost_usd[pool], view.caps[0][pool], view.rent_usd_per_hour[pool]
+        ):
+            obstacles.append("over_cap")
         else:
             obstacles.append("chosen")
     return tuple(obstacles)
@@ -242,11 +249,16 @@ def refuse(view: FleetView, seen: Predictions, policy: str) -> Refusal:
     runs = seen.runs
     earliest = float(seen.finish_s[runs].min()) if bool(runs.any()) else None
     if earliest is None:
+        renewed_s = None
+        if view.caps is not None and "down" not in seen.obstacle:
+            capped = [pool for pool, why in enumerate(seen.obstacle) if why == "over_cap"]
+            renewed_s = min((float(view.caps[1][pool]) for pool in capped), default=None)
         return Refusal(
-            cause="no_pool",
+            cause="no_pool" if renewed_s is None else "spend_cap",
             earliest_finish_s=None,
             policy=policy,
             verdicts=verdicts(view, seen, None),
+            retry_after_s=renewed_s,
         )
     affordable = bool((runs & seen.affordable).any())
     return Refusal(
@@ -278,11 +290,13 @@ def verdicts(view: FleetView, seen: Predictions, chosen: int | None) -> tuple[Po
     """
     told: list[PoolVerdict] = []
     for pool, spec in enumerate(view.pools):
-        if not seen.runs[pool]:
+        if not seen.runs[pool] and seen.obstacle[pool] != "over_cap":
             told.append(PoolVerdict(pool=spec.name, verdict=seen.obstacle[pool]))
             continue
         verdict: Verdict = "dearer"
-        if pool == chosen:
+        if not seen.runs[pool]:
+            verdict = seen.obstacle[pool]
+        elif pool == chosen:
             verdict = "chosen"
         elif not seen.affordable[pool]:
             verdict = "over_budget"

@@ -9,8 +9,9 @@ of `few_pools`.
 from steelyard.domain.decision import Decision, PoolVerdict
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.units import SECONDS_PER_HOUR
+from steelyard.fleet.provider_spend import within_cap
 from steelyard.fleet.view import FewView, PoolRow
-from steelyard.placement.few_pools import drawn_for, one_of_many, wait_s
+from steelyard.placement.few_pools import drawn_for, one_of_many, over_cap, wait_s
 
 _SHORTEST_S = 1e-9
 _INFINITE = float("inf")
@@ -56,6 +57,11 @@ def decide_unbound(
             verdicts.append(PoolVerdict(pool=row.name, verdict="down"))
             continue
         score = _score(few, pool, row, at, float(input_tokens))
+        if few.caps is not None and not within_cap(
+            score[6], few.caps[0][pool], few.rent_usd_per_hour[pool]
+        ):
+            verdicts.append(over_cap(row.name, score[4], score[6]))
+            continue
         scores.append(score)
         verdicts.append(None)
         least_usd = min(least_usd, score[7])

@@ -42,6 +42,19 @@ class BurstBound(msgspec.Struct, frozen=True, kw_only=True):
     to_s: float
 
 
+class _Asked(msgspec.Struct, frozen=True):
+    """What a task asks for, whenever it arrives.
+
+    Attributes:
+        critical_s: Length of its critical path.
+        calls: When each model call can begin at the earliest after the arrival, what must follow
+            its end before the deadline, and its rent in USD; shape [calls, 3].
+    """
+
+    critical_s: float
+    calls: FloatArray
+
+
 class _Work(msgspec.Struct, frozen=True):
     """The model calls of a workload: whose they are, when they can run, and what they cost.
 
@@ -93,8 +106,13 @@ def burst_bound(
             even alone.
         SolverError: The solver found no answer in a minute.
     """
-    models = tuple(spec for spec in pools if spec.llm_curves)
-    slack_s = _slack_s(workload, pools)
+    asked = _asked_of(workload, pools)
+    slack_s = np.array(
+        [
+            math.inf if task.deadline_after_s is None else task.deadline_after_s - one.critical_s
+            for task, one in zip(workload.tasks, asked, strict=True)
+        ]
+    )
     counted = np.arange(len(workload.tasks)) >= not_counted
     possible = counted & (slack_s >= 0.0)
     must = math.ceil(attainment_frac * float(counted.sum()) - 1e-9)
@@ -104,20 +122,30 @@ def burst_bound(
             f"{late} of {all_counted} tasks cannot meet their deadline on any of the pools, and "
             f"only {all_counted - must} may miss it; give more time or faster pools"
         )
-    work = _work_of(workload, pools, models, slack_s)
-    return _Program(work, possible, must).solve()
+    return _Program(_work_of(workload, asked, slack_s), possible, must).solve()
 
 
-def _slack_s(workload: Workload, pools: tuple[PoolSpec, ...]) -> FloatArray:
-    """Time that each task has beyond its critical path."""
-    return np.array(
-        [
-            math.inf
-            if task.deadline_after_s is None
-            else task.deadline_after_s - max(_ends_s(task, pools).values(), default=0.0)
-            for task in workload.tasks
-        ]
-    )
+def _asked_of(workload: Workload, pools: tuple[PoolSpec, ...]) -> list[_Asked]:
+    """What each task asks for; worked out once for all that are the same but for their arrival."""
+    found: dict[int, _Asked] = {}
+    for task in workload.tasks:
+        if id(task.steps) not in found:
+            found[id(task.steps)] = _asked(task, pools)
+    return [found[id(task.steps)] for task in workload.tasks]
+
+
+def _asked(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> _Asked:
+    ends_s, after_s = _ends_s(task, pools), _after_s(task, pools)
+    calls = [
+        (
+            ends_s[step.step_id] - fastest_s(step, pools),
+            after_s[step.step_id],
+            _cheapest_usd(step, tuple(spec for spec in pools if spec.llm_curves)),
+        )
+        for step in task.steps
+        if step.kind == "llm"
+    ]
+    return _Asked(max(ends_s.values(), default=0.0), np.array(calls, dtype=np.float64))
 
 
 def _ends_s(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> dict[int, float]:
@@ -139,32 +167,20 @@ def _after_s(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> dict[int, float
     return after_s
 
 
-def _work_of(
-    workload: Workload,
-    pools: tuple[PoolSpec, ...],
-    models: tuple[PoolSpec, ...],
-    slack_s: FloatArray,
-) -> _Work:
-    owner: list[int] = []
-    rows: list[tuple[float, float, float]] = []
+def _work_of(workload: Workload, asked: list[_Asked], slack_s: FloatArray) -> _Work:
     first_s = min((task.arrival_s for task in workload.tasks), default=0.0)
+    owners: list[np.ndarray] = [np.empty(0, dtype=np.intp)]
+    tables: list[FloatArray] = [np.empty((0, 3))]
     for at, task in enumerate(workload.tasks):
-        if not 0.0 <= slack_s[at] < math.inf:
+        if not 0.0 <= slack_s[at] < math.inf or not len(asked[at].calls):
             continue
-        arrival_s = task.arrival_s - first_s
-        ends_s, after_s = _ends_s(task, pools), _after_s(task, pools)
-        for step in task.steps:
-            if step.kind == "llm":
-                owner.append(at)
-                rows.append(
-                    (
-                        arrival_s + ends_s[step.step_id] - fastest_s(step, pools),
-                        arrival_s + (task.deadline_after_s or 0.0) - after_s[step.step_id],
-                        _cheapest_usd(step, models),
-                    )
-                )
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    return _Work(np.array(owner, dtype=np.intp), table[:, 0], table[:, 1], table[:, 2])
+        arrival_s, table = task.arrival_s - first_s, asked[at].calls.copy()
+        table[:, 0] += arrival_s
+        table[:, 1] = arrival_s + (task.deadline_after_s or 0.0) - table[:, 1]
+        owners.append(np.full(len(table), at, dtype=np.intp))
+        tables.append(table)
+    table = np.concatenate(tables)
+    return _Work(np.concatenate(owners), table[:, 0], table[:, 1], table[:, 2])
 
 
 def _cheapest_usd(step: WorkloadStep, models: tuple[PoolSpec, ...]) -> float:

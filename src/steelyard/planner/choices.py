@@ -9,6 +9,8 @@ from steelyard.planner.obstacles import main_obstacle
 from steelyard.planner.solve import Solution
 
 SMALLEST_SHARE = 1e-6
+# A smaller share of a machine is told as less than this.
+_LEAST_FRAC = 0.001
 
 
 class StepChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,9 +128,10 @@ def _why(table: FitnessTable, allowed: list[int], cell: tuple[int, int], rival: 
         return f"{theirs} costs {ratio:.2f} times as much per step when full"
     busy = table.classes[b].rate_per_s * (table.cells[rival][b].machine_s or 0.0)
     if busy < 1.0:
+        part = f"{busy:.1%}" if busy >= _LEAST_FRAC else f"less than {_LEAST_FRAC:.1%}"
         return (
             f"{theirs} costs {ratio:.2f} times as much per step when full, but these steps would"
-            f" use {busy:.1%} of one machine of {table.usd_per_hour(rival):.3g} USD/h"
+            f" use {part} of one machine of {table.usd_per_hour(rival):.3g} USD/h"
         )
     return (
         f"{theirs} costs {ratio:.2f} times as much per step when full, but this machine has room"

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from steelyard.config.catalog_memory import catalog_kv_memory
 from steelyard.config.catalog_table import Catalog
 from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
 from steelyard.errors import SteelyardBugError
@@ -18,10 +19,11 @@ def pools_of(plan: FleetPlan, catalog: Catalog) -> tuple[PoolSpec, ...]:
     """Which pools does a plan buy?
 
     One pool per offering, with a curve for every model, and the tool curve, that the plan sends
-    there; streams are capped where the ITL limit is met. Thin: an offering that serves a model
-    and tools is one pool with both curves, although the machine splits its time; the simulator
-    lets both run at their full speed, so such a pool looks better than it is by at most the
-    headroom that the plan keeps.
+    there; streams are capped where the ITL limit is met. Key-value memory is derived where a
+    machine serves one model (`catalog_kv_memory`). Thin: the plan's streams are not capped by it,
+    the simulator shows where it is short; and an offering that serves a model and tools is one pool
+    with both curves, although the machine splits its time; the simulator lets both run at their
+    full speed, so such a pool looks better than it is by at most the headroom that the plan keeps.
 
     Args:
         plan: What is bought.
@@ -67,6 +69,8 @@ def _pool(
     tools = catalog.tool_curve(offering) if any(c.kind == "tool" for c in classes) else None
     if tools is not None:
         tools = msgspec.structs.replace(tools, slots=_slots(tools, classes))
+    # Models that share a machine share its memory in parts that nobody has said.
+    memory = catalog_kv_memory(offering, *curves) if len(curves) == 1 else None
     return PoolSpec(
         name=offering.name,
         provider=offering.provider,
@@ -78,4 +82,6 @@ def _pool(
         replicas=machines.machines,
         llm_curves=curves,
         tool_curve=tools,
+        kv_tokens=None if memory is None else memory.tokens,
+        kv_tokens_source="" if memory is None else "derived",
     )

@@ -239,6 +239,8 @@ class OpenAiEndpointPool:
         quick.relay = relay = Relay(asked, target, self._errors[replica], quick)
         connection = host.send_now(path, quick.body, relay, limit_s)
         if connection is None:
+            # As in `QuickRelay.set_result`.
+            quick.relay = None
             return None
         quick.sent(connection)
         return quick

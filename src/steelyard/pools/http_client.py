@@ -185,10 +185,11 @@ class HttpHost:
         if self._is_tls and self._tls is None:
             self._tls = ssl.create_default_context()
         self._opening += 1
+        connection = HttpConnection(self)
         try:
             async with asyncio.timeout(self._connect_s):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: HttpConnection(self), self._name, self._port, ssl=self._tls
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection, self._name, self._port, ssl=self._tls
                 )
         except TimeoutError as error:
             raise PoolUnavailableError(
@@ -196,10 +197,14 @@ class HttpHost:
             ) from error
         except (OSError, UnicodeError) as error:
             raise PoolUnavailableError(f"{self.url} is not reachable: {error}") from error
+        else:
+            self._open.add(connection)
+            return connection
         finally:
             self._opening -= 1
-        self._open.add(connection)
-        return connection
+            if connection not in self._open:
+                # uvloop closes what is given up on the way without a word.
+                connection.connection_lost(None)
 
 
 def header_lines(headers: Iterable[tuple[str, str]]) -> bytes:

@@ -51,12 +51,10 @@ class QuickRelay:
     def sent(self, connection: HttpConnection) -> None:
         """It goes over this connection."""
         self._connection = connection
-        relay = self.relay
-        if relay is not None:
-            if self._is_done:
-                connection.drop(relay)
-            elif relay.hands_on:
-                relay.flows(connection)
+        if self.relay is None:
+            connection.abort()
+        elif self.relay.hands_on:
+            self.relay.flows(connection)
 
     def cut(self) -> None:
         """Stop the work upstream at once; nobody is told."""
@@ -64,9 +62,8 @@ class QuickRelay:
         self._drop()
         if self._again is not None:
             self._again.cancel()
-        else:
-            # As in `set_result`.
-            self.relay = None
+        # As in `set_result`.
+        self.relay = None
 
     # ------------------------------------------------ relay.Finished
 
@@ -101,6 +98,7 @@ class QuickRelay:
         self._is_done = True
         self._drop()
         self._sender.note_failure(self, exception)
+        self.relay = None
         self._ended(None, exception)
 
     def _drop(self) -> None:

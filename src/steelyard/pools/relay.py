@@ -50,6 +50,19 @@ class Finished(Protocol):
         ...
 
 
+class _Over:
+    """Stands for a future that was waited for: with its error it would hold who waited."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: None, /) -> None:
+        pass
+
+    def set_exception(self, exception: PoolError, /) -> None:
+        pass
+
+
 class WholeBody:
     """Collects an answer of bounded length; `finished` ends with it or fails."""
 
@@ -118,9 +131,8 @@ class WholeBody:
             self.finished.set_exception(error)
 
     def renew(self) -> None:
-        """Nothing has come, and the request is sent again."""
-        if isinstance(self.finished, asyncio.Future):
-            self.finished = asyncio.get_running_loop().create_future()
+        """Nothing has come, and the request is sent again; after `ended`."""
+        self.finished = asyncio.get_running_loop().create_future()
 
     async def ended(self) -> None:
         """Wait until the answer is whole; where `finished` is a future.
@@ -128,8 +140,10 @@ class WholeBody:
         Raises:
             PoolError: It will not come.
         """
-        if isinstance(self.finished, asyncio.Future):
+        try:
             await cast("asyncio.Future[None]", self.finished)
+        finally:
+            self.finished = _Over()
 
     def fail(self, error: PoolError) -> None:
         """The answer is of no use; whoever waits for it cuts the connection."""

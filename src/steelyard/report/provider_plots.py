@@ -2,6 +2,8 @@
 # pyright: reportUnknownMemberType=false
 """Providers over time as a plot: what each answered, failed and cost, when it was left out."""
 
+from typing import NamedTuple
+
 import msgspec
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +17,8 @@ from steelyard.report.format import name
 _FAILED = "#c0392b"
 _CONDITIONS = {"breaker open": "#d55e0066", "replicas down": "#8a8a8a40", "down": "#8a8a8a90"}
 _MOST_PROVIDERS = 6
+# Width of a label's line of text, as a share of the plot's.
+_LABEL_FRAC = 0.025
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,8 +60,9 @@ def providers_plot(told: ProvidersOverTime, marks: tuple[Mark, ...] = ()) -> str
             _provider(row, one, told.bucket_s, name(provider, 30))
             row.set_ylim(0.0, top or 1.0)
         _spend(rows[-1], shown, told.bucket_s)
+        placed = _placed(marks, told, shown)
         for number, row in enumerate(rows):
-            _marks(row, marks, told, with_labels=number == 0)
+            _marks(row, placed, number)
             row.set_xlim(0.0, told.span_s)
         rows[-1].set_xlabel("time since the first task arrived, s")
         drawn.figure.legend(handles=_legend(), loc="outside upper left", ncols=6)
@@ -104,19 +109,53 @@ def _spend(row: Axes, shown: list[tuple[str, ProviderOverTime]], bucket_s: float
     row.set_ylabel("% of spend")
 
 
-def _marks(
-    row: Axes, marks: tuple[Mark, ...], told: ProvidersOverTime, *, with_labels: bool
-) -> None:
-    for mark in marks:
-        t_s = mark.t_s - told.first_s
-        if not 0.0 <= t_s <= told.span_s:
-            continue
-        row.axvline(t_s, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
-        if with_labels:
+class _Placed(NamedTuple):
+    """A mark, and where its label stands.
+
+    Attributes:
+        t_s: Seconds since the first arrival.
+        label: What is written.
+        row: The row with the label: its provider's, the first one for marks of all.
+        leftwards: Whether the label stands before the line: the next line is near.
+    """
+
+    t_s: float
+    label: str
+    row: int
+    leftwards: bool
+
+
+def _placed(
+    marks: tuple[Mark, ...], told: ProvidersOverTime, shown: list[tuple[str, ProviderOverTime]]
+) -> list[_Placed]:
+    found = sorted(
+        (mark.t_s - told.first_s, name(mark.label, 24), _row_of(mark.pool, shown))
+        for mark in marks
+        if 0.0 <= mark.t_s - told.first_s <= told.span_s
+    )
+    near_s = _LABEL_FRAC * told.span_s
+    # The plot's right edge is a line, too; left of its left edge there is only the axis.
+    next_s = [t_s for t_s, _, _ in found[1:]] + [told.span_s]
+    return [
+        _Placed(t_s, label, row, leftwards=end_s - t_s < near_s < t_s)
+        for (t_s, label, row), end_s in zip(found, next_s, strict=True)
+    ]
+
+
+def _row_of(pool: str, shown: list[tuple[str, ProviderOverTime]]) -> int:
+    """The row of the pool's provider; the first one for marks of all."""
+    return next((row for row, (_, one) in enumerate(shown) if pool in one.pools), 0)
+
+
+def _marks(row: Axes, placed: list[_Placed], number: int) -> None:
+    for mark in placed:
+        row.axvline(mark.t_s, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+        if mark.row == number:
             row.annotate(
-                name(mark.label, 24), (t_s, 1.0), xycoords=("data", "axes fraction"),
-                xytext=(2.0, -2.0), textcoords="offset points", fontsize=7, rotation=90.0,
-                ha="left", va="top", color=INK,
+                mark.label, (mark.t_s, 1.0), xycoords=("data", "axes fraction"),
+                xytext=(-2.0 if mark.leftwards else 2.0, -2.0), textcoords="offset points",
+                fontsize=7, rotation=90.0, ha="right" if mark.leftwards else "left", va="top",
+                color=INK,
             )  # fmt: skip
 
 

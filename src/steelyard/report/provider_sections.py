@@ -3,6 +3,7 @@
 import itertools
 import math
 
+from steelyard.ledger.caps import CapKept
 from steelyard.ledger.health import HealthSpan
 from steelyard.ledger.providers_over_time import ProviderOverTime, ProvidersOverTime
 from steelyard.report.format import count, name, percent, seconds, usd
@@ -24,13 +25,17 @@ def has_trouble(told: ProvidersOverTime) -> bool:
 
 
 def providers_over_time_section(
-    told: ProvidersOverTime, marks: tuple[Mark, ...], where: Source
+    told: ProvidersOverTime,
+    marks: tuple[Mark, ...],
+    caps: tuple[CapKept, ...],
+    where: Source,
 ) -> Section:
     """How did each provider do, and what did a loss do to the others?
 
     Args:
         told: Providers over time.
         marks: Moments to be marked.
+        caps: Spend caps, with what was spent.
         where: The log.
 
     Returns:
@@ -54,6 +59,7 @@ def providers_over_time_section(
         blocks=(
             plot(providers_plot(told, marks), _CAPTION, where),
             table(_sums_grid(told), where),
+            *((table(_caps_grid(caps), where),) if caps else ()),
             table(_spans_grid(told), where),
         ),
     )
@@ -79,7 +85,7 @@ def _sentence(told: ProvidersOverTime, mark: Mark, span_s: tuple[float, float]) 
 
     answered = math.fsum(total(one.answered_per_s) for one in told.providers.values())
     failed = math.fsum(total(one.failed_per_s) for one in told.providers.values())
-    words = f"At {seconds(span_s[0])}, {name(mark.label, 60)}: until {seconds(span_s[1])} about"
+    words = f"From {seconds(span_s[0])} ({name(mark.label, 60)}) to {seconds(span_s[1])} about"
     words += (
         f" {count(round(answered))} steps were answered and {count(round(failed))} attempts failed"
     )
@@ -124,6 +130,28 @@ def _sums_grid(told: ProvidersOverTime) -> Grid:
         columns=columns(("provider",), heads),
         rows=rows,
         note="Spend is what the attempts cost; rent is in the section on provider shares.",
+    )
+
+
+def _caps_grid(caps: tuple[CapKept, ...]) -> Grid:
+    rows = tuple(
+        (
+            name(one.provider),
+            one.span,
+            usd(one.cap_usd),
+            usd(one.most_usd),
+            percent(one.most_usd / one.cap_usd),
+            count(one.turned),
+        )
+        for one in caps
+    )
+    heads = ("cap", "most in one", "of the cap", "placements turned away")
+    return Grid(
+        title="Spend caps",
+        origin="measured",
+        columns=columns(("provider", "span"), heads),
+        rows=rows,
+        note="Steps under way may cost more than was predicted when they were placed.",
     )
 
 

@@ -24,7 +24,7 @@ class Attempt:
         meter: What it uses.
         cap: Steps that run at once on its replica.
         outcome: How it ends, unless something says otherwise: as if it were cancelled now.
-        failure: Why it failed.
+        failure: Why it failed, until its end is recorded.
         placed_s: When it was placed, on the log's clock; 0 where nobody asks.
     """
 
@@ -152,7 +152,9 @@ class AttemptGate:
 
     def end(self, attempt: Attempt) -> None:
         """Record the end of an attempt and let the next ones start."""
-        ended = attempt.meter.finish(self._recorder.now_s(), attempt.outcome, attempt.failure)
+        # Its frames hold the attempt.
+        failure, attempt.failure = attempt.failure, None
+        ended = attempt.meter.finish(self._recorder.now_s(), attempt.outcome, failure)
         step = attempt.step
         self.admission.leave(ended, attempt.decision, attempt.cap, step.fence)
         self._limits.leave(step, attempt.decision)

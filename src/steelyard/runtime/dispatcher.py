@@ -1,27 +1,20 @@
 """The live driver: asks the policy, runs the step in the chosen pool, records what happened."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from steelyard.domain.decision import Decision
 from steelyard.domain.events import (
     Event,
-    JsonValue,
     PoolAdded,
     PoolRemoved,
     ReplicaChanged,
-    TaskFinished,
-    TaskStatus,
-    TaskSubmitted,
 )
 from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.errors import (
     PoolError,
-    SteelyardError,
 )
-from steelyard.fleet.state import FleetState
 from steelyard.placement.policy import Policy
 from steelyard.pools.backend import (
     Embeddings,
@@ -34,11 +27,8 @@ from steelyard.pools.backend import (
     ToolRequest,
 )
 from steelyard.runtime.admission import Admission
-from steelyard.runtime.attempts import Attempts, lost_attempt
+from steelyard.runtime.attempts import Attempts
 from steelyard.runtime.embedding import from_journal
-from steelyard.runtime.journal import Journal
-from steelyard.runtime.named_tasks import NamedTasks, ended_silently
-from steelyard.runtime.open_tasks import OpenTasks, TaskTerms
 from steelyard.runtime.placing import Placing
 from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorded_answer import recorded_end, recorded_llm
@@ -48,7 +38,7 @@ from steelyard.runtime.relaying import AnswerTarget
 from steelyard.runtime.retry_budget import Retries
 from steelyard.runtime.served_models import ServedModels
 from steelyard.runtime.settlement import Settlement
-from steelyard.runtime.task_ids import TaskIds
+from steelyard.runtime.task_desk import TaskDesk
 from steelyard.runtime.whole_requests import WholeRequest, WholeTarget
 
 __all__ = ["Dispatcher", "Settlement"]
@@ -57,7 +47,7 @@ __all__ = ["Dispatcher", "Settlement"]
 _OUTAGE_PATIENCE_S = 20.0
 
 
-class Dispatcher:
+class Dispatcher(TaskDesk):
     """Places steps and runs them.
 
     Args:
@@ -78,9 +68,8 @@ class Dispatcher:
         outage_patience_s: float = _OUTAGE_PATIENCE_S,
         limits: PoolLimits | None = None,
     ) -> None:
-        self._recorder = recorder
+        super().__init__(recorder)
         self._placing = Placing(recorder, policy, outage_patience_s)
-        self._tasks = OpenTasks()
         self._attempts = Attempts(
             recorder,
             self._placing,
@@ -90,23 +79,17 @@ class Dispatcher:
         )
         self._retries = Retries(recorder.now_s)
         self._relayed = RelayedSteps(self._attempts, self._retries)
-        self._ids = TaskIds()
-        self.named = NamedTasks()
         self._served = ServedModels()
 
     @property
-    def state(self) -> FleetState:
-        """The fold of everything recorded so far."""
-        return self._recorder.state
+    def placing(self) -> Placing:
+        """Decides where steps go."""
+        return self._placing
 
     @property
     def admission(self) -> Admission:
         """Lets steps start on replicas."""
         return self._attempts.admission
-
-    def now_s(self) -> float:
-        """What time is it on the log's clock?"""
-        return self._recorder.now_s()
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with every later event."""
@@ -189,149 +172,6 @@ class Dispatcher:
             frac: Share of the steps; 0 for none.
         """
         self._relayed.hedges.change(frac)
-
-    # ------------------------------------------------------------------ tasks
-
-    def new_task_id(self) -> str:
-        """An id for a task that nobody has named."""
-        return self._ids.new()
-
-    def open_task(
-        self, task_id: str, agent: str, deadline_s: float | None, budget_usd: float | None
-    ) -> None:
-        """Record that a task has arrived; nothing happens when it is open already.
-
-        Args:
-            task_id: The task.
-            agent: Its agent.
-            deadline_s: Absolute deadline on the log's clock; None without one.
-            budget_usd: Budget; None without one.
-        """
-        if self._tasks.terms(task_id) is not None:
-            return
-        self._tasks.open(
-            task_id, TaskTerms(agent=agent, deadline_s=deadline_s, budget_usd=budget_usd)
-        )
-        self._recorder.record(
-            TaskSubmitted(
-                t_s=self.now_s(),
-                task_id=task_id,
-                agent=agent,
-                deadline_s=deadline_s,
-                budget_usd=budget_usd,
-            )
-        )
-
-    def take_task(self, task_id: str, terms: TaskTerms, events: Sequence[Event]) -> Journal:
-        """Go on with a task that this process has a lease for.
-
-        Attempts that its last worker left open are recorded as lost: nobody knows how they ended,
-        and their cost, if any, was never recorded.
-
-        Args:
-            task_id: The task.
-            terms: Its terms, with the lease's number.
-            events: Its journal.
-
-        Returns:
-            The journal, folded.
-        """
-        journal = Journal.of(events)
-        self._tasks.open(task_id, terms, journal.next_step_id)
-        if not self.state.has_task(task_id):
-            self._recorder.restore(events)
-        for step in journal.in_order():
-            for attempt in sorted(step.open):
-                self._recorder.record(
-                    lost_attempt(self.now_s(), task_id, step.step_id, attempt), terms.fence
-                )
-            step.open.clear()
-            if step.done and step.kind in {"llm", "tool"} and not step.error_code:
-                self._tasks.step_submitted(task_id, step.step_id, step.parents)
-                self._tasks.step_done(task_id, step.step_id)
-        return journal
-
-    def drop_task(self, task_id: str) -> None:
-        """Forget a task that this process has no lease for any more; nothing is recorded."""
-        self._tasks.close(task_id)
-        self.state.forget_task(task_id)
-
-    def close_task(
-        self,
-        task_id: str,
-        status: TaskStatus,
-        error: SteelyardError | None = None,
-        result: JsonValue = None,
-        *,
-        wrapped_up: bool = False,
-    ) -> TaskFinished:
-        """Record that a task has ended.
-
-        Returns:
-            What was recorded; `durable` says when it is on disk.
-        """
-        terms = self._tasks.terms(task_id)
-        self._tasks.close(task_id)
-        event = TaskFinished(
-            t_s=self.now_s(),
-            task_id=task_id,
-            status=status,
-            error_code="" if error is None else error.code,
-            error="" if error is None else str(error),
-            result=result,
-            wrapped_up=wrapped_up,
-        )
-        self._recorder.record(event, None if terms is None else terms.fence)
-        return event
-
-    def close_silent(self, since_s: float) -> int:
-        """Close the tasks that requests had opened and of which nothing was heard since then.
-
-        Args:
-            since_s: Time on the log's clock.
-
-        Returns:
-            How many there were.
-        """
-        silent = self.named.silent_since(since_s)
-        for task in silent:
-            self._tasks.put_by(task.task_id)
-            if task.told:
-                self._recorder.record(ended_silently(self.now_s(), task), None)
-            else:
-                self.state.forget_task(task.task_id)
-        return len(silent)
-
-    def record(self, event: Event, fence: int | None) -> None:
-        """Record what a task's own worker knows of it."""
-        self._recorder.record(event, fence)
-
-    async def durable(self, task_id: str, fence: int | None) -> None:
-        """Wait until all events of a task are on disk; see `Recorder.durable`."""
-        await self._recorder.durable(task_id, fence)
-
-    async def journal(self, task_id: str) -> Sequence[Event]:
-        """Which events has a task, in order?"""
-        return await asyncio.wrap_future(self._recorder.log.journal(task_id))
-
-    def task_terms(self, task_id: str) -> TaskTerms | None:
-        """Agent, deadline and budget of an open task; None when it is not open."""
-        return self._tasks.terms(task_id)
-
-    def left_usd(self, task_id: str) -> float | None:
-        """What is left of an open task's budget, in USD? None when it has none."""
-        terms = self._tasks.terms(task_id)
-        if terms is None or terms.budget_usd is None:
-            return None
-        return max(0.0, terms.budget_usd - self.state.committed_usd(task_id))
-
-    def next_step_id(self, task_id: str) -> int:
-        """Which number does the task's next step get?"""
-        return self._tasks.next_step_id(task_id)
-
-    def parents(self, task_id: str, step_id: int) -> tuple[int, ...]:
-        """On which finished steps is a step built that is submitted now?"""
-        return self._tasks.parents(task_id, step_id)
 
     # ------------------------------------------------------------------ steps
 

@@ -13,10 +13,10 @@ import msgspec
 
 from steelyard.config.aliases import AliasSettings, aliases_of
 from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings
-from steelyard.config.pool_specs import pool_spec
 from steelyard.config.ray_pools import replica_settings
 from steelyard.config.ray_settings import RayPoolSettings
 from steelyard.config.settings import Settings
+from steelyard.config.spend_caps import capped, check_providers, spend_caps
 from steelyard.domain.pool import PoolLimit, PoolSpec
 from steelyard.errors import ConfigError
 from steelyard.placement.policy import Policy
@@ -72,13 +72,19 @@ class LiveFleet:
             ConfigError: A pool cannot be started or changed as configured.
             PoolUnavailableError: A pool died while starting.
         """
-        wanted = settings.pools
+        wanted, caps = settings.pools, spend_caps(settings.limits)
+        specs_now = (self._starter.spec(name, pool) for name, pool in wanted.items())
+        check_providers(settings.limits, specs_now)
+        self._starter.caps = caps
         aliases = {name: aliases_of(name, pool, settings.aliases) for name, pool in wanted.items()}
         changed = {
             name: pool
             for name, pool in wanted.items()
             if name in self._pools
-            and (pool, aliases[name]) != (self._pools[name].settings, self._pools[name].aliases)
+            and (
+                (pool, aliases[name]) != (self._pools[name].settings, self._pools[name].aliases)
+                or capped(self._pools[name].spec, caps) != self._pools[name].spec
+            )
         }
         specs = {name: self._new_spec(name, pool) for name, pool in changed.items()}
         anew = {
@@ -113,7 +119,7 @@ class LiveFleet:
     def _new_spec(self, name: str, pool: PoolSettings) -> PoolSpec | None:
         """The new specification of a pool whose backend may stay; None where it may not."""
         known = self._pools[name]
-        spec = pool_spec(name, pool, self._starter.catalog)
+        spec = self._starter.spec(name, pool)
         if spec.replicas < known.spec.replicas:
             raise ConfigError(
                 f"pools.{name}: {spec.replicas} replicas instead of {known.spec.replicas} need a "
@@ -122,6 +128,10 @@ class LiveFleet:
         if _backend_settings(pool) != _backend_settings(known.settings):
             return None
         one = replica_settings(pool) if isinstance(pool, RayPoolSettings) else pool
+        if known.spec.kv_tokens_source == "engine":
+            spec = msgspec.structs.replace(
+                spec, kv_tokens=known.spec.kv_tokens, kv_tokens_source="engine"
+            )
         if isinstance(one, EmbeddedPoolSettings) and one.figures is None:
             # Calibrated when it started.
             return msgspec.structs.replace(spec, llm_curves=known.spec.llm_curves)

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.settings import Settings
+from steelyard.config.spend_caps import check_providers, spend_caps
 from steelyard.domain.events import PoolAdded
 from steelyard.errors import ConfigError
 from steelyard.placement.policy import Policy
@@ -16,6 +17,7 @@ from steelyard.runtime.fleet_changes import LiveFleet, wanted_limits
 from steelyard.runtime.load_sharing import endpoint_places, shared_loads
 from steelyard.runtime.pool_limits import PoolLimits
 from steelyard.runtime.recorder import Recorder
+from steelyard.runtime.spend_sharing import shared_spend
 from steelyard.runtime.starting import PoolStarter, Progress, RunningPool
 from steelyard.store.event_log import EventLog
 from steelyard.store.event_store import EventStore
@@ -24,7 +26,7 @@ from steelyard.store.event_store import EventStore
 @asynccontextmanager
 async def live_fleet(
     settings: Settings,
-    catalog: Catalog,
+    catalog: Catalog | None,
     policy: Policy,
     log: EventLog,
     progress: Progress = lambda _: None,
@@ -36,7 +38,7 @@ async def live_fleet(
 
     Args:
         settings: What to run.
-        catalog: Prices and speeds.
+        catalog: Prices and speeds; None reads those of the package where a pool needs them.
         policy: Places steps.
         log: Where events are kept; it is not closed.
         progress: Told what is being done.
@@ -55,7 +57,7 @@ async def live_fleet(
 @asynccontextmanager
 async def changing_fleet(
     settings: Settings,
-    catalog: Catalog,
+    catalog: Catalog | None,
     policy: Policy,
     log: EventLog,
     progress: Progress = lambda _: None,
@@ -63,7 +65,9 @@ async def changing_fleet(
     """As `live_fleet`, with a fleet whose pools can be changed while it runs."""
     recorder = Recorder(WallClock(), log)
     limits = _pool_limits(settings, log)
-    starter = PoolStarter(catalog, progress)
+    starter = PoolStarter(catalog, progress, spend_caps(settings.limits))
+    specs = (starter.spec(name, pool) for name, pool in settings.pools.items())
+    check_providers(settings.limits, specs)
     pools: dict[str, RunningPool] = {}
     try:
         for name, pool in settings.pools.items():
@@ -85,6 +89,7 @@ async def changing_fleet(
             async with (
                 in_background("autoscaling", scaling),
                 _sharing(settings, log, dispatcher, pools),
+                _spending(log, dispatcher),
             ):
                 yield fleet
         finally:
@@ -103,6 +108,16 @@ async def _sharing(
 ) -> AsyncGenerator[None, None]:
     if settings.store.share_load and isinstance(log, EventStore):
         async with shared_loads(log.loads, dispatcher, lambda: endpoint_places(pools)):
+            yield
+    else:
+        yield
+
+
+@asynccontextmanager
+async def _spending(log: EventLog, dispatcher: Dispatcher) -> AsyncGenerator[None, None]:
+    if isinstance(log, EventStore):
+        async with shared_spend(log.spend, dispatcher.state.spend) as sharing:
+            dispatcher.placing.spend = sharing
             yield
     else:
         yield

@@ -37,6 +37,7 @@ _QUIET_S = 0.25
 _SOONEST_S = 0.02
 _LEASE_S = 1.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_SAME_HOST = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # Where a replica is, as all processes call it, to what this one calls it.
 Places = dict[str, tuple[str, int]]
@@ -88,7 +89,8 @@ def endpoint_places(pools: Mapping[str, RunningPool]) -> Places:
 def known_address(url: str) -> str:
     """An endpoint's address as it is known to other machines, too.
 
-    Scheme and host have no case, and a port that the scheme implies need not be told.
+    Scheme and host have no case, a port that the scheme implies need not be told, and `localhost`,
+    127.0.0.1 and ::1 are one host (other loopback addresses are others).
 
     Args:
         url: Base URL of the endpoint, without user and query.
@@ -98,7 +100,7 @@ def known_address(url: str) -> str:
     """
     parts = urlsplit(url)
     scheme, host = parts.scheme.lower(), parts.hostname or ""
-    name = f"[{host}]" if ":" in host else host
+    name = "localhost" if host in _SAME_HOST else f"[{host}]" if ":" in host else host
     port = "" if parts.port in {None, _DEFAULT_PORTS.get(scheme)} else f":{parts.port}"
     address = f"{scheme}://{name}{port}{parts.path.rstrip('/')}"
     return f"{socket.gethostname()} {address}" if _is_loopback(host) else address

@@ -51,7 +51,7 @@ def measured_figures(
     Raises:
         FigureError: Too few points to fit from.
     """
-    fit = fit_profile(requests)
+    fit = fit_profile(requests, plan.average)
     decode = [r for r in requests if r.phase == "decode"]
     longest = max(r.input_tokens + r.output_tokens for r in requests)
     curve = LlmCurve(
@@ -77,7 +77,7 @@ def measured_figures(
             f"{len(requests)} requests: prompts of {plan.prompt_tokens} tokens, cached shares"
             f" {plan.cached_fracs}, {plan.concurrencies} streams, {plan.output_tokens} output"
             f" tokens after prompts of {plan.decode_prompt_tokens or 'few'} tokens,"
-            f" {plan.repetitions} repetitions; medians"
+            f" {plan.repetitions} repetitions; {plan.average}s"
         ),
         curve=curve,
         quality=fit.quality,
@@ -120,7 +120,7 @@ def _figures(fit: ProfileFit) -> tuple[Figure, ...]:
         "cached": "TTFT alone with {:g} tokens cached",
         "decode": "gap between tokens with {:g} streams",
     }
-    medians = [
+    points = [
         Figure(
             name=names[point.phase].format(point.at),
             value=point.value_s,
@@ -130,7 +130,7 @@ def _figures(fit: ProfileFit) -> tuple[Figure, ...]:
         )
         for point in fit.points
     ]
-    return (*fitted, *medians)
+    return (*fitted, *points)
 
 
 def _plain(name: str, value: float, unit: str, points: int) -> Figure:

@@ -75,6 +75,9 @@ class OpenTasks:
         self._tasks: OrderedDict[str, _OpenTask] = OrderedDict()
         self._numbers: OrderedDict[str, int] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
     def open(self, task_id: str, terms: TaskTerms, next_step_id: int = 0) -> None:
         """A task has arrived; one that goes on has used the numbers below `next_step_id`."""
         next_step_id = max(next_step_id, self._numbers.pop(task_id, 0))

@@ -5,11 +5,17 @@ import asyncio
 from steelyard.domain.decision import Decision, Refusal
 from steelyard.domain.events import StepRefused
 from steelyard.domain.task import LlmCall, Step
-from steelyard.errors import BudgetExceededError, NoFeasiblePoolError, SteelyardError
+from steelyard.errors import (
+    BudgetExceededError,
+    NoFeasiblePoolError,
+    SpendCapError,
+    SteelyardError,
+)
 from steelyard.placement.elsewhere import decide_elsewhere
 from steelyard.placement.few_pools import is_small
 from steelyard.placement.policy import CheapestFeasible, Policy
 from steelyard.runtime.recorder import Recorder
+from steelyard.runtime.spend_sharing import SpendSharing
 
 # A breaker closes by time alone, which no event announces.
 _LOOK_AGAIN_S = 0.5
@@ -22,6 +28,9 @@ class Placing:
         recorder: State and log.
         policy: Decides.
         outage_patience_s: How long a step waits for a pool that could run it and is down.
+
+    Attributes:
+        spend: Asks the store for more room in providers' caps; None where there is no store.
     """
 
     def __init__(self, recorder: Recorder, policy: Policy, outage_patience_s: float) -> None:
@@ -29,6 +38,7 @@ class Placing:
         self.change_policy(policy)
         self._outage_patience_s = outage_patience_s
         self._came_back = asyncio.Event()
+        self.spend: SpendSharing | None = None
 
     def change_policy(self, policy: Policy) -> None:
         """Let this policy decide from now on."""
@@ -55,14 +65,21 @@ class Placing:
         Raises:
             NoFeasiblePoolError: The policy refused the step.
             BudgetExceededError: The policy refused it for its cost.
+            SpendCapError: Providers' caps have no room for it.
         """
         give_up_s = self._recorder.now_s() + self._outage_patience_s
         if step.deadline_s is not None:
             give_up_s = min(give_up_s, step.deadline_s)
+        asked = self.spend is None
         while True:
             self._came_back.clear()
             now_s = self._recorder.now_s()
             answer = self.ask(step, now_s)
+            if not asked and self.spend is not None:
+                asked, short = True, self._short(answer, now_s)
+                if short:
+                    await self.spend.more(short)
+                    continue
             if isinstance(answer, Decision):
                 return answer, now_s
             if now_s >= give_up_s or not answer.may_pass:
@@ -100,7 +117,26 @@ class Placing:
             answer = self._by_few(step, state.few(step, call, now_s))
         else:
             answer = self._policy(step, state.glance(step, now_s))
-        return answer if isinstance(answer, Decision) else None
+        if not isinstance(answer, Decision) or self._short(answer, now_s):
+            return None
+        return answer
+
+    def _short(self, answer: Decision | Refusal, now_s: float) -> dict[str, float]:
+        """Of which providers' caps might there be more, and how much would the step take?"""
+        state, sharing = self._recorder.state, self.spend
+        if sharing is None or not state.spend.capped:
+            return {}
+        short: dict[str, float] = {}
+        for one in answer.verdicts:
+            spec = state.spec(one.pool) if one.verdict == "over_cap" else None
+            usd = one.predicted_cost_usd or 0.0
+            if (
+                spec is not None
+                and state.spend.is_short(spec.provider, usd, now_s)
+                and sharing.may_help(spec.provider, usd)
+            ):
+                short[spec.provider] = max(usd, short.get(spec.provider, 0.0))
+        return short
 
     async def _wait(self, longest_s: float) -> None:
         try:
@@ -117,6 +153,13 @@ def _refusal_error(step: Step, refusal: Refusal) -> SteelyardError:
             f"{what} would exceed the task's budget of {step.budget_usd} USD in every pool "
             f"({refusal.reason}); raise the budget or shorten the answer"
         )
+    if refusal.cause == "spend_cap":
+        spent = SpendCapError(
+            f"{what} would exceed the spend cap of the provider in every pool that could run it "
+            f"({refusal.reason}); raise [limits.providers], or wait until the next hour or day"
+        )
+        spent.retry_after_s = refusal.retry_after_s
+        return spent
     if refusal.cause == "deadline":
         late = NoFeasiblePoolError(
             f"{what} would miss its deadline in every pool ({refusal.reason}); the earliest "

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing
 from typing import Literal
 
 import msgspec
 
 from steelyard.errors import ConfigError
-from steelyard.perf.profile import Phase, TimedRequest
+from steelyard.perf.profile import Average, Phase, TimedRequest
 from steelyard.pools.backend import LlmBackend, LlmRequest
 
 CallKind = Literal["chat", "completion"]
@@ -31,6 +31,9 @@ class ProfilePlan(msgspec.Struct, frozen=True, kw_only=True):
             long context slows decode down where many streams read it, so take what agents have.
         repetitions: How often every setting is measured.
         kind: Which call is timed; vendors may offer chat alone.
+        average: What is fitted of the repetitions.
+        mark: With what each prompt begins. A pool that was profiled before has those prompts in
+            its cache: give another mark.
     """
 
     prompt_tokens: tuple[int, ...] = (128, 512, 1024, 2048)
@@ -40,6 +43,13 @@ class ProfilePlan(msgspec.Struct, frozen=True, kw_only=True):
     decode_prompt_tokens: int = 256
     repetitions: int = 5
     kind: CallKind = "completion"
+    average: Average = "median"
+    mark: str = "note"
+
+    @property
+    def settings(self) -> int:
+        """How many settings are measured?"""
+        return len(self.prompt_tokens) + len(self.cached_fracs) + len(self.concurrencies)
 
 
 SHORT_PLAN = ProfilePlan(
@@ -61,7 +71,9 @@ async def profile(
 ) -> tuple[TimedRequest, ...]:
     """Send the requests of a plan and time them.
 
-    Streams sent at once go to the replicas in turn. The pool should have nothing else to do.
+    Streams sent at once go to the replicas in turn. The pool should have nothing else to do. Every
+    setting is measured once, then all of them again, and so on: a moment in which the machine is
+    slow then falls on all of them alike, and does not bend the curves.
 
     Args:
         backend: A started pool.
@@ -78,22 +90,29 @@ async def profile(
         PoolError: The pool failed.
     """
     _check(plan)
-    profiler = _Profiler(backend, (model, plan.kind), now_s)
-    total = len(plan.prompt_tokens) + len(plan.cached_fracs) + len(plan.concurrencies)
+    profiler = _Profiler(backend, model, plan, now_s)
+    total = plan.repetitions * plan.settings
     tick("warming up", 0, total)
     await profiler.warm_up()
-    for done, tokens in enumerate(plan.prompt_tokens):
-        tick(f"prefill of {tokens} tokens", done, total)
-        await profiler.prefill(tokens, plan.repetitions)
-    done = len(plan.prompt_tokens)
-    for number, frac in enumerate(plan.cached_fracs):
-        tick(f"prefill with {frac:.0%} cached", done + number, total)
-        await profiler.cached(max(plan.prompt_tokens), frac, plan.repetitions)
-    done += len(plan.cached_fracs)
-    for number, streams in enumerate(plan.concurrencies):
-        tick(f"decode of {streams} streams", done + number, total)
-        await profiler.decode(streams, plan)
+    done = 0
+    for repetition in range(plan.repetitions):
+        for what, measure in _settings(profiler, repetition):
+            tick(f"{what}, {repetition + 1} of {plan.repetitions}", done, total)
+            await measure
+            done += 1
     return tuple(profiler.timed)
+
+
+def _settings(
+    profiler: "_Profiler", repetition: int
+) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+    plan = profiler.plan
+    for tokens in plan.prompt_tokens:
+        yield f"prefill of {tokens} tokens", profiler.prefill(tokens, repetition)
+    for frac in plan.cached_fracs:
+        yield f"prefill with {frac:.0%} cached", profiler.cached(frac, repetition)
+    for streams in plan.concurrencies:
+        yield f"decode of {streams} streams", profiler.decode(streams, repetition)
 
 
 def _check(plan: ProfilePlan) -> None:
@@ -119,18 +138,15 @@ class _Setting(msgspec.Struct, frozen=True):
 
 class _Profiler:
     def __init__(
-        self,
-        backend: LlmBackend,
-        asked: tuple[str, CallKind],
-        now_s: Callable[[], float],
+        self, backend: LlmBackend, model: str, plan: ProfilePlan, now_s: Callable[[], float]
     ) -> None:
+        self.plan = plan
+        self.timed: list[TimedRequest] = []
         self._backend = backend
-        self._model = asked[0]
-        self._kind: CallKind = asked[1]
+        self._model = model
         self._now_s = now_s
         self._words_per_token = 0.5
-        self._salt = 0
-        self.timed: list[TimedRequest] = []
+        self._number = 0
 
     async def warm_up(self) -> None:
         """The first request of a fresh server pays for warming up; then tokens are counted."""
@@ -139,44 +155,40 @@ class _Profiler:
         counted, _, _, _ = await self._send(self._prompt(200), 1, 0)
         self._words_per_token = 200.0 / max(1, counted)
 
-    async def prefill(self, tokens: int, repetitions: int) -> None:
-        # GPU servers compile or choose kernels when they first meet a length.
-        await self._send(self._prompt(self._words(tokens)), 1, 0)
-        for repetition in range(repetitions):
-            prompt = self._prompt(self._words(tokens))
-            await self._time("prefill", prompt, _Setting(float(tokens), repetition))
+    async def prefill(self, tokens: int, repetition: int) -> None:
+        if repetition == 0:
+            # GPU servers compile or choose kernels when they first meet a length.
+            await self._send(self._prompt(self._words(tokens)), 1, 0)
+        prompt = self._prompt(self._words(tokens))
+        await self._time("prefill", prompt, _Setting(float(tokens), repetition))
 
-    async def cached(self, tokens: int, frac: float, repetitions: int) -> None:
-        words = self._words(tokens)
+    async def cached(self, frac: float, repetition: int) -> None:
+        words = self._words(max(self.plan.prompt_tokens))
         start = self._prompt(int(words * frac))
         first, _, _, _ = await self._send(start, 1, 0)
-        for repetition in range(repetitions):
-            prompt = f"{start} {self._prompt(words - int(words * frac))}"
-            setting = _Setting(frac, repetition, cached_tokens=first)
-            await self._time("cached", prompt, setting)
+        prompt = f"{start} {self._prompt(words - int(words * frac))}"
+        await self._time("cached", prompt, _Setting(frac, repetition, cached_tokens=first))
 
-    async def decode(self, streams: int, plan: ProfilePlan) -> None:
+    async def decode(self, streams: int, repetition: int) -> None:
+        plan = self.plan
         asked = plan.decode_prompt_tokens
         words = self._words(asked) if asked else _WARM_UP_WORDS
-        for repetition in range(plan.repetitions):
-            prompts = [self._prompt(words) for _ in range(streams)]
-            if plan.decode_prompt_tokens:
-                # Computed beforehand: what is timed is decode, not the others' prefill.
-                await asyncio.gather(
-                    *(
-                        self._send(prompt, 1, number % self._backend.replicas)
-                        for number, prompt in enumerate(prompts)
-                    )
-                )
-            setting = _Setting(
-                float(streams), repetition, streams=streams, output_tokens=plan.output_tokens
-            )
+        prompts = [self._prompt(words) for _ in range(streams)]
+        places = [number % self._backend.replicas for number in range(streams)]
+        if asked:
+            # Computed beforehand: what is timed is decode, not the others' prefill.
             await asyncio.gather(
-                *(
-                    self._time("decode", prompt, setting, number % self._backend.replicas)
-                    for number, prompt in enumerate(prompts)
-                )
+                *(self._send(text, 1, at) for text, at in zip(prompts, places, strict=True))
             )
+        setting = _Setting(
+            float(streams), repetition, streams=streams, output_tokens=plan.output_tokens
+        )
+        await asyncio.gather(
+            *(
+                self._time("decode", text, setting, at)
+                for text, at in zip(prompts, places, strict=True)
+            )
+        )
 
     async def _time(self, phase: Phase, prompt: str, setting: _Setting, replica: int = 0) -> None:
         counted, output_tokens, ttft_s, e2e_s = await self._send(
@@ -201,19 +213,20 @@ class _Profiler:
 
     def _prompt(self, words: int) -> str:
         """Text that no cache has seen: its first word is new every time."""
-        self._salt += 1
-        numbers = ((self._salt * 104_729 + n * 7_919) % 997 for n in range(max(0, words - 1)))
-        return " ".join([f"note{self._salt}", *(f"item{number}" for number in numbers)])
+        self._number += 1
+        numbers = ((self._number * 104_729 + n * 7_919) % 997 for n in range(max(0, words - 1)))
+        first = f"{self.plan.mark}{self._number}"
+        return " ".join([first, *(f"item{number}" for number in numbers)])
 
     async def _send(
         self, prompt: str, output_tokens: int, replica: int
     ) -> tuple[int, int, float, float]:
         """Input tokens, output tokens, TTFT and whole time of a request, in seconds."""
         request = LlmRequest(
-            kind=self._kind,
+            kind=self.plan.kind,
             model=self._model,
-            prompt=prompt if self._kind == "completion" else "",
-            messages=[{"role": "user", "content": prompt}] if self._kind == "chat" else [],
+            prompt=prompt if self.plan.kind == "completion" else "",
+            messages=[{"role": "user", "content": prompt}] if self.plan.kind == "chat" else [],
             max_output_tokens=output_tokens,
             temperature=0.0,
         )

@@ -154,7 +154,7 @@ class Race:
         now_s = self._attempts.now_s()
         for one in (self._first, self._second):
             # One that has failed was not waited for: it says nothing of how late answers come.
-            if one is None or one.attempt.failure is not None:
+            if one is None or one.attempt.outcome == "failed":
                 continue
             decision = one.attempt.decision
             self._hedges.began(decision, now_s - one.placed_s, streams=one.streams)

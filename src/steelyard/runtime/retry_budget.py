@@ -11,6 +11,9 @@ from steelyard.runtime.retry import pause_before_retry_s
 
 _FRAC = 0.2
 _RESERVE = 10.0
+# Beyond the budget a durable task's step tries again no sooner. When a node is lost, all that ran
+# there fails at once; no client would ask for it again, and its worker's slots bound the load.
+_BEYOND_S = 1.0
 
 
 class RetryBudget:
@@ -67,6 +70,8 @@ class Retries:
     async def next_attempt(self, step: Step, error: PoolError, first: int) -> Step:
         """Wait for a step's next attempt.
 
+        Beyond the budget there is none, but for steps of durable tasks, which wait longer.
+
         Args:
             step: Its last attempt.
             error: Why that one failed.
@@ -79,7 +84,12 @@ class Retries:
             PoolError: The error, when there is no next attempt.
         """
         pause_s = pause_before_retry_s(error, step.attempt - first, self._now_s(), step.deadline_s)
-        if pause_s is None or not self._budget.take():
+        if pause_s is None:
             raise error
+        if not self._budget.take():
+            pause_s = max(pause_s, _BEYOND_S)
+            ends_s = step.deadline_s
+            if step.fence is None or (ends_s is not None and self._now_s() + pause_s >= ends_s):
+                raise error
         await asyncio.sleep(pause_s)
         return msgspec.structs.replace(step, attempt=step.attempt + 1)

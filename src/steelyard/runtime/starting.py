@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from steelyard.config.aliases import AliasSettings, aliases_of, with_aliases
-from steelyard.config.catalog_table import Catalog
+from steelyard.config.catalog_table import Catalog, load_catalog
 from steelyard.config.environment import (
     cache_folder,
     processor_description,
@@ -23,7 +23,8 @@ from steelyard.config.pool_settings import (
 from steelyard.config.pool_specs import pool_spec
 from steelyard.config.ray_pools import replica_settings
 from steelyard.config.ray_settings import RayPoolSettings
-from steelyard.domain.pool import PoolSpec
+from steelyard.config.spend_caps import capped
+from steelyard.domain.pool import PoolSpec, SpendCap
 from steelyard.errors import MissingExtraError
 from steelyard.pools.aliased import aliased
 from steelyard.pools.backend import LlmBackend, ToolBackend
@@ -34,6 +35,7 @@ from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.ray_pools import ray_engines, ray_tools
 
 _CALIBRATION_LIMIT_S = 30.0
+_NOTHING_TO_RENT = Catalog(offerings=(), llm_fits={}, tool_fits={})
 # Told what is being done, for progress displays.
 Progress = Callable[[str], None]
 
@@ -127,13 +129,29 @@ class PoolStarter:
     """Starts pools.
 
     Args:
-        catalog: Prices and speeds.
+        catalog: Prices and speeds; None reads those of the package when a pool names an offering.
         progress: Told what is being done.
+        caps: Spend caps by provider; for pools that start from now on.
     """
 
-    def __init__(self, catalog: Catalog, progress: Progress) -> None:
-        self.catalog = catalog
+    def __init__(
+        self,
+        catalog: Catalog | None,
+        progress: Progress,
+        caps: Mapping[str, SpendCap] | None = None,
+    ) -> None:
+        self._catalog = catalog
         self.progress = progress
+        self.caps: Mapping[str, SpendCap] = caps or {}
+
+    def spec(self, name: str, pool: PoolSettings) -> PoolSpec:
+        """What must the policy know of a pool, its provider's cap included? See `pool_spec`."""
+        if isinstance(pool, EndpointPoolSettings) and pool.offering is None:
+            # The catalogue takes 12 MB, and a gateway to endpoints alone has no use for it.
+            return capped(pool_spec(name, pool, _NOTHING_TO_RENT), self.caps)
+        if self._catalog is None:
+            self._catalog = load_catalog()
+        return capped(pool_spec(name, pool, self._catalog), self.caps)
 
     async def start(
         self, name: str, pool: PoolSettings, aliases: Mapping[str, AliasSettings]
@@ -152,7 +170,7 @@ class PoolStarter:
             ConfigError: It cannot be started as configured.
             PoolUnavailableError: It died while starting.
         """
-        spec = pool_spec(name, pool, self.catalog)
+        spec = self.spec(name, pool)
         watch = PoolWatch(name)
         if spec.tool_curve is not None:
             self.progress(f"starting the tools of pool {name}")
@@ -174,6 +192,7 @@ class PoolStarter:
             if isinstance(one, EmbeddedPoolSettings) and one.figures is None:
                 self.progress(f"calibrating pool {name}")
                 spec = await _calibrated(spec, one, backend, self.progress)
+            spec = with_memory(spec, backend)
         except BaseException:
             await started.close()
             raise
@@ -198,6 +217,23 @@ async def _calibrated(
     if context_tokens:
         curve = msgspec.structs.replace(curve, context_tokens=context_tokens)
     return msgspec.structs.replace(spec, llm_curves={pool.model: curve})
+
+
+def with_memory(spec: PoolSpec, backend: LlmBackend) -> PoolSpec:
+    """How many tokens of context does a replica hold? As its engine tells, where it does.
+
+    Args:
+        spec: The pool; what its settings say counts.
+        backend: Its engines, started. Thin: those of this machine tell, members of a Ray pool and
+            endpoints do not.
+
+    Returns:
+        The specification with its key-value memory.
+    """
+    cache_tokens = getattr(backend, "cache_tokens", 0)
+    if spec.kv_tokens is not None or not cache_tokens:
+        return spec
+    return msgspec.structs.replace(spec, kv_tokens=cache_tokens, kv_tokens_source="engine")
 
 
 async def _tool_backend(name: str, pool: PoolSettings, watch: PoolWatch) -> ToolBackend:

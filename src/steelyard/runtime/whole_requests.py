@@ -136,6 +136,8 @@ class WholeRequest:
         """The pool is done with it."""
         if self._is_over:
             return
+        # It holds this one.
+        self._cut = None
         if answer is None:
             self._is_over = True
             broken = error or SteelyardBugError(f"step {self.step.key} ended without an answer")

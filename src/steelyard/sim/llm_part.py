@@ -18,7 +18,8 @@ class LlmPart:
     """The streams that one replica serves at once.
 
     A stream goes through three phases. Its floor (`ttft_floor_s`) stalls nobody, unless `Serving`
-    tells that it is work of the replica: then it is part of the prefill. Its prefill has
+    tells that it is work of the replica: then it is part of the prefill, less the gap that is
+    counted for the first token, and waits for half a gap where others decode. Its prefill has
     the replica for itself and stalls every decode, first come first served; cut into chunks
     (`Serving`), each chunk is computed in one pass with a token of every decode, so that decodes
     go on slowly and the prefill ends later by what they take. Then it decodes at
@@ -64,7 +65,7 @@ class LlmPart:
         """
         curve = self._curves[attempt.truth.model]
         attempt.work_left = attempt.truth.output_tokens * attempt.slowness
-        floor_s = 0.0 if self._floor_stalls else curve.ttft_floor_s
+        floor_s = self._pass_left_s(curve) if self._floor_stalls else curve.ttft_floor_s
         if self._is_vendor:
             floor_s += _uncached(attempt) * curve.prefill_s_per_token
         floor_end_s = now_s + floor_s * attempt.slowness
@@ -119,11 +120,21 @@ class LlmPart:
         self._prefilling, self._prefill_end_s, self._streams = None, math.inf, 0
         return lost
 
+    def _pass_left_s(self, curve: LlmCurve) -> float:
+        """How long does a prompt wait, on average, for the pass that has begun? Half a gap."""
+        if not any(len(shared) for shared in self._decodes.values()):
+            return 0.0
+        return itl_s(curve.itl_base_s, curve.itl_slope_s, float(self._streams)) / 2.0
+
     def _begin_prefill(self, now_s: float, attempt: SimAttempt) -> None:
         curve = self._curves[attempt.truth.model]
         uncached = 0 if self._is_vendor else _uncached(attempt)
         self._prefilling = attempt
-        floor_s = curve.ttft_floor_s if self._floor_stalls else 0.0
+        floor_s = 0.0
+        if self._floor_stalls:
+            # The first token is counted as a gap, too: the one that decodes get in this very pass.
+            gap_s = itl_s(curve.itl_base_s, curve.itl_slope_s, 1.0)
+            floor_s = max(0.0, curve.ttft_floor_s - gap_s)
         work_s = floor_s + uncached * curve.prefill_s_per_token
         self._prefill_left_s = work_s * attempt.slowness
         self._prefill_at_s, self._prefill_rate = now_s, 1.0

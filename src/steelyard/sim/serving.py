@@ -22,7 +22,10 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
             never computed. vLLM takes 16 tokens, OpenVINO GenAI 32 on CPUs. 1 finds every token.
         floor_stalls: Whether the floor of a first token is work of the replica, which stalls its
             decodes as the rest of the prefill does. So it is in an embedded engine, where the floor
-            is a pass over all weights; behind HTTP, it is mostly the way there and back.
+            is a pass over all weights in which each decode gets one token: a gap's time of it is
+            counted as the first gap, not twice. A prompt waits for the pass that has begun: half a
+            gap on average, while others decode. Behind HTTP, the floor is mostly the way there and
+            back.
         tells_cached: Whether it reports how much of a prompt it found in its cache.
     """
 

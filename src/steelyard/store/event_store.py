@@ -28,6 +28,7 @@ from steelyard.store.group_writer import GroupWriter
 from steelyard.store.keys import KeyStore
 from steelyard.store.loads import LoadStore
 from steelyard.store.older_versions import as_version
+from steelyard.store.provider_spend import SpendStore
 from steelyard.store.tasks import Claim, HeldTask, Lease, Parking, Submission, TaskRow
 
 A = TypeVar("A")
@@ -69,6 +70,7 @@ class EventStore:
         self._writer = GroupWriter(backend)
         self.keys = KeyStore(self._writer)
         self.loads = LoadStore(self._writer)
+        self.spend = SpendStore(self._writer)
 
     def append(self, event: Event, fence: int | None = None) -> None:
         """Take one more event; see `EventLog`.

@@ -21,13 +21,14 @@ from steelyard.store.backend import SCHEMA_VERSION
 # The first version that reads whole requests and pools that leave.
 _WHOLE_REQUESTS = 4
 # What version 5 is the first to read.
-_NEW_VERDICTS = frozenset({"just_failed", "under_way"})
+_NEW_VERDICTS = frozenset({"just_failed", "under_way", "over_cap"})
 
 
 def as_version(event: Event, version: int) -> tuple[Event, ...]:
     """Which events tell the same in a log of this version or of an older one?
 
-    Version 4 has no verdicts `just_failed` and `under_way`: both become `down`. Version 3 has no
+    Version 4 has no verdicts `just_failed`, `under_way` and `over_cap`: all become `down`, and the
+    cause `spend_cap` of a refusal becomes `no_pool`. Version 3 has no
     whole requests and no pools that leave either: a request becomes its parts, and a pool that
     leaves stays, in that log, a pool that nothing is placed in. Fields that a version does not know
     it passes over.
@@ -69,7 +70,8 @@ def _decision(decision: Decision) -> Decision:
 
 
 def _refusal(refusal: Refusal) -> Refusal:
-    return msgspec.structs.replace(refusal, verdicts=_verdicts(refusal.verdicts))
+    cause = "no_pool" if refusal.cause == "spend_cap" else refusal.cause
+    return msgspec.structs.replace(refusal, cause=cause, verdicts=_verdicts(refusal.verdicts))
 
 
 def _verdicts(verdicts: tuple[PoolVerdict, ...]) -> tuple[PoolVerdict, ...]:

@@ -26,6 +26,7 @@ from steelyard.store.postgres_sql import (
     WRITE_ONE,
     WRITE_ONE_STEP,
 )
+from steelyard.store.provider_spend import POSTGRES_SPEND
 
 # Holds whoever makes the tables, and whoever takes tasks of agents with limits.
 _MAKE_LOCK, _CLAIM_LOCK = 0x53594C44, 0x53594C45
@@ -179,7 +180,7 @@ class PostgresBackend:
     def _make_tables(self) -> int:
         # Only where there are none: to make an index "if not exists" waits for all who write, and
         # they may wait for whoever makes the next one.
-        if not (self._has("keys") and self._has("loads")):
+        if not all(self._has(table) for table in ("keys", "loads", "provider_holds")):
             self.execute("SELECT pg_advisory_lock(?)", (_MAKE_LOCK,))
             try:
                 if not self._has("version"):
@@ -188,6 +189,7 @@ class PostgresBackend:
                     self._run(ADD_KEYS, ())
                 if self._found_version() in OLDER_VERSIONS | {SCHEMA_VERSION}:
                     self._run(POSTGRES_LOADS, ())
+                    self._run(POSTGRES_SPEND, ())
             finally:
                 self.execute("SELECT pg_advisory_unlock(?)", (_MAKE_LOCK,))
         version = self._found_version()

@@ -18,6 +18,7 @@ from steelyard.store.backend import (
 )
 from steelyard.store.keys_tables import SQLITE_KEYS
 from steelyard.store.loads import SQLITE_LOADS
+from steelyard.store.provider_spend import SQLITE_SPEND
 from steelyard.store.waiting_sql import COUNT_SIGNAL
 
 R = TypeVar("R")
@@ -68,7 +69,7 @@ CREATE TABLE places (
 CREATE INDEX places_by_owner ON places (owner);
 """
     + SQLITE_KEYS
-    + f";{SQLITE_LOADS}"
+    + f";{SQLITE_LOADS};{SQLITE_SPEND}"
 )
 _BUSY_TIMEOUT_S = 5.0
 _SWITCH_PAUSE_S = 0.01
@@ -348,6 +349,9 @@ def _add_tables(connection: sqlite3.Connection) -> None:
     sql = "SELECT 1 FROM sqlite_master WHERE name = 'loads'"
     if connection.execute(sql).fetchone() is None:
         connection.execute(SQLITE_LOADS)
+    sql = "SELECT 1 FROM sqlite_master WHERE name = 'provider_holds'"
+    if connection.execute(sql).fetchone() is None:
+        _make(connection, SQLITE_SPEND)
     if _has_keys(connection):
         return
     connection.execute("BEGIN IMMEDIATE")

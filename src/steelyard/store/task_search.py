@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from steelyard.domain.events import AttemptFinished, TaskFinished, TaskSubmitted
+from steelyard.domain.events import AttemptFinished, StepPlaced, TaskFinished, TaskSubmitted
 from steelyard.store.backend import Backend
 from steelyard.store.tasks import STATES, TaskState
 
@@ -21,8 +21,9 @@ LISTED_STATES: tuple[ListedState, ...] = ("open", *STATES)
 # So many events are looked through for one page; what lies before is on the next one.
 _MOST_EVENTS = 1_000_000
 _CHUNK = 500
-_SUBMITTED, _FINISHED, _ATTEMPT = (
-    str(kind.__struct_config__.tag) for kind in (TaskSubmitted, TaskFinished, AttemptFinished)
+_SUBMITTED, _FINISHED, _PLACED, _ATTEMPT = (
+    str(kind.__struct_config__.tag)
+    for kind in (TaskSubmitted, TaskFinished, StepPlaced, AttemptFinished)
 )
 
 
@@ -60,6 +61,8 @@ class ListedTask(msgspec.Struct, frozen=True, kw_only=True):
         cost_usd: What its own attempts cost up to now.
         attempts: How many of them have ended.
         error: Why it failed; empty otherwise.
+        quiet_s: When the last attempt ended of a task that only requests name and that has none
+            under way; it may be over, and a silence will tell. None otherwise.
     """
 
     number: int
@@ -73,6 +76,7 @@ class ListedTask(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float = 0.0
     attempts: int = 0
     error: str = ""
+    quiet_s: float | None = None
 
 
 class TaskPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +111,7 @@ class _End(msgspec.Struct, frozen=True):
 
 
 class _Charge(msgspec.Struct, frozen=True):
+    t_s: float = 0.0
     cost_usd: float = 0.0
 
 
@@ -242,12 +247,31 @@ def _charged(backend: Backend, tasks: dict[str, ListedTask]) -> tuple[ListedTask
         f" AND task_id IN ({', '.join('?' * len(tasks))}) ORDER BY seq",
         list(tasks),
     )
-    spent_usd: dict[str, list[float]] = {task_id: [] for task_id in tasks}
+    charges: dict[str, list[_Charge]] = {task_id: [] for task_id in tasks}
     for task_id, body in rows:
-        charge = msgspec.json.decode(bytes(body), type=_Charge)
-        spent_usd[str(task_id)].append(charge.cost_usd)
-    return tuple(
-        msgspec.structs.replace(task, cost_usd=math.fsum(amounts), attempts=len(amounts))
-        for task in tasks.values()
-        for amounts in [spent_usd[task.task_id]]
+        charges[str(task_id)].append(msgspec.json.decode(bytes(body), type=_Charge))
+    placed = _placed(backend, [one.task_id for one in tasks.values() if one.state == "open"])
+    return tuple(_with(task, charges[task.task_id], placed) for task in tasks.values())
+
+
+def _placed(backend: Backend, task_ids: list[str]) -> dict[str, int]:
+    """How many attempts of each task were placed?"""
+    if not task_ids:
+        return {}
+    rows = backend.execute(
+        f"SELECT task_id, count(*) FROM events WHERE kind = '{_PLACED}'"  # noqa: S608 - marks alone
+        f" AND task_id IN ({', '.join('?' * len(task_ids))}) GROUP BY task_id",
+        task_ids,
+    )
+    return {str(task_id): int(number) for task_id, number in rows}
+
+
+def _with(task: ListedTask, charges: list[_Charge], placed: dict[str, int]) -> ListedTask:
+    """The same task with what its attempts cost, and when the last of them ended."""
+    is_quiet = bool(charges) and placed.get(task.task_id, math.inf) <= len(charges)
+    return msgspec.structs.replace(
+        task,
+        cost_usd=math.fsum(one.cost_usd for one in charges),
+        attempts=len(charges),
+        quiet_s=max(one.t_s for one in charges) if is_quiet else None,
     )

@@ -6,6 +6,7 @@ import pytest
 
 from steelyard.errors import ConfigError, MissingExtraError
 from steelyard.pools.engine.model import find_model
+from steelyard.pools.engine.openvino import blocks_per_gib
 
 
 def gguf(path: Path, entries: list[tuple[str, int, bytes]]) -> Path:
@@ -29,6 +30,22 @@ def test_reads_the_header_of_a_gguf_file(tmp_path: Path) -> None:
     ]
     model = find_model(gguf(tmp_path / "m.gguf", entries))
     assert (model.architecture, model.context_tokens) == ("llama", 2048)
+
+
+def test_tells_the_shape_of_keys_and_values(tmp_path: Path) -> None:
+    numbers = {
+        "context_length": 8192,
+        "block_count": 30,
+        "embedding_length": 576,
+        "attention.head_count": 9,
+        "attention.head_count_kv": 3,
+    }
+    entries = [("general.architecture", 8, text("llama"))]
+    entries += [(f"llama.{name}", 4, struct.pack("<I", n)) for name, n in numbers.items()]
+    model = find_model(gguf(tmp_path / "m.gguf", entries))
+    assert (model.kv_heads, model.head_width, model.kv_bytes_per_token) == (90, 64, 23_040)
+    # What OpenVINO reports of SmolLM2-135M, which has this shape.
+    assert blocks_per_gib(model) == 2452
 
 
 @pytest.mark.engine

@@ -80,6 +80,10 @@ async def until(condition: Callable[[], bool], within_s: float) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_tells_how_many_tokens_it_holds(engine_pool: EmbeddedEnginePool) -> None:
+    assert engine_pool.cache_tokens == 2452 * 32
+
+
 async def test_streams_an_answer_token_by_token(engine_pool: EmbeddedEnginePool) -> None:
     chunks = await collect(engine_pool, request())
     assert "Paris" in text_of(chunks)

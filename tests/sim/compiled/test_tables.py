@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from steelyard.domain.pool import LlmCurve, PoolSpec, ToolCurve
+from steelyard.domain.pool import LlmCurve, PoolSpec, SpendCap, ToolCurve
 from steelyard.domain.workload import Workload
 from steelyard.errors import ConfigError, WorkloadError
 from steelyard.sim.compiled.simulate import simulate_compiled
@@ -71,3 +71,5 @@ def test_refuses_a_pool_of_which_the_memory_is_known(
 ) -> None:
     sized = msgspec.structs.replace(llm_pool, kv_tokens=1000)
     assert "kv_tokens of pool arm is 1000" in refusal(workload, (sized,))
+    capped = msgspec.structs.replace(llm_pool, spend_cap=SpendCap(usd_per_day=1.0))
+    assert "provider aws of pool arm has a spend cap" in refusal(workload, (capped,))

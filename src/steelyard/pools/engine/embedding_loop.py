@@ -67,6 +67,11 @@ class EmbeddingLoop:
         return self._model.max_text_tokens
 
     @property
+    def cache_tokens(self) -> int:
+        """None: a vector needs no keys and values of earlier texts."""
+        return 0
+
+    @property
     def running(self) -> int:
         """How many requests are being computed?"""
         return len({row.call.request_id for row in self._rows})

@@ -40,10 +40,17 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The model is loaded; it takes so many tokens, prompt plus output."""
+    """The model is loaded.
+
+    Attributes:
+        load_s: How long that took.
+        context_tokens: Longest prompt plus output that it takes.
+        cache_tokens: Tokens whose keys and values it holds.
+    """
 
     load_s: float
     context_tokens: int = 0
+    cache_tokens: int = 0
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):

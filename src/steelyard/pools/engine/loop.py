@@ -81,6 +81,11 @@ class EngineLoop:
         self.broken = False
 
     @property
+    def cache_tokens(self) -> int:
+        """Tokens whose keys and values the library holds."""
+        return self._adapter.cache_blocks * self._adapter.block_tokens
+
+    @property
     def context_tokens(self) -> int:
         """Longest prompt plus output."""
         return self._adapter.context_tokens

@@ -26,12 +26,16 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
         context_tokens: Longest prompt plus output that the model was trained for.
         kv_bytes_per_token: Keys and values of one token in 16-bit floats; 0 where the header does
             not tell.
+        kv_heads: Heads of keys and values, of all layers together; 0 as before.
+        head_width: Values per head; 0 as before.
     """
 
     path: str
     architecture: str
     context_tokens: int
     kv_bytes_per_token: int = 0
+    kv_heads: int = 0
+    head_width: int = 0
 
 
 def find_model(path: Path | None = None) -> ModelFile:
@@ -92,11 +96,14 @@ def _parse(path: Path, file: BinaryIO) -> ModelFile:
     architecture = str(known.get("general.architecture", ""))
     context_tokens = known.get(f"{architecture}.context_length")
     if isinstance(context_tokens, int):
+        heads, head_width = _kv_shape(architecture, known)
         return ModelFile(
             path=str(path),
             architecture=architecture,
             context_tokens=context_tokens,
-            kv_bytes_per_token=_kv_bytes_per_token(architecture, known),
+            kv_bytes_per_token=heads * head_width * 2 * _FLOAT16_BYTES,
+            kv_heads=heads,
+            head_width=head_width,
         )
     raise ConfigError(f"{path} names no context length; it is not a language model.")
 
@@ -113,17 +120,18 @@ def skip_entries(file: BinaryIO, entries: int) -> int:
     return alignment_bytes
 
 
-def _kv_bytes_per_token(architecture: str, known: dict[str, object]) -> int:
+def _kv_shape(architecture: str, known: dict[str, object]) -> tuple[int, int]:
+    """Heads of keys and values of all layers, and values per head; 0, 0 where one is not told."""
     names = ("block_count", "embedding_length", "attention.head_count", "attention.head_count_kv")
     values = [known.get(f"{architecture}.{name}") for name in names]
     counts = [value for value in values if isinstance(value, int) and value > 0]
     if len(counts) < len(names):
-        return 0
+        return 0, 0
     layers, width, heads, kv_heads = counts
     head_width = known.get(f"{architecture}.attention.key_length")
     if not isinstance(head_width, int):
         head_width = width // heads
-    return layers * kv_heads * head_width * 2 * _FLOAT16_BYTES
+    return layers * kv_heads, head_width
 
 
 def _read_string(file: BinaryIO) -> str:

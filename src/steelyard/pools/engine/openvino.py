@@ -8,16 +8,39 @@ from typing import Any, Literal
 
 from steelyard.errors import MissingExtraError
 from steelyard.pools.engine.adapter import EngineDelta, EngineSettings, Sampling
+from steelyard.pools.engine.model import ModelFile, read_header
 from steelyard.pools.engine.per_channel import PerChannelCopy, load
 from steelyard.pools.engine.requantized import write_without_q4_1
 
 _BATCHED_TOKENS = 256
 # Blocks of the CPU plugin's paged attention hold 32 tokens.
 _BLOCK_TOKENS = 32
+# A scale and a zero point.
+_SCALE_BYTES = 8
 _GIB_BYTES = 1024 * 1024 * 1024
 _FINISH: Mapping[str, Literal["stop", "length"]] = MappingProxyType(
     {"STOP": "stop", "LENGTH": "length"}
 )
+
+
+def blocks_per_gib(model: ModelFile) -> int:
+    """How many blocks of keys and values does the library keep in a GiB?
+
+    Keys and values are 8-bit integers; keys have a scale and a zero point of 4 bytes each per
+    channel of a block, values per token: `kv_heads * (2 * head_width * block + 8 * (head_width +
+    block))` bytes per block. It gives the 2,452 blocks per GiB that the library reports of
+    SmolLM2-135M (OpenVINO GenAI 2026.4.1 on x86_64, 2026-11-22); of other models it is an estimate.
+
+    Args:
+        model: Its header; one that does not tell the shape is taken for SmolLM2-135M's.
+
+    Returns:
+        Blocks of 32 tokens.
+    """
+    heads, width = (model.kv_heads, model.head_width) if model.kv_heads else (30 * 3, 64)
+    return _GIB_BYTES // (
+        heads * (2 * width * _BLOCK_TOKENS + _SCALE_BYTES * (width + _BLOCK_TOKENS))
+    )
 
 
 class OpenVinoAdapter:
@@ -63,8 +86,8 @@ class OpenVinoAdapter:
         self.context_tokens = context_tokens
         self.block_tokens = _BLOCK_TOKENS
         self.max_streams = settings.max_streams
-        # 8-bit keys and values of the 135M model: 2,452 blocks per GiB, as the library reports.
-        self.cache_blocks = 2452 * max(1, round(settings.cache_bytes / _GIB_BYTES))
+        gib = max(1, round(settings.cache_bytes / _GIB_BYTES))
+        self.cache_blocks = gib * blocks_per_gib(read_header(model_path))
 
     def _load(
         self,

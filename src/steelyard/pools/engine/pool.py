@@ -53,6 +53,11 @@ class EmbeddedEnginePool:
         """Longest prompt plus output; 0 before `start`."""
         return self._context_tokens
 
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens whose keys and values each replica holds; 0 before `start`."""
+        return self._children.cache_tokens
+
     def models(self) -> tuple[str, ...]:
         """Which models are served?"""
         return (self._settings.model,)

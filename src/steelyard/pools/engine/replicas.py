@@ -39,6 +39,11 @@ class Replicas:
         """Longest prompt plus output that every replica takes; 0 before they are up."""
         return min((one.context_tokens for one in self._supervisors), default=0)
 
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens whose keys and values every replica holds; 0 before they are up."""
+        return min((one.cache_tokens for one in self._supervisors), default=0)
+
     def is_up(self, replica: int) -> bool:
         """Does the replica take requests?"""
         return bool(self._supervisors) and self._supervisors[replica].is_up

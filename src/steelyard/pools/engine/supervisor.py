@@ -135,7 +135,7 @@ class ReplicaSupervisor:
         self._is_up = False
         self._durations_s: deque[float] = deque(maxlen=32)
         self.load_s = 0.0
-        self.context_tokens = 0
+        self.context_tokens = self.cache_tokens = 0
 
     @property
     def is_up(self) -> bool:
@@ -311,7 +311,7 @@ class ReplicaSupervisor:
 
     async def _ready(self, frame: Ready) -> None:
         self.load_s = frame.load_s
-        self.context_tokens = frame.context_tokens
+        self.context_tokens, self.cache_tokens = frame.context_tokens, frame.cache_tokens
         self._is_up = True
         if self._came_up is not None and not self._came_up.done():
             self._came_up.set_result(None)

@@ -66,7 +66,7 @@ def main() -> None:
         send(LoadFailed(str(error) or type(error).__name__))
         flush()
         return
-    send(Ready(time.monotonic() - started_s, loop.context_tokens))
+    send(Ready(time.monotonic() - started_s, loop.context_tokens, loop.cache_tokens))
     flush()
     inbox: queue.SimpleQueue[ToChild] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(pipe_in, inbox), daemon=True).start()

@@ -261,7 +261,11 @@ def _used_cpu_s(world: World, attempt: int) -> float:
 
 
 def _count_failure(world: World, attempt: int) -> None:
-    """Count towards the breaker; whatever ran when a fault showed fails by the same fault."""
+    """Count towards the breaker; whatever ran when a fault showed fails by the same fault.
+
+    Attempts fail only as their whole pool goes down here, and its return closes the breaker: none
+    waits for a probe, as one of the reference may (ADR 36).
+    """
     one = world.attempts[attempt]
     pool = world.pools[world.machines[one["replica"]]["pool"]]
     now_s = world.clock[0]["now_s"]

@@ -136,9 +136,7 @@ def check_supported(
             raise ConfigError(f"the compiled simulator does not know condition {field}; {_CURE}")
     _check_renting(conditions)
     for spec in pools:
-        if spec.kv_tokens is not None:
-            told = f"kv_tokens of pool {spec.name} is {spec.kv_tokens}"
-            raise ConfigError(f"{told}; the compiled simulator knows no memory; {_CURE}")
+        _check_pool(spec)
         if len(spec.llm_curves) + (spec.tool_curve is not None) > 1 or spec.tool_prefix:
             raise ConfigError(
                 f"pool {spec.name}: the compiled simulator knows pools of one model, or of tools "
@@ -157,6 +155,15 @@ def check_supported(
                     f"task {task.task_id}: tool {step.tool} runs in a pool of its own, which the "
                     f"compiled simulator does not know; {_CURE}"
                 )
+
+
+def _check_pool(spec: PoolSpec) -> None:
+    if spec.spend_cap is not None:
+        told = f"provider {spec.provider} of pool {spec.name} has a spend cap"
+        raise ConfigError(f"{told}; the compiled simulator knows none; {_CURE}")
+    if spec.kv_tokens is not None:
+        told = f"kv_tokens of pool {spec.name} is {spec.kv_tokens}"
+        raise ConfigError(f"{told}; the compiled simulator knows no memory; {_CURE}")
 
 
 def _check_renting(conditions: Conditions) -> None:

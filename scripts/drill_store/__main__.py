@@ -1,6 +1,6 @@
 """Is a step lost or done twice when something breaks? 1,000 tasks for each fault.
 
-Run as `python scripts/drill_store.py [--tasks 1000] [--faults none,gateway,worker,database]`.
+Run as `python scripts/drill_store [--tasks 1000] [--faults none,gateway,worker,database]`.
 For each fault there is a new database in a PostgreSQL of the drill's own (fsync on), two gateways
 (`steelyard up`) before a mock upstream, and three workers. Half of the tasks are asked for through
 the gateways: three numbered steps each, sent again to the other gateway after a failure, under the
@@ -11,6 +11,10 @@ one kind is done,
 - `worker`: one worker is killed with SIGKILL, and another one started;
 - `database`: PostgreSQL is stopped at once, as by a power failure, and started again after
   AWAY_S; all connections break;
+- `failover`: PostgreSQL has a synchronous standby; the primary is killed with SIGKILL and stays
+  away, and the standby is promoted 2 s later. All processes know both addresses;
+- `failover-async` (only where it is named): the same with a standby that is not waited for, and
+  that nothing has reached in the last second. What was acknowledged in that second is lost;
 - `clocks`: nothing, but the clocks of the processes differ by 5 to 12 s from the start, which is
   more than the leases of 2 s.
 
@@ -22,29 +26,37 @@ lost or doubled, a task has no good end, or a client was told another answer tha
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
-import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import uvloop
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "gateway")]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE.parent), str(ROOT), str(ROOT / "benchmarks" / "gateway")]
 
-import upstream as mock  # noqa: E402
 from tests.store.postgres_server import PostgresServer, postgres_server  # noqa: E402
 
+from drill_store.clients import GATEWAY_STEPS, Clients  # noqa: E402
+from drill_store.pair import PostgresPair, free_port, postgres_pair  # noqa: E402
+from drill_store.processes import (  # noqa: E402
+    LEASE_S,
+    WORKER_STEPS,
+    NumberedAnswers,
+    Processes,
+    run_gateway,
+    run_worker,
+)
 from steelyard.domain.events import (  # noqa: E402
     AttemptFinished,
     Event,
@@ -53,225 +65,19 @@ from steelyard.domain.events import (  # noqa: E402
     TaskResumed,
     TaskSubmitted,
 )
-from steelyard.placement.policy import CheapestFeasible  # noqa: E402
-from steelyard.pools.scripted import ScriptedLlmPool  # noqa: E402
 from steelyard.runtime.clock import WallClock  # noqa: E402
-from steelyard.runtime.context import TaskContext  # noqa: E402
-from steelyard.runtime.definitions import task  # noqa: E402
-from steelyard.runtime.dispatcher import Dispatcher  # noqa: E402
-from steelyard.runtime.recorder import Recorder  # noqa: E402
-from steelyard.runtime.worker import Worker, WorkerSettings  # noqa: E402
 from steelyard.store.event_store import EventStore, read_store  # noqa: E402
 from steelyard.store.open_store import open_store  # noqa: E402
 from steelyard.store.tasks import Submission  # noqa: E402
 
-FAULTS = ("none", "gateway", "worker", "database", "clocks")
-GATEWAY_STEPS, WORKER_STEPS = 3, 5
+FAULTS = ("none", "gateway", "worker", "database", "clocks", "failover")
+MAY_LOSE = "failover-async"
 AWAY_S = 3.0
-LEASE_S = 2.0
-_CLIENTS = 20
-_SERVICE_S = 0.02
-_STEP_S = 0.05
 _PATIENCE_S = 240.0
-_CONFIG = """
-[gateway]
-port = {port}
-[store]
-url = "{store}"
-[pools.lab]
-kind = "endpoint"
-base_urls = ["http://127.0.0.1:{upstream}/v1"]
-models = ["mock"]
-usd_per_hour = 1.0
-curve = {{ concurrency_cap = 64 }}
-"""
-
-
-# ------------------------------------------------------------------------- the processes of a drill
-
-
-class NumberedAnswers(mock.Upstream):
-    """Numbers its answers, so that each execution can be told from the others."""
-
-    executions = 0
-
-    def on_message_complete(self) -> None:
-        """Stream the number, a little later."""
-        if not self._body:
-            super().on_message_complete()
-            return
-        self._body = []
-        NumberedAnswers.executions += 1
-        text = f"answer {NumberedAnswers.executions}"
-        self._loop.call_later(_SERVICE_S, self._tell, mock.piece({"content": text}))
-
-    def _tell(self, piece: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(mock.STREAM_HEAD + piece + mock.LAST + mock.USAGE + mock.END)
-
-
-def run_gateway(config: str, by_s: float) -> None:
-    """Be a gateway whose clock is `by_s` ahead."""
-    now = time.time
-    time.time = lambda: now() + by_s
-    sys.argv = ["steelyard", "up", "--config", config]
-    from steelyard.cli.app import main as command  # noqa: PLC0415
-
-    command()
-
-
-async def run_worker(store: str, notes: Path, by_s: float) -> None:
-    """Be a worker whose clock is `by_s` ahead, until killed; notes every execution of a step."""
-    now = time.time
-    time.time = lambda: now() + by_s
-
-    async def noted(key: str) -> str:
-        with notes.open("a", encoding="ascii") as file:
-            file.write(key + "\n")
-        await asyncio.sleep(_STEP_S)
-        return key
-
-    @task(name="noting")
-    async def noting(ctx: TaskContext, name: str) -> None:
-        for number in range(WORKER_STEPS):
-            await ctx.step(partial(noted, f"{name}/{number}"))
-
-    with open_store(store) as opened:
-        dispatcher = Dispatcher(Recorder(WallClock(), opened), CheapestFeasible(), {}, {})
-        settings = WorkerSettings(slots=10, lease_s=LEASE_S, look_s=0.1)
-        worker = Worker(opened, dispatcher, (ScriptedLlmPool(), "none"), (noting,), settings)
-        async with worker.working():
-            print("ready", flush=True)
-            await asyncio.Event().wait()
-
-
-class Processes:
-    """Gateways and workers on one database.
-
-    Args:
-        folder: For their files.
-        store: The database.
-        upstream: Port of the upstream.
-        offsets_s: How far the clock of each next process is ahead.
-    """
-
-    def __init__(self, folder: Path, store: str, upstream: int, offsets_s: list[float]) -> None:
-        self._folder, self._store, self._upstream = folder, store, upstream
-        self._offsets_s = offsets_s
-        self._ports: list[int] = []
-        self.gateways: list[subprocess.Popen[bytes]] = []
-        self.workers: list[subprocess.Popen[bytes]] = []
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where the gateways are."""
-        return [f"http://127.0.0.1:{port}" for port in self._ports]
-
-    def start_gateway(self, number: int) -> None:
-        """Start a gateway, or start it again."""
-        if number == len(self._ports):
-            self._ports.append(free_port())
-        config = self._folder / f"gateway{number}.toml"
-        config.write_text(
-            _CONFIG.format(port=self._ports[number], store=self._store, upstream=self._upstream)
-        )
-        started = self._started(["--gateway", str(config)], f"gateway{number}")
-        self.gateways[number:] = [started]
-
-    def start_worker(self) -> None:
-        """Start one more worker."""
-        name = f"worker{len(self.workers)}"
-        notes = self._folder / f"{name}.notes"
-        self.workers.append(self._started(["--worker", self._store, "--notes", str(notes)], name))
-
-    def executions(self) -> Counter[str]:
-        """How often was each step of a durable task performed?"""
-        found: Counter[str] = Counter()
-        for notes in self._folder.glob("*.notes"):
-            found.update(notes.read_text(encoding="ascii").split())
-        return found
-
-    def kill_all(self) -> None:
-        """End all of them."""
-        for process in (*self.gateways, *self.workers):
-            process.kill()
-            process.wait()
-
-    def _started(self, arguments: list[str], name: str) -> "subprocess.Popen[bytes]":
-        by_s = self._offsets_s.pop(0) if self._offsets_s else 0.0
-        command = [sys.executable, __file__, *arguments, "--ahead", str(by_s)]
-        with (self._folder / f"{name}.txt").open("ab") as output:
-            return subprocess.Popen(command, stdout=output, stderr=output)  # noqa: S603
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    import socket  # noqa: PLC0415
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-# ---------------------------------------------------------------------------------------- the tasks
-
-
-class Clients:
-    """Asks for numbered steps, and asks again elsewhere after a failure.
-
-    Args:
-        addresses: The gateways.
-        tasks: How many tasks.
-    """
-
-    def __init__(self, addresses: list[str], tasks: int) -> None:
-        self._addresses = addresses
-        self._left = iter(range(tasks))
-        self._drawn = random.Random(1)  # noqa: S311
-        self.answers: dict[tuple[str, int], str] = {}
-        self.again = 0
-        self.statuses: Counter[int] = Counter()
-        self.done = 0
-
-    async def run(self) -> None:
-        """Ask for all."""
-        connector = aiohttp.TCPConnector(limit=0)
-        timeout = aiohttp.ClientTimeout(total=30.0)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
-            await asyncio.gather(*(self._client(http) for _ in range(_CLIENTS)))
-
-    async def _client(self, http: aiohttp.ClientSession) -> None:
-        for number in self._left:
-            for step in range(GATEWAY_STEPS):
-                await self._ask(http, f"asked-{number}", step)
-            self.done += 1
-
-    async def _ask(self, http: aiohttp.ClientSession, task_id: str, step: int) -> None:
-        text = f"step {step} of {task_id}"
-        body = {"model": "mock", "messages": [{"role": "user", "content": text}]}
-        headers = {
-            "Steelyard-Task": task_id,
-            "Steelyard-Step": "ask",
-            "Idempotency-Key": f"{task_id}/{step}",
-        }
-        at = self._drawn.randrange(len(self._addresses))
-        while True:
-            url = f"{self._addresses[at]}/v1/chat/completions"
-            wait_s = 0.1
-            try:
-                async with http.post(url, json=body, headers=headers) as answer:
-                    told = await answer.json()
-                    self.statuses[answer.status] += 1
-                    if answer.status == 200:
-                        content = told["choices"][0]["message"]["content"]
-                        self.answers[(task_id, step)] = content
-                        return
-                    wait_s = float(answer.headers.get("Retry-After", wait_s))
-            except (aiohttp.ClientError, TimeoutError):
-                self.statuses[0] += 1
-            self.again += 1
-            at = (at + 1) % len(self._addresses)
-            await asyncio.sleep(wait_s)
+# How long the standby waits before it is promoted: whoever watches has to be sure.
+_SURE_S = 2.0
+# With a standby that may lag, so long before the primary's end nothing reaches it.
+_LAG_S = 1.0
 
 
 async def submit(store: EventStore, tasks: int) -> None:
@@ -313,6 +119,7 @@ class Outcome(NamedTuple):
         takeovers: Tasks that changed hands.
         seconds: How long it took.
         told: What else is worth a look.
+        pause: When clients were without answers, in seconds from the fault.
     """
 
     lost: int
@@ -322,6 +129,7 @@ class Outcome(NamedTuple):
     takeovers: int
     seconds: float
     told: str
+    pause: str = ""
 
 
 def judge(events: list[Event], clients: Clients, tasks: int, executions: Counter[str]) -> Outcome:
@@ -351,8 +159,16 @@ def judge(events: list[Event], clients: Clients, tasks: int, executions: Counter
     return Outcome(lost, doubled, wrong, beyond, takeovers, 0.0, told)
 
 
-def strike(fault: str, processes: Processes, server: PostgresServer) -> None:
+def strike(fault: str, processes: Processes, server: PostgresServer | PostgresPair) -> None:
     """Let the fault happen."""
+    if isinstance(server, PostgresPair):
+        if fault == MAY_LOSE:
+            server.hold_back()
+            time.sleep(_LAG_S)
+        server.kill_primary()
+        time.sleep(_SURE_S)
+        server.promote()
+        return
     if fault == "gateway":
         processes.gateways[0].kill()
         processes.gateways[0].wait()
@@ -367,7 +183,9 @@ def strike(fault: str, processes: Processes, server: PostgresServer) -> None:
         server.start()
 
 
-async def drill(fault: str, tasks: int, folder: Path, server: PostgresServer) -> Outcome:
+async def drill(
+    fault: str, tasks: int, folder: Path, server: PostgresServer | PostgresPair
+) -> Outcome:
     """Run all tasks, with the fault when a third of them is done."""
     NumberedAnswers.executions = 0
     loop, port = asyncio.get_running_loop(), free_port()
@@ -391,14 +209,30 @@ async def drill(fault: str, tasks: int, folder: Path, server: PostgresServer) ->
         async with asyncio.timeout(_PATIENCE_S):
             while max(clients.done, await ended(store, tasks)) < tasks // 3:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+            struck_s = time.monotonic()
             await asyncio.to_thread(strike, fault, processes, server)
+            mended_s = time.monotonic()
             await asking
             while await ended(store, tasks) < tasks:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         took_s = time.monotonic() - started_s
         events = list(read_store(store))
         upstream.close()
-        return judge(events, clients, tasks, processes.executions())._replace(seconds=took_s)
+        found = judge(events, clients, tasks, processes.executions())
+        return found._replace(seconds=took_s, pause=pause(clients, struck_s, mended_s))
+
+
+def pause(clients: Clients, struck_s: float, mended_s: float) -> str:
+    """For how long were clients without answers, and when did they get one again?"""
+    good = sorted(t_s for t_s, status in clients.seen if status == 200)
+    gaps = [(later - before, before) for before, later in itertools.pairwise(good)]
+    longest_s, since_s = max(gaps, default=(0.0, struck_s))
+    refused = [t_s for t_s, status in clients.seen if status == 503]
+    told = f"longest pause of answers {longest_s:.1f} s, from {since_s - struck_s:+.1f} s"
+    told += f" to {since_s + longest_s - struck_s:+.1f} s; mended at {mended_s - struck_s:+.1f} s"
+    if refused:
+        told += f"; 503 from {min(refused) - struck_s:+.1f} to {max(refused) - struck_s:+.1f} s"
+    return told
 
 
 async def ready(addresses: list[str]) -> None:
@@ -416,6 +250,13 @@ async def ready(addresses: list[str]) -> None:
                 if time.monotonic() > gives_up_s:
                     raise RuntimeError(f"{address} does not serve")
                 await asyncio.sleep(0.1)
+
+
+def database(fault: str) -> AbstractContextManager[PostgresServer | PostgresPair]:
+    """The PostgreSQL of a fault; commits wait for the disk."""
+    if fault.startswith("failover"):
+        return postgres_pair(is_synchronous=fault != MAY_LOSE)
+    return postgres_server(fsync=True)
 
 
 def options() -> argparse.Namespace:
@@ -444,14 +285,14 @@ def main() -> None:
     print(f"in three workers (lease {LEASE_S:g} s), per fault; {os.cpu_count()} cores", flush=True)
     run: Callable[..., Any] = uvloop.run
     for fault in given.faults.split(","):
-        with tempfile.TemporaryDirectory() as folder, postgres_server(fsync=True) as server:
+        with tempfile.TemporaryDirectory() as folder, database(fault) as server:
             found = run(drill(fault, half, Path(folder), server))
         bad = found.lost or found.doubled or found.wrong or (fault == "clocks" and found.again)
-        is_good = is_good and not bad
+        is_good = is_good and (fault == MAY_LOSE or not bad)
         print(
             f"{fault:9} lost {found.lost}, doubled {found.doubled}, wrong answers {found.wrong}; "
             f"done again {found.again}, taken over {found.takeovers}, {found.seconds:.1f} s; "
-            f"{found.told}",
+            f"{found.told}; {found.pause}",
             flush=True,
         )
     sys.exit(0 if is_good else 1)
