@@ -148,7 +148,11 @@ def test_what_a_killed_process_left_is_deleted_in_time(
         left.mkdir(parents=True)
         (left / "openvino_model.bin").write_bytes(b"1234")
     os.utime(old, (0, 0))
-    monkeypatch.setattr(per_channel, "_convert", lambda *_: Verdict(refused="it is broken"))
+
+    def broken(*_: object) -> Verdict:
+        return Verdict(refused="it is broken")
+
+    monkeypatch.setattr(per_channel, "_convert", broken)
     with pytest.raises(ConfigError, match="it is broken"):
         copy.made()
     assert not old.exists()
