@@ -9,7 +9,7 @@ from tests.gateway.conftest import pool_spec
 from tests.store.postgres_server import PostgresServer
 
 from steelyard.domain.events import AttemptFinished, PoolAdded
-from steelyard.gateway import app
+from steelyard.gateway import app, control_plane
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.placement.policy import CheapestFeasible
@@ -41,7 +41,8 @@ async def _ready(http: aiohttp.ClientSession, wanted: int) -> None:
 async def test_what_came_before_waits_and_what_comes_then_is_told_to_come_back(
     postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_AWAY_S", 0.1)
+    monkeypatch.setattr(app, "AWAY_S", 0.1)
+    monkeypatch.setattr(control_plane, "AWAY_S", 0.1)
     with open_store(postgres.new_database()) as store:
         recorder = Recorder(WallClock(), store)
         recorder.record(PoolAdded(t_s=recorder.now_s(), spec=pool_spec("lab", "scripted")))

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -97,18 +98,20 @@ moves = st.lists(
 def test_processes_that_place_end_tell_and_die_in_any_order_keep_the_cap(
     moves: list[tuple[int, str, float]],
 ) -> None:
-    rig = _Rig()
-    for process, move, usd in moves:
-        rig.move(process, move, usd)
-        assert rig.spent_usd + rig.reserved_usd <= 1.0 + 1e-9
+    with TemporaryDirectory() as folder:
+        rig = _Rig(Path(folder) / "log.db")
+        for process, move, usd in moves:
+            rig.move(process, move, usd)
+            assert rig.spent_usd + rig.reserved_usd <= 1.0 + 1e-9
+        rig.backend.close()
 
 
 class _Rig:
-    """Three processes on one database in memory; those that die leave their hold behind."""
+    """Three processes on one database; those that die leave their hold behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         self.now_s = 1000.0
-        self.backend = SqliteBackend(Path(":memory:"), lambda: self.now_s)
+        self.backend = SqliteBackend(path, lambda: self.now_s)
         self.numbers = [0, 0, 0]
         self.lives = [0, 0, 0]
         self.blocks = [0.0, 0.0, 0.0]

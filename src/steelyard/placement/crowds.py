@@ -53,7 +53,7 @@ def spared_s(crowd_s: Number, remaining_s: float, service_s: Number, error_frac:
     Returns:
         Seconds; 0 without a crowd.
 
-    >>> spared_s(0.0, 5.0, 1.0, 0.1), spared_s(2.0, 5.0, 1.0, 0.5)
+    >>> float(spared_s(0.0, 5.0, 1.0, 0.1)), float(spared_s(2.0, 5.0, 1.0, 0.5))
     (0.0, 3.0)
     """
     nothing: Any = 0.0

@@ -135,7 +135,7 @@ def _placed(
     )
     near_s = _LABEL_FRAC * told.span_s
     # The plot's right edge is a line, too; left of its left edge there is only the axis.
-    next_s = [t_s for t_s, _, _ in found[1:]] + [told.span_s]
+    next_s = [*(t_s for t_s, _, _ in found[1:]), told.span_s][: len(found)]
     return [
         _Placed(t_s, label, row, leftwards=end_s - t_s < near_s < t_s)
         for (t_s, label, row), end_s in zip(found, next_s, strict=True)

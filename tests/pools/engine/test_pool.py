@@ -80,8 +80,14 @@ async def until(condition: Callable[[], bool], within_s: float) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_tells_how_many_tokens_it_holds(engine_pool: EmbeddedEnginePool) -> None:
-    assert engine_pool.cache_tokens == 2452 * 32
+async def test_tells_how_many_tokens_it_holds(
+    engine_pool: EmbeddedEnginePool, request: pytest.FixtureRequest
+) -> None:
+    if "openvino" in request.node.name:
+        assert engine_pool.cache_tokens == 2452 * 32
+    else:
+        # llama.cpp gives every stream a context of its own; snapshots come on top.
+        assert engine_pool.cache_tokens >= 8 * engine_pool.context_tokens
 
 
 async def test_streams_an_answer_token_by_token(engine_pool: EmbeddedEnginePool) -> None:
