@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,8 +27,6 @@ def placed(
     wait_s: float = 0.0,
     grace_s: float = 0.0,
     queue_key: float | None = None,
-    begun: bool = False,
-    crowd_s: float = 0.0,
 ) -> Decision:
     """A decision with so much slack if the step starts now, and so long a wait before it."""
     return Decision(
@@ -40,9 +39,7 @@ def placed(
         predicted_output_tokens=0.0,
         predicted_cost_usd=0.0,
         bid_usd_per_hour=0.0,
-        slack_s=None if slack_s is None else slack_s - wait_s - crowd_s,
-        begun=begun,
-        crowd_s=crowd_s,
+        slack_s=None if slack_s is None else slack_s - wait_s,
         grace_s=grace_s,
         queue_key=queue_key,
         policy="test",
@@ -150,37 +147,14 @@ def test_a_step_behind_too_many_others_waits_for_those_that_can_be_in_time() -> 
 
 
 def test_tasks_that_have_begun_go_first_as_long_as_somebody_is_late() -> None:
+    begun = msgspec.structs.replace(step("begun"), step_id=3)
     queue = StepQueue()
-    queue.push(step("begun"), placed(50.0, wait_s=60.0, begun=True), now_s=0.0)
+    queue.push(begun, placed(50.0, wait_s=60.0), now_s=0.0)
     for number in range(3):
         queue.push(step(f"new {number}"), placed(9.0), now_s=0.0)
     assert queue.pop(0.0).task_id == "new 0"
     queue.push(step("late"), placed(-1.0), now_s=0.0)
     assert names(queue, 0.0, 4) == ["begun", "new 1", "new 2", "late"]
-
-
-def test_tasks_that_have_begun_go_before_new_ones_that_came_in_a_crowd() -> None:
-    queue = StepQueue()
-    queue.push(step("begun"), placed(50.0, begun=True), now_s=0.0)
-    queue.push(step("came first"), placed(9.0), now_s=0.0)
-    queue.push(step("in a crowd"), placed(10.0, crowd_s=3.0), now_s=0.0)
-    assert names(queue, 0.0, 3) == ["came first", "begun", "in a crowd"]
-
-
-@given(slack_s=st.floats(0.0, 50.0), crowd_s=st.floats(0.0, 50.0))
-def test_no_first_step_waits_for_ever_behind_tasks_that_have_begun(
-    slack_s: float, crowd_s: float
-) -> None:
-    queue = StepQueue()
-    queue.push(step("new"), placed(slack_s, crowd_s=crowd_s), now_s=0.0)
-    now_s = past = 0
-    while True:
-        now_s += 1
-        queue.push(step(f"begun at {now_s}"), placed(0.5, begun=True), float(now_s))
-        if queue.pop(float(now_s)).task_id == "new":
-            break
-        past += now_s > slack_s
-        assert past <= LATE_SHARE
 
 
 def test_a_step_is_given_up_with_its_grace_and_not_before() -> None:

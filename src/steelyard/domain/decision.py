@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from steelyard.domain.task import Step
 from steelyard.errors import BudgetExceededError, NoFeasiblePoolError, SpendCapError
 
 Verdict = Literal[
@@ -57,19 +58,13 @@ class Decision(
         predicted_output_tokens: Expected length of the answer.
         predicted_cost_usd: Expected cost at the pool's rent; reserved from the task's budget.
         bid_usd_per_hour: Price of a replica-hour by which pools were compared.
-        slack_s: `deadline - now - expected remaining work - predicted_finish_s - crowd_s`; None
-            without a deadline.
+        slack_s: `deadline - now - expected remaining work - predicted_finish_s`; None without
+            a deadline.
         grace_s: How long after its latest start the step is given up as late; negative where the
             prediction of its own time is uncertain, positive where that of what comes after it is.
         predicted_least_s: Seconds from start to end in the fastest pool, had it no queue; what the
             attempt takes beyond that, another choice could have avoided. None in old logs.
         queue_key: Place in the replica's queue, the least first; None: by latest start.
-        begun: Whether an attempt at any step of the task has started before. What begins none
-            stands behind those that have begun, where not all can be in time.
-        later_s: Seconds for which the LLM steps that follow are expected to run, where this one
-            begins the task.
-        crowd_s: Seconds that the replica needs for what follows the steps in front that begin
-            tasks, where this one does; taken off the slack.
         policy: Name of the policy.
         reason: One sentence for people.
         verdicts: One per pool, in the fleet's order.
@@ -91,30 +86,22 @@ class Decision(
     predicted_least_s: float | None = None
     queue_key: float | None = None
     grace_s: float = 0.0
-    begun: bool = False
-    later_s: float = 0.0
-    crowd_s: float = 0.0
 
     @property
     def slack_at_start_s(self) -> float | None:
         """Slack if the step started at once; queues order by it. None without a deadline."""
-        if self.slack_s is None:
-            return None
-        return self.slack_s + self.predicted_wait_s + self.crowd_s
+        return None if self.slack_s is None else self.slack_s + self.predicted_wait_s
 
-    @property
-    def crowded(self) -> bool:
-        """Does it begin a task, and found others in front that do? Begun tasks go before it."""
-        return self.crowd_s > 0.0 and self.queue_key is None
-
-    @property
-    def gives_way(self) -> bool:
+    def gives_way(self, step: Step) -> bool:
         """Does the step let those pass that can be in time, as it cannot behind them?
 
         A step of a task that has begun does not: what was done of it would be lost. Nor does one
         of a policy that has an order of its own.
+
+        Args:
+            step: The step that was placed.
         """
-        if self.slack_s is None or self.queue_key is not None or self.begun:
+        if self.slack_s is None or self.queue_key is not None or step.step_id > 0:
             return False
         return self.slack_s + self.grace_s < 0.0
 

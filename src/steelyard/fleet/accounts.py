@@ -20,9 +20,7 @@ class TaskAccount(msgspec.Struct):
         finished: Name, number and end of finished steps, what had been avoidable up to there taken
             off; remaining work is learned from them.
         submitted_s: When the task arrived.
-        begun: Whether any attempt has started.
         attained_s: Seconds for which its attempts have run.
-        later_s: Seconds for which LLM attempts have run but for the step that ended first.
         avoidable_s: Seconds that its steps took beyond the least possible.
         context_tokens: Prompt of the LLM step that was placed last.
         context_place: Pool and replica where it was placed; None before.
@@ -37,9 +35,7 @@ class TaskAccount(msgspec.Struct):
     children_usd: dict[int, float] = {}
     finished: list[tuple[str, int, float]] = []
     submitted_s: float = 0.0
-    begun: bool = False
     attained_s: float = 0.0
-    later_s: float = 0.0
     avoidable_s: float = 0.0
     context_tokens: int = 0
     context_place: tuple[int, int] | None = None
@@ -66,9 +62,6 @@ class OpenAttempt(msgspec.Struct):
         least_s: Predicted seconds in the fastest pool without a queue; None where unknown.
         believed: What its replica was believed to hold of its prompt when it started.
         late: Whether it lets others pass while it waits, see `Decision.gives_way`.
-        crowded: Whether it lets tasks pass that have begun, and only them.
-        later_s: What follows it, where it begins a task and does not let others pass, see
-            `Decision.later_s`.
         gone: Whether its pool has shrunk below its replica since.
         provider: Who is paid for its pool.
     """
@@ -86,8 +79,6 @@ class OpenAttempt(msgspec.Struct):
     placed_s: float = 0.0
     least_s: float | None = None
     late: bool = False
-    crowded: bool = False
-    later_s: float = 0.0
     gone: bool = False
     provider: str = ""
     believed: Believed = NOTHING_BELIEVED

@@ -75,7 +75,6 @@ class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):
             standard deviation; 0 until seen.
         remaining_known: Whether such a task has ended, so that `remaining_s` means something.
         remaining_deviation_s: Its standard deviation.
-        later_s: Seconds for which LLM steps run after this one, where it begins a task.
     """
 
     output_tokens: float
@@ -85,7 +84,6 @@ class StepExpectation(msgspec.Struct, frozen=True, kw_only=True):
     remaining_s: float
     remaining_known: bool
     remaining_deviation_s: float = 0.0
-    later_s: float = 0.0
 
 
 class StepEstimate(msgspec.Struct):
@@ -96,12 +94,11 @@ class StepEstimate(msgspec.Struct):
     other_s: RunningMean
     memory_bytes: RunningMean
     remaining_s: dict[int, RunningSpread]
-    later_s: RunningMean
 
     @classmethod
     def unseen(cls) -> "StepEstimate":
         """An estimate without samples."""
-        return cls(RunningMean(), RunningMean(), RunningMean(), RunningMean(), {}, RunningMean())
+        return cls(RunningMean(), RunningMean(), RunningMean(), RunningMean(), {})
 
     def add_remaining(self, step_id: int, remaining_s: float) -> None:
         """A task ended so long after its step of this number.
@@ -115,10 +112,8 @@ class StepEstimate(msgspec.Struct):
                 spread = self.remaining_s[depth] = RunningSpread()
             spread.add(remaining_s)
 
-    def usual(
-        self, step_id: int, max_output_tokens: float
-    ) -> tuple[float, float, bool, float, float]:
-        """Output tokens, seconds that remain, whether known, their deviation, what follows.
+    def usual(self, step_id: int, max_output_tokens: float) -> tuple[float, float, bool, float]:
+        """Output tokens, seconds that remain, whether they are known, and their deviation.
 
         See `expectation`.
         """
@@ -128,8 +123,8 @@ class StepEstimate(msgspec.Struct):
             tokens = output.value
         remaining = self.remaining_s.get(step_id.bit_length(), self.remaining_s.get(_ANY_DEPTH))
         if remaining is None:
-            return tokens, 0.0, False, 0.0, 0.0
-        return tokens, remaining.high, True, remaining.deviation, self.later_s.value
+            return tokens, 0.0, False, 0.0
+        return tokens, remaining.high, True, remaining.deviation
 
     def expectation(
         self, step_id: int, max_output_tokens: float, memory_bytes: float
@@ -145,8 +140,7 @@ class StepEstimate(msgspec.Struct):
         Returns:
             The expectation.
         """
-        usual = self.usual(step_id, max_output_tokens)
-        output_tokens, remaining_s, known, deviation_s, later_s = usual
+        output_tokens, remaining_s, known, deviation_s = self.usual(step_id, max_output_tokens)
         return StepExpectation(
             output_tokens=output_tokens,
             cpu_s=self.cpu_s.value,
@@ -155,5 +149,4 @@ class StepEstimate(msgspec.Struct):
             remaining_s=remaining_s,
             remaining_known=known,
             remaining_deviation_s=deviation_s,
-            later_s=later_s,
         )

@@ -13,8 +13,6 @@ from steelyard.fleet.view import IntArray
 from steelyard.perf.predict import BoolArray, FloatArray
 
 _NOTHING = ReplicaLoad()
-# Four counts, three sums of times, and `live_tokens`.
-_COLUMNS = 8
 
 
 class ReplicaBooks:
@@ -33,18 +31,14 @@ class ReplicaBooks:
         running: Steps that run.
         waiting: Steps that wait.
         late: Those of them that let others pass, see `Decision.gives_way`.
-        crowded: Those of them that let tasks pass that have begun, see `Decision.crowded`.
-        later_sum_s: What follows those first steps among them that do not, see `Decision.later_s`.
         service_sum_s: Predicted service time of all of them.
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         live_tokens: Contexts of this process's open tasks, in tokens, where their last calls went.
         up: 1 where the replica is there, 0 where not.
         offsets: `starts` for NumPy.
-        running_window: `running` for NumPy; the same goes for the next eight.
+        running_window: `running` for NumPy; the same goes for the next six.
         waiting_window: `waiting`.
         late_window: `late`.
-        crowded_window: `crowded`.
-        later_sum_window_s: `later_sum_s`.
         service_sum_window_s: `service_sum_s`.
         prefill_share_window_s: `prefill_share_sum_s`.
         live_tokens_window: `live_tokens`.
@@ -53,13 +47,9 @@ class ReplicaBooks:
 
     __slots__ = (
         *(
-            "crowded",
-            "crowded_window",
             "elsewhere",
             "late",
             "late_window",
-            "later_sum_s",
-            "later_sum_window_s",
             "live_tokens",
             "live_tokens_window",
             "offsets",
@@ -76,7 +66,8 @@ class ReplicaBooks:
         self.starts: list[int] = [0]
         self.elsewhere: dict[int, ReplicaLoad] = {}
         self.shares: dict[int, int] = {}
-        self._take(tuple(array("d") for _ in range(_COLUMNS)), bytearray())
+        nothing = (array("d"), array("d"), array("d"), array("d"), array("d"), array("d"))
+        self._take(nothing, bytearray())
 
     def lay_out(self, counts: list[int]) -> None:
         """Give every replica its place; those that stay keep their counts.
@@ -90,11 +81,12 @@ class ReplicaBooks:
         starts = [0]
         for count in counts:
             starts.append(starts[-1] + count)
-        counts_before = (self.running, self.waiting, self.late, self.crowded, self.later_sum_s)
+        counts_before = (self.running, self.waiting, self.late)
         sums_before = (self.service_sum_s, self.prefill_share_sum_s, self.live_tokens)
         old_ones = (*counts_before, *sums_before)
         nothing = bytes(8 * starts[-1])
-        ones = tuple(array("d", nothing) for _ in range(_COLUMNS))
+        fresh = (array("d", nothing), array("d", nothing), array("d", nothing))
+        ones = (*fresh, array("d", nothing), array("d", nothing), array("d", nothing))
         up = bytearray(b"\1" * starts[-1])
         for pool in range(len(old) - 1):
             stay = min(old[pool + 1] - old[pool], counts[pool])
@@ -109,15 +101,13 @@ class ReplicaBooks:
         """An attempt waits there."""
         self.waiting[at] += 1.0
         self.late[at] += attempt.late
-        self.crowded[at] += attempt.crowded
-        self.later_sum_s[at] += attempt.later_s
         self.service_sum_s[at] += attempt.service_s
         self.prefill_share_sum_s[at] += attempt.share_s
 
     def start(self, at: int, attempt: OpenAttempt) -> None:
         """An attempt waits no longer; it is told among whom it starts."""
         waiting = self.waiting[at] = self.waiting[at] - 1.0
-        self._let_go(at, attempt)
+        self.late[at] -= attempt.late
         running = self.running[at] = self.running[at] + 1.0
         attempt.concurrency = int(running)
         others = running + waiting - 1.0
@@ -128,7 +118,7 @@ class ReplicaBooks:
         """An attempt neither waits nor runs any more."""
         if attempt.started_s is None:
             self.waiting[at] -= 1.0
-            self._let_go(at, attempt)
+            self.late[at] -= attempt.late
         else:
             self.running[at] -= 1.0
         # Rounding must not leave a trace of work on an idle replica.
@@ -140,15 +130,6 @@ class ReplicaBooks:
             self.service_sum_s[at] -= attempt.service_s
             self.prefill_share_sum_s[at] -= attempt.share_s
 
-    def _let_go(self, at: int, attempt: OpenAttempt) -> None:
-        """An attempt is no longer in front of those that wait."""
-        self.late[at] -= attempt.late
-        self.crowded[at] -= attempt.crowded
-        self.later_sum_s[at] -= attempt.later_s
-        if self.waiting[at] == self.elsewhere.get(at, _NOTHING).waiting:
-            # Rounding must not leave a trace of a crowd that is gone.
-            self.later_sum_s[at] = self.elsewhere.get(at, _NOTHING).later_sum_s
-
     def own(self, at: int) -> ReplicaLoad:
         """What does this process alone do there?"""
         others = self.elsewhere.get(at, _NOTHING)
@@ -158,8 +139,6 @@ class ReplicaBooks:
             self.late[at] - others.late,
             max(0.0, self.service_sum_s[at] - others.service_sum_s),
             max(0.0, self.prefill_share_sum_s[at] - others.prefill_share_sum_s),
-            crowded=self.crowded[at] - others.crowded,
-            later_sum_s=max(0.0, self.later_sum_s[at] - others.later_sum_s),
         )
 
     def has_room(self, at: int, cap: int) -> bool:
@@ -181,8 +160,6 @@ class ReplicaBooks:
             self.running[at] = own.running + others.running
             self.waiting[at] = own.waiting + others.waiting
             self.late[at] = own.late + others.late
-            self.crowded[at] = own.crowded + others.crowded
-            self.later_sum_s[at] = own.later_sum_s + others.later_sum_s
             self.service_sum_s[at] = own.service_sum_s + others.service_sum_s
             self.prefill_share_sum_s[at] = own.prefill_share_sum_s + others.prefill_share_sum_s
         self.elsewhere, self.shares = dict(elsewhere), dict(shares)
@@ -192,16 +169,13 @@ class ReplicaBooks:
         counts: "tuple[array[float], ...]",
         up: bytearray,
     ) -> None:
-        self.running, self.waiting, self.late, self.crowded = counts[:4]
-        self.later_sum_s, self.service_sum_s, self.prefill_share_sum_s = counts[4:7]
-        self.live_tokens = counts[7]
+        self.running, self.waiting, self.late = counts[:3]
+        self.service_sum_s, self.prefill_share_sum_s, self.live_tokens = counts[3:]
         self.up = up
         self.offsets: IntArray = np.array(self.starts, dtype=np.int64)
         self.running_window: FloatArray = window(self.running)
         self.waiting_window: FloatArray = window(self.waiting)
         self.late_window: FloatArray = window(self.late)
-        self.crowded_window: FloatArray = window(self.crowded)
-        self.later_sum_window_s: FloatArray = window(self.later_sum_s)
         self.service_sum_window_s: FloatArray = window(self.service_sum_s)
         self.prefill_share_window_s: FloatArray = window(self.prefill_share_sum_s)
         self.live_tokens_window: FloatArray = window(self.live_tokens)

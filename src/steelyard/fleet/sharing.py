@@ -24,8 +24,6 @@ class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
         prefill_share_sum_s: Sum of their `prefill_share_s`.
         share: How many it may run at once: its claim.
         prefixes: Prompts that it had computed there lately.
-        crowded: Those that wait and let tasks pass that have begun.
-        later_sum_s: What follows the first steps that wait, see `Decision.later_s`.
     """
 
     running: float = 0.0
@@ -35,8 +33,6 @@ class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
     prefill_share_sum_s: float = 0.0
     share: int = 0
     prefixes: tuple[RecentPrefix, ...] = ()
-    crowded: float = 0.0
-    later_sum_s: float = 0.0
 
     @property
     def demand(self) -> int:
@@ -52,8 +48,6 @@ class ReplicaLoad(msgspec.Struct, frozen=True, array_like=True):
             self.service_sum_s + other.service_sum_s,
             self.prefill_share_sum_s + other.prefill_share_sum_s,
             self.share + other.share,
-            crowded=self.crowded + other.crowded,
-            later_sum_s=self.later_sum_s + other.later_sum_s,
         )
 
 

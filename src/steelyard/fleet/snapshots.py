@@ -60,8 +60,6 @@ class Snapshots:
             running=seen.running.copy(),
             waiting=seen.waiting.copy(),
             late=seen.late.copy(),
-            crowded=seen.crowded.copy(),
-            later_sum_s=seen.later_sum_s.copy(),
             service_sum_s=seen.service_sum_s.copy(),
             prefill_share_sum_s=seen.prefill_share_sum_s.copy(),
             up=seen.up.copy(),
@@ -98,8 +96,6 @@ class Snapshots:
             running=books.running_window,
             waiting=books.waiting_window,
             late=books.late_window,
-            crowded=books.crowded_window,
-            later_sum_s=books.later_sum_window_s,
             service_sum_s=books.service_sum_window_s,
             prefill_share_sum_s=books.prefill_share_window_s,
             up=books.up_window if up is books.up else np.frombuffer(up, dtype=np.bool_),
@@ -107,7 +103,6 @@ class Snapshots:
             live_tokens=books.live_tokens_window,
             expected=estimate.expectation(step.step_id, max_output_tokens, memory_bytes),
             committed_usd=0.0 if account is None else account.spent_usd + account.reserved_usd,
-            begun=account is not None and account.begun,
             history=NO_HISTORY if account is None else self._history(account),
             failed_at=self._failed_at(account, step) if account and step.attempt else (),
             under_way_at=self._under_way_at(step) if step.attempt else (),
@@ -126,7 +121,7 @@ class Snapshots:
             The same as `glance`, in plain numbers.
         """
         estimate = self._lessons.known(step)
-        usual = (float(call.max_output_tokens), 0.0, False, 0.0, 0.0)
+        usual = (float(call.max_output_tokens), 0.0, False, 0.0)
         if estimate is not None:
             usual = estimate.usual(step.step_id, usual[0])
         account, books = self._accounts.get(step.task_id), self._books
@@ -148,15 +143,12 @@ class Snapshots:
             books.running,
             books.waiting,
             books.late,
-            books.crowded,
-            books.later_sum_s,
             books.service_sum_s,
             books.prefill_share_sum_s,
             self._breakers.trusted(books.up, books.starts, now_s),
             books.live_tokens,
             self._cached_list(held) if held else None,
             *usual,
-            account is not None and account.begun,
             0.0 if account is None else account.spent_usd + account.reserved_usd,
             self._spend.left(now_s),
         )

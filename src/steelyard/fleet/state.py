@@ -277,10 +277,7 @@ class FleetState:
         step, decision = event.step, event.decision
         pool = self._roster.index[decision.pool]
         attempt = placed_attempt(step, decision, (pool, self._roster.pools[pool]), event.t_s)
-        attempt.late = decision.gives_way
-        attempt.crowded = decision.crowded and not attempt.late
-        if not attempt.late and decision.queue_key is None:
-            attempt.later_s = decision.later_s
+        attempt.late = decision.gives_way(step)
         self.spend.reserve(attempt.provider, attempt.reserved_usd)
         self._attempts[(step.task_id, step.step_id, step.attempt)] = attempt
         self._books.place(self._books.starts[attempt.pool] + attempt.replica, attempt)
@@ -294,9 +291,6 @@ class FleetState:
         attempt = self._attempts[(event.task_id, event.step_id, event.attempt)]
         at = self._flat(attempt)
         attempt.started_s = event.t_s
-        account = self._tasks.accounts.get(event.task_id)
-        if account is not None:
-            account.begun = True
         if at is not None:
             self._books.start(at, attempt)
             self._contexts.fill(attempt)
@@ -357,7 +351,6 @@ class FleetState:
         step = attempt.step
         self._open_task(submitted)
         account = self._tasks.accounts[step.task_id]
-        account.begun = True
         account.reserved_usd += attempt.reserved_usd
         self._contexts.move(account, attempt)
         key = (step.task_id, step.step_id, step.attempt)
@@ -374,9 +367,7 @@ class FleetState:
             self._contexts.free(attempt, event.usage, ended=event.outcome == "ok")
         if event.outcome == "ok":
             # Nothing is left of its task after its only step.
-            estimate = self._learn(event, attempt)
-            estimate.later_s.add(0.0)
-            estimate.add_remaining(step.step_id, 0.0)
+            self._learn(event, attempt).add_remaining(step.step_id, 0.0)
         else:
             self._say_nothing(attempt, event.t_s)
 

@@ -84,7 +84,6 @@ class TaskBooks:
         step = attempt.step
         account.attained_s += event.usage.wall_s
         if isinstance(step.call, LlmCall):
-            account.later_s += event.usage.wall_s if account.finished else 0.0
             account.last_place = (attempt.pool, attempt.replica)
             account.last_end_s = event.t_s
         if attempt.least_s is not None:
@@ -99,12 +98,9 @@ class TaskBooks:
         account = self.accounts.pop(event.task_id, None)
         if account is None or event.status != "succeeded":
             return
-        if account.finished:
-            lessons.estimate_of(account.agent, account.finished[0][0]).later_s.add(account.later_s)
         for name, step_id, t_s in account.finished:
             estimate = lessons.estimate_of(account.agent, name)
-            remaining_s = max(0.0, event.finished_s - account.avoidable_s - t_s)
-            estimate.add_remaining(step_id, remaining_s)
+            estimate.add_remaining(step_id, max(0.0, event.finished_s - account.avoidable_s - t_s))
 
 
 def note_failure(account: TaskAccount, attempt: OpenAttempt, event: AttemptFinished) -> None:

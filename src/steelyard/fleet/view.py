@@ -126,10 +126,6 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         running: Steps that run, shape [replicas].
         waiting: Steps that wait, shape [replicas].
         late: Those of them that let others pass, see `Decision.gives_way`, shape [replicas].
-        crowded: Those that let tasks pass that have begun, see `Decision.crowded`, shape
-            [replicas].
-        later_sum_s: What follows those first steps among them that do not, see
-            `Decision.later_s`, shape [replicas].
         service_sum_s: Predicted service time of all of them, shape [replicas].
         prefill_share_sum_s: Sum of their `prefill_share_s`: what their prefill would add to each
             gap of a further stream, shape [replicas].
@@ -138,7 +134,6 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         expected: What the step is expected to use.
         live_tokens: Contexts of open tasks whose last call went there, shape [replicas].
         committed_usd: Spent and reserved of the task's budget.
-        begun: Whether an attempt at any of the task's steps has started.
         history: What the task has done so far.
         failed_at: Places in the arrays of shape [replicas] where earlier attempts at this step
             failed, the last one last; see `steelyard.placement.elsewhere`.
@@ -159,8 +154,6 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     running: FloatArray
     waiting: FloatArray
     late: FloatArray
-    crowded: FloatArray
-    later_sum_s: FloatArray
     service_sum_s: FloatArray
     prefill_share_sum_s: FloatArray
     up: BoolArray
@@ -168,7 +161,6 @@ class FleetView(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     expected: StepExpectation
     live_tokens: FloatArray
     committed_usd: float
-    begun: bool = False
     history: TaskHistory = NO_HISTORY
     failed_at: tuple[int, ...] = ()
     under_way_at: tuple[int, ...] = ()
@@ -190,8 +182,6 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         running: Steps that run, by replica.
         waiting: Steps that wait, by replica.
         late: Those of them that let others pass, see `Decision.gives_way`, by replica.
-        crowded: Those that let tasks pass that have begun, see `Decision.crowded`, by replica.
-        later_sum_s: What follows those first steps among them that do not, by replica.
         service_sum_s: Predicted service time of all of them, by replica.
         prefill_share_sum_s: Sum of their `prefill_share_s`, by replica.
         up: Whether the replica is there, by replica.
@@ -202,8 +192,6 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
         remaining_s: Seconds from the end of this step to the end of its task.
         remaining_known: Whether that was ever seen.
         remaining_deviation_s: Its standard deviation.
-        later_s: Seconds for which LLM steps run after this one, where it begins a task.
-        begun: Whether its task has begun.
         committed_usd: Spent and reserved of the task's budget.
         caps: What is left of the spend cap of each pool's provider, and seconds until it is
             renewed; None where no provider has a cap.
@@ -220,8 +208,6 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     running: Sequence[float]
     waiting: Sequence[float]
     late: Sequence[float]
-    crowded: Sequence[float]
-    later_sum_s: Sequence[float]
     service_sum_s: Sequence[float]
     prefill_share_sum_s: Sequence[float]
     up: Sequence[int]
@@ -231,8 +217,6 @@ class FewView(msgspec.Struct, frozen=True, eq=False, gc=False):
     remaining_s: float
     remaining_known: bool
     remaining_deviation_s: float
-    later_s: float
-    begun: bool
     committed_usd: float
     caps: tuple[Sequence[float], Sequence[float]] | None = None
 
@@ -261,8 +245,6 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         view.running.tolist(),
         view.waiting.tolist(),
         view.late.tolist(),
-        view.crowded.tolist(),
-        view.later_sum_s.tolist(),
         view.service_sum_s.tolist(),
         view.prefill_share_sum_s.tolist(),
         view.up.tolist(),
@@ -272,8 +254,6 @@ def few_view(view: FleetView, arrays: LlmArrays) -> FewView:
         expected.remaining_s,
         expected.remaining_known,
         expected.remaining_deviation_s,
-        expected.later_s,
-        view.begun,
         view.committed_usd,
         None if view.caps is None else (view.caps[0].tolist(), view.caps[1].tolist()),
     )

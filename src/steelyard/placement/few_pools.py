@@ -17,13 +17,7 @@ from steelyard.fleet.provider_spend import within_cap
 from steelyard.fleet.view import FewView
 from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
-from steelyard.placement.crowds import is_new
-from steelyard.placement.scoring import (
-    displaced_tokens,
-    mixed,
-    queued_use_s,
-    within_share_s,
-)
+from steelyard.placement.scoring import displaced_tokens, mixed, queued_use_s, within_share_s
 from steelyard.placement.scoring import grace_s as pool_grace_s
 
 # Beyond these the arrays are as fast (measured: 16 pools, or 64 replicas).
@@ -40,24 +34,13 @@ class PoolScore:
         times_s: Wait, service, first token from the start, end from now.
         cached_tokens: Of the prompt, on that replica.
         money_usd: Cost, and cost at the bid price.
-        slack_s: Slack after it, what was taken off for the crowd, and how long after its latest
-            start it is surely late.
+        slack_s: Slack after it, and how long after its latest start it is surely late.
         affordable: Whether it fits what is left of the budget.
     """
 
     __slots__ = (
-        *("affordable", "bid_cost_usd", "cached_tokens", "cost_usd", "crowd_s", "finish_s"),
-        *(
-            "grace_s",
-            "name",
-            "patient",
-            "pool",
-            "replica",
-            "service_s",
-            "slack_s",
-            "ttft_s",
-            "wait_s",
-        ),
+        *("affordable", "bid_cost_usd", "cached_tokens", "cost_usd", "finish_s", "grace_s", "name"),
+        *("patient", "pool", "replica", "service_s", "slack_s", "ttft_s", "wait_s"),
     )
 
     def __init__(
@@ -66,14 +49,14 @@ class PoolScore:
         times_s: tuple[float, float, float, float],
         cached_tokens: float,
         money_usd: tuple[float, float],
-        slack_s: tuple[float, float, float],
+        slack_s: tuple[float, float],
         affordable: bool,
     ) -> None:
         self.pool, self.name, self.replica = place
         self.wait_s, self.service_s, self.ttft_s, self.finish_s = times_s
         self.cached_tokens = cached_tokens
         self.cost_usd, self.bid_cost_usd = money_usd
-        self.slack_s, self.crowd_s, self.grace_s = slack_s
+        self.slack_s, self.grace_s = slack_s
         self.affordable = affordable
         self.patient = True
 
@@ -102,7 +85,6 @@ def score(step: Step, few: FewView) -> Scores:
     limits = (
         math.inf if step.deadline_s is None else step.deadline_s - few.now_s - few.remaining_s,
         math.inf if step.budget_usd is None else step.budget_usd - few.committed_usd,
-        is_new(step, begun=few.begun),
     )
     starts, up = few.starts, few.up
     drawn: tuple[int, int] | None = None
@@ -233,7 +215,7 @@ def _warm_or_cold(
 
 
 def _score(
-    few: FewView, pool: int, at: int, input_tokens: float, limits: tuple[float, float, bool]
+    few: FewView, pool: int, at: int, input_tokens: float, limits: tuple[float, float]
 ) -> PoolScore:
     """The step on one replica; the operations of `predict`, in their order."""
     row, correction, output = few.rows[pool], few.correction[pool], few.output_tokens
@@ -257,19 +239,12 @@ def _score(
         decode_s = output * row.full_itl_s / cap
         used_h = (row.floor_share_s + uncached * per_token_s + decode_s) / SECONDS_PER_HOUR
         cost_usd, bid_usd = used_h * rent_usd_per_hour, used_h * few.bid_usd_per_hour[pool]
-    left_s, left_usd, new = limits
-    crowd_s = few.later_sum_s[at] / cap if new else 0.0
+    left_s, left_usd = limits
     after_s, deviation_s = few.remaining_s, few.remaining_deviation_s
     grace_s = pool_grace_s(after_s, deviation_s, service_s, few.error_frac[pool])
-    room_s = left_s
-    if crowd_s > 0.0:
-        # `crowds.spared_s`, without NumPy.
-        room_s = left_s - (service_s + after_s) * few.error_frac[pool] - crowd_s
-        grace_s = min(after_s, deviation_s)
     queue_s = 0.0
     if running >= cap:
-        longest_s = room_s - service_s + grace_s
-        queue_s = wait_s(few, at, service_s, cap, longest_s)
+        queue_s = wait_s(few, at, service_s, cap, left_s - service_s + grace_s)
         # Without a queue the surcharge is a factor of one.
         bid_usd *= 1.0 + queue_s / max(service_s, _SHORTEST_S)
     finish_s = queue_s + service_s
@@ -279,7 +254,7 @@ def _score(
         (queue_s, service_s, ttft_s, finish_s),
         cached,
         (cost_usd, bid_usd),
-        (room_s - finish_s, crowd_s, grace_s),
+        (left_s - finish_s, grace_s),
         affordable,
     )
 
@@ -287,21 +262,19 @@ def _score(
 def wait_s(few: FewView, at: int, service_s: float, cap: float, longest_s: float) -> float:
     """As `scoring.wait_s` at a replica whose places are all taken."""
     waiting = few.waiting[at]
-    passed = few.late[at] + few.crowded[at] if few.begun else few.late[at]
     load = few.running[at] + waiting
     mean_s = few.service_sum_s[at] / max(load, 1.0) if load > 0.0 else service_s
-    in_time_s = (waiting - passed + 1.0) * mean_s / cap
+    in_time_s = (waiting - few.late[at] + 1.0) * mean_s / cap
     return in_time_s if in_time_s <= longest_s else (waiting + 1.0) * mean_s / cap
 
 
-def choose(scores: Scores, step: Step, tie_frac: float, *, begun: bool) -> PoolScore | None:
+def choose(scores: Scores, step: Step, tie_frac: float) -> PoolScore | None:
     """The pool that `CheapestFeasible` takes; None when it refuses.
 
     Args:
         scores: Of every pool.
         step: The step.
         tie_frac: Pools within this share of the cheapest are as cheap.
-        begun: Whether its task has begun.
     """
     allowed = [one for one in scores if isinstance(one, PoolScore) and one.affordable]
     in_time = [one for one in allowed if one.slack_s >= 0.0]
@@ -314,11 +287,9 @@ def choose(scores: Scores, step: Step, tie_frac: float, *, begun: bool) -> PoolS
         if len(ties) == 1:
             return ties[0]
         return min(ties, key=lambda one: (one.finish_s, one.bid_cost_usd, one.name))
-    if not allowed:
+    if not allowed or step.on_miss == "refuse":
         return None
-    least_late = min(allowed, key=lambda one: (-one.slack_s, one.name))
-    surely_late = not begun or least_late.slack_s + least_late.grace_s < 0.0
-    return None if step.on_miss == "refuse" and surely_late else least_late
+    return min(allowed, key=lambda one: (-one.slack_s, one.name))
 
 
 def decision(scores: Scores, chosen: PoolScore, step: Step, few: FewView, policy: str) -> Decision:
@@ -336,9 +307,6 @@ def decision(scores: Scores, chosen: PoolScore, step: Step, few: FewView, policy
         bid_usd_per_hour=few.bid_usd_per_hour[chosen.pool],
         slack_s=slack_s,
         grace_s=0.0 if slack_s is None else chosen.grace_s,
-        begun=few.begun,
-        later_s=few.later_s if is_new(step, begun=few.begun) else 0.0,
-        crowd_s=chosen.crowd_s,
         predicted_least_s=min(
             one.finish_s - one.wait_s for one in scores if isinstance(one, PoolScore)
         ),
@@ -383,7 +351,7 @@ def refusal(scores: Scores, few: FewView, policy: str) -> Refusal:
             (
                 -one.slack_s
                 for one in runs
-                if one.affordable and one.slack_s < 0.0 <= one.slack_s + one.wait_s + one.crowd_s
+                if one.affordable and one.slack_s < 0.0 <= one.slack_s + one.wait_s
             ),
             default=None,
         ),

@@ -64,7 +64,7 @@ class CheapestFeasible:
             if decision is not None:
                 return decision
         scores = few_pools.score(step, few)
-        chosen = few_pools.choose(scores, step, TIE_FRAC, begun=few.begun)
+        chosen = few_pools.choose(scores, step, TIE_FRAC)
         if chosen is None:
             return few_pools.refusal(scores, few, self.name)
         return few_pools.decision(scores, chosen, step, few, self.name)
@@ -86,9 +86,8 @@ class CheapestFeasible:
             seen.bid_cost_usd.tolist(),
             names,
         )
+        if chosen < 0 and step.on_miss == "refuse":
+            return refuse(view, seen, self.name)
         if chosen < 0:
             chosen = least_late(allowed, slack_s, names)
-            surely_late = not view.begun or slack_s[chosen] + float(seen.grace_s[chosen]) < 0.0
-            if step.on_miss == "refuse" and surely_late:
-                return refuse(view, seen, self.name)
         return decide(step, view, seen, chosen, self.name)

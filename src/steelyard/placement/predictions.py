@@ -12,16 +12,9 @@ from steelyard.errors import SteelyardBugError
 from steelyard.fleet.provider_spend import within_cap
 from steelyard.fleet.view import FleetView, IntArray, LlmArrays, ToolArrays
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
-from steelyard.perf.predict import BoolArray, FloatArray, pick
+from steelyard.perf.predict import BoolArray, FloatArray
 from steelyard.placement.candidates import CandidateRule
-from steelyard.placement.crowds import crowd_s, is_new, spared_s
-from steelyard.placement.scoring import (
-    grace_s,
-    llm_times_s,
-    queued_usd,
-    wait_s,
-    within_share_s,
-)
+from steelyard.placement.scoring import grace_s, llm_times_s, queued_usd, wait_s, within_share_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +32,7 @@ class Predictions:
         bid_cost_usd: Cost at the pool's bid price or token price, with a surcharge in proportion
             to the wait; pools are compared by it. A queue says that the pool is scarcer than the
             plan's bid price knows: a wait as long as the step itself doubles the price.
-        slack_s: Deadline - now - remaining work - finish - crowd; infinite without a deadline.
-        crowd_s: What follows the first steps in front of a first step takes there.
+        slack_s: Deadline - now - remaining work - finish; infinite without a deadline.
         grace_s: How long after its latest start it is surely late.
         patient: Whether the end is within this step's share of the task's slack.
         affordable: Whether the cost fits what is left of the budget.
@@ -56,7 +48,6 @@ class Predictions:
     cost_usd: FloatArray
     bid_cost_usd: FloatArray
     slack_s: FloatArray
-    crowd_s: FloatArray
     grace_s: FloatArray
     patient: BoolArray
     affordable: BoolArray
@@ -90,18 +81,10 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         left_s = step.deadline_s - view.now_s - view.expected.remaining_s
     after = view.expected
     more_s = grace_s(after.remaining_s, after.remaining_deviation_s, service_s, view.error_frac)
-    passed = view.late[at] + view.crowded[at] if view.begun else view.late[at]
-    book = (view.running[at], view.waiting[at], passed, view.service_sum_s[at])
-    ahead_s, spare_s = np.zeros(len(view.pools)), np.zeros(len(view.pools))
-    if is_new(step, begun=view.begun):
-        ahead_s = crowd_s(view.later_sum_s[at], cap)
-        spare_s = spared_s(ahead_s, after.remaining_s, service_s, view.error_frac)
-        mean_s = min(after.remaining_s, after.remaining_deviation_s)
-        more_s = pick(ahead_s > 0.0, mean_s, more_s)
-    room_s = left_s - spare_s - ahead_s
-    waits_s = wait_s(book, service_s, cap, room_s - service_s + more_s)
+    book = (view.running[at], view.waiting[at], view.late[at], view.service_sum_s[at])
+    waits_s = wait_s(book, service_s, cap, left_s - service_s + more_s)
     finish_s = waits_s + service_s
-    slack_s = room_s - finish_s
+    slack_s = left_s - finish_s
     left_usd = np.inf if step.budget_usd is None else step.budget_usd - view.committed_usd
     obstacle = _obstacles(step, view, replica, cost_usd)
     runs = np.array([one == "chosen" for one in obstacle], dtype=np.bool_)
@@ -115,7 +98,6 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         cost_usd=cost_usd,
         bid_cost_usd=queued_usd(bid_cost_usd, waits_s, service_s),
         slack_s=slack_s,
-        crowd_s=ahead_s,
         grace_s=more_s,
         patient=finish_s <= allowed_s(step, view, float(service_s[runs].min(initial=math.inf))),
         # A tool that was never seen is predicted to cost nothing: with nothing left it is refused.
@@ -234,9 +216,6 @@ def decide(step: Step, view: FleetView, seen: Predictions, chosen: int, policy: 
         bid_usd_per_hour=float(view.bid_usd_per_hour[chosen]),
         slack_s=slack_s,
         grace_s=0.0 if slack_s is None else float(seen.grace_s[chosen]),
-        begun=view.begun,
-        later_s=view.expected.later_s if is_new(step, begun=view.begun) else 0.0,
-        crowd_s=float(seen.crowd_s[chosen]),
         predicted_least_s=float((seen.finish_s - seen.wait_s)[seen.runs].min()),
         policy=policy,
         reason=_reason(seen, chosen, kept=kept),
@@ -293,7 +272,7 @@ def refuse(view: FleetView, seen: Predictions, policy: str) -> Refusal:
 
 def _retry_after_s(seen: Predictions) -> float | None:
     """By how much is the pool late that its queue alone makes late? The queue drains."""
-    queued = (seen.slack_s < 0.0) & (seen.slack_s + seen.wait_s + seen.crowd_s >= 0.0)
+    queued = (seen.slack_s < 0.0) & (seen.slack_s + seen.wait_s >= 0.0)
     late = -seen.slack_s[seen.runs & seen.affordable & queued]
     return float(late.min()) if len(late) else None
 

@@ -25,7 +25,6 @@ class _Waiting(msgspec.Struct, gc=False):
 
     step: Step | None
     late_after_s: float
-    crowded: bool
 
 
 # Key, number in order of coming, step.
@@ -98,9 +97,9 @@ class StepQueue:
                 late_after_s = now_s + slack_s + decision.grace_s
         if math.isnan(key):
             key = math.inf
-        waiting = _Waiting(step, late_after_s, decision.crowded)
+        waiting = _Waiting(step, late_after_s)
         self._known[(step.task_id, step.step_id, step.attempt)] = waiting
-        heapq.heappush(self._classes[_class_of(decision)], (key, self._pushed, waiting))
+        heapq.heappush(self._classes[_class_of(step, decision)], (key, self._pushed, waiting))
         self._pushed += 1
 
     def peek(self, now_s: float) -> Step:
@@ -174,16 +173,15 @@ class StepQueue:
             return self._late[0], None
         begun, new, giving_way = self._classes
         first = begun or new or giving_way
-        if begun and new and new[0][:2] < begun[0][:2]:
-            # Nobody is late, and the new one found no other in front of it.
-            first = begun if self._late or new[0][2].crowded else new
+        if begun and new and not self._late and new[0][:2] < begun[0][:2]:
+            first = new
         return (first[0][2], first) if first else (self._late[0], None)
 
 
-def _class_of(decision: Decision) -> int:
-    if decision.begun:
+def _class_of(step: Step, decision: Decision) -> int:
+    if step.step_id > 0:
         return 0
-    return 2 if decision.gives_way else 1
+    return 2 if decision.gives_way(step) else 1
 
 
 def _step(waiting: _Waiting) -> Step:

@@ -56,7 +56,7 @@ def decide_unbound(
         if at < 0 or not few.closed[pool]:
             verdicts.append(PoolVerdict(pool=row.name, verdict="down"))
             continue
-        score = _score(few, row, (pool, at), float(input_tokens))
+        score = _score(few, pool, row, at, float(input_tokens))
         if few.caps is not None and not within_cap(
             score[6], few.caps[0][pool], few.rent_usd_per_hour[pool]
         ):
@@ -76,9 +76,8 @@ def decide_unbound(
     return _decision(few, scores, chosen, verdicts, (least_s, policy))
 
 
-def _score(few: FewView, row: PoolRow, place: tuple[int, int], input_tokens: float) -> _Score:
+def _score(few: FewView, pool: int, row: PoolRow, at: int, input_tokens: float) -> _Score:
     """As `few_pools.score_of`, without limits."""
-    pool, at = place
     floor_s, per_token_s, itl_base_s, itl_slope_s, cap = row.curve
     running, waiting = few.running[at], few.waiting[at]
     correction, output = few.correction[pool], few.output_tokens
@@ -145,7 +144,6 @@ def _decision(
         predicted_cost_usd=cost_usd,
         bid_usd_per_hour=few.bid_usd_per_hour[pool],
         slack_s=None,
-        begun=few.begun,
         predicted_least_s=told[0],
         policy=told[1],
         reason=reason,

@@ -11,10 +11,8 @@ from steelyard.errors import PoolOverloadedError, PoolRejectedError, SteelyardBu
 from steelyard.placement.queue import StepQueue
 from steelyard.runtime.recorder import Recorder
 
-# A replica with this many steps in front takes no new tasks; the caller is told when to come back.
+# A replica with this many steps in front takes no more; the caller is told when to come back.
 _MAX_WAITING = 512
-# Tasks that have begun are let in beyond that: what was done of them would be lost.
-_MAX_WAITING_BEGUN = 2 * _MAX_WAITING
 
 _Replica = tuple[str, int]
 _Attempt = tuple[str, int, int]
@@ -61,8 +59,7 @@ class Admission:
             PoolOverloadedError: The queue is full; it tells when to come back.
         """
         queue = self._queues.get((decision.pool, decision.replica))
-        longest = _MAX_WAITING_BEGUN if decision.begun else _MAX_WAITING
-        if queue is not None and len(queue) >= longest:
+        if queue is not None and len(queue) >= _MAX_WAITING:
             raise PoolOverloadedError(
                 f"pool {decision.pool} has {len(queue)} steps waiting for replica "
                 f"{decision.replica}; try again in {decision.predicted_wait_s:.1f} s",

@@ -74,8 +74,6 @@ def note_placed(world: World, attempt: int) -> None:
     book = world.machines[one["replica"]]
     book["waiting"] += 1
     book["late"] += one["late"]
-    book["crowded"] += one["crowded"]
-    book["later_sum_s"] += one["later_s"]
     book["service_sum_s"] += one["service_s"]
     book["share_sum_s"] += one["share_s"]
     world.tasks[one["task"]]["reserved_usd"] += one["reserved_usd"]
@@ -86,8 +84,8 @@ def note_started(world: World, attempt: int) -> None:
     """An attempt waits no longer."""
     one = world.attempts[attempt]
     book = world.machines[one["replica"]]
-    _let_go(world, attempt)
-    world.tasks[one["task"]]["begun"] = 1
+    book["waiting"] -= 1
+    book["late"] -= one["late"]
     book["running"] += 1
     one["concurrency"] = book["running"]
     others = float(book["running"] + book["waiting"]) - 1.0
@@ -97,24 +95,13 @@ def note_started(world: World, attempt: int) -> None:
     _count_load(world, one["replica"], 1, -1)
 
 
-def _let_go(world: World, attempt: int) -> None:
-    """An attempt is no longer in front of those that wait."""
-    one = world.attempts[attempt]
-    book = world.machines[one["replica"]]
-    book["waiting"] -= 1
-    book["late"] -= one["late"]
-    book["crowded"] -= one["crowded"]
-    book["later_sum_s"] -= one["later_s"]
-    if book["waiting"] == 0:
-        book["later_sum_s"] = 0.0
-
-
 def note_finished(world: World, attempt: int, ok: bool) -> float:
     """An attempt has ended; returns what it cost, in USD."""
     one = world.attempts[attempt]
     book = world.machines[one["replica"]]
     if math.isnan(one["started_s"]):
-        _let_go(world, attempt)
+        book["waiting"] -= 1
+        book["late"] -= one["late"]
         _count_load(world, one["replica"], 0, -1)
     else:
         book["running"] -= 1
@@ -152,8 +139,6 @@ def _note_ended_step(world: World, attempt: int, is_tool: bool) -> None:
     ended = world.ended[one["task"] * world.clock[0]["stride"] + task["ended_n"]]
     task["attained_s"] += world.clock[0]["now_s"] - one["started_s"]
     if not is_tool:
-        if task["ended_n"] > 0:
-            task["later_s"] += world.clock[0]["now_s"] - one["started_s"]
         task["last_replica"] = one["replica"]
         task["last_end_s"] = world.clock[0]["now_s"]
     # Waits and slow machines are avoidable; the rest of the task is learned without them.
@@ -168,9 +153,6 @@ def learn_remaining(world: World, task: int) -> None:
     """A task has ended well: how long before did each of its steps end?"""
     base = task * world.clock[0]["stride"]
     end_s = world.clock[0]["now_s"] - world.tasks[task]["avoidable_s"]
-    if world.tasks[task]["ended_n"] > 0:
-        began_by = world.steps[world.ended[base]["step"]]["estimate"]
-        _add_later(world, began_by, world.tasks[task]["later_s"])
     for at in range(base, base + world.tasks[task]["ended_n"]):
         ended = world.ended[at]
         step = world.steps[ended["step"]]
@@ -178,13 +160,6 @@ def learn_remaining(world: World, task: int) -> None:
         left_s = max(0.0, end_s - ended["t_s"])
         _add_remaining(world, row + step["depth"], left_s)
         _add_remaining(world, row + ANY_DEPTH, left_s)
-
-
-def _add_later(world: World, at: int, later_s: float) -> None:
-    estimate = world.estimates[at]
-    estimate["laters"] += 1
-    weight = min(estimate["laters"], _PLAIN_SAMPLES)
-    estimate["later_s"] += (later_s - estimate["later_s"]) / weight
 
 
 def remaining_s(world: World, step: int) -> tuple[float, bool, float]:
@@ -196,14 +171,6 @@ def remaining_s(world: World, step: int) -> tuple[float, bool, float]:
     variance = row["square"] - row["mean"] * row["mean"]
     deviation_s = math.sqrt(max(0.0, variance))
     return row["mean"] + deviation_s, row["count"] > 0, deviation_s
-
-
-def later_s(world: World, step: int) -> float:
-    """For how long do LLM steps usually run after such a step, where it begins a task?"""
-    one = world.steps[step]
-    row = one["estimate"] * DEPTHS
-    known = world.remaining[row + one["depth"]]["count"] + world.remaining[row + ANY_DEPTH]["count"]
-    return float(world.estimates[one["estimate"]]["later_s"]) if known > 0 else 0.0
 
 
 def count_latency(world: World, what: int, seconds: float) -> None:

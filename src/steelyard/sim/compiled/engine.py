@@ -41,7 +41,7 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 from steelyard.sim.compiled.machines import advance, begin, drain, next_s, queue, take_ready
-from steelyard.sim.compiled.placing import choose, line_up, share_s
+from steelyard.sim.compiled.placing import choose, is_ordered_by_policy, queue_key, share_s
 
 # Why `run` returns.
 DONE, PAUSED, FULL = 0, 1, 2
@@ -172,9 +172,8 @@ def _submit(world: World) -> None:
     task["left"] = template["steps"]
     task["open"] = task["error"] = task["ended_n"] = task["held_n"] = 0
     task["spent_usd"] = task["reserved_usd"] = task["avoidable_s"] = 0.0
-    task["attained_s"] = task["last_end_s"] = task["later_s"] = 0.0
+    task["attained_s"] = task["last_end_s"] = 0.0
     task["last_replica"] = NONE
-    task["begun"] = 0
     world.windows[clock["window"]]["submitted"] += 1
     _tell(world, SUBMITTED, (number, NONE, 0), (NONE, NONE), 0.0)
     base = slot * clock["stride"]
@@ -217,7 +216,12 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     replica = world.replica[pool]
     slack_s, waits_s = world.slack_s[pool], world.wait_s[pool]
     one["task"], one["step"], one["replica"], one["number"] = task, step, replica, number
-    line_up(world, attempt, pool)
+    one["key_s"] = queue_key(world, task, slack_s + waits_s)
+    one["late"], one["late_after_s"] = 0, math.inf
+    if slot["deadline_s"] < math.inf and not is_ordered_by_policy(world):
+        gives_way = world.steps[step]["step_id"] == 0 and slack_s + world.grace_s[pool] < 0.0
+        one["late"] = gives_way
+        one["late_after_s"] = clock["now_s"] + (slack_s + waits_s) + world.grace_s[pool]
     one["service_s"] = world.finish_s[pool] - waits_s
     one["share_s"] = share_s(world, pool, step)
     one["least_s"] = clock["least_s"]

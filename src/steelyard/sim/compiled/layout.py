@@ -168,13 +168,10 @@ MACHINE = in_lines(
         ("service_sum_s", "f8"),
         ("share_sum_s", "f8"),
         ("late", "i4"),
-        ("crowded", "i4"),
-        ("later_sum_s", "f8"),
         ("pool", "i4"),
-        ("active", "i4"),
         ("alarm_s", "f8"),
+        ("active", "i4"),
         ("places", "i4"),
-        ("since_late", "i4"),
         # One queue for each class of `steelyard.placement.queue`.
         ("queue_head", "i4", 4),
         ("attained", "f8"),
@@ -187,6 +184,7 @@ MACHINE = in_lines(
         ("delays_n", "i4"),
         ("prefill_head", "i4"),
         ("prefill_tail", "i4"),
+        ("since_late", "i4"),
         ("sequence", "i4"),
         ("queued", "i4"),
         ("queue_tail", "i4", 4),
@@ -221,10 +219,7 @@ ATTEMPT = in_lines(
         # While it waits.
         ("key_s", "f8"),
         ("late_after_s", "f8"),
-        ("late", "i4"),
-        ("crowded", "i2"),
-        ("begun", "i2"),
-        ("later_s", "f8"),
+        ("late", "i8"),
     ]
 )
 TASK = in_lines(
@@ -237,8 +232,7 @@ TASK = in_lines(
         ("ended_n", "i4"),
         ("held_n", "i4"),
         ("next", "i4"),
-        ("last_replica", "i4"),
-        ("begun", "i4"),
+        ("last_replica", "i8"),
         ("last_end_s", "f8"),
         ("attained_s", "f8"),
         ("key", "i8"),
@@ -248,7 +242,6 @@ TASK = in_lines(
         ("spent_usd", "f8"),
         ("reserved_usd", "f8"),
         ("avoidable_s", "f8"),
-        ("later_s", "f8"),
         ("slowness", "i8"),
     ]
 )
@@ -295,8 +288,6 @@ ESTIMATE = np.dtype(
         ("other_s", "f8"),
         ("memory_bytes", "f8"),
         ("tools", "i8"),
-        ("later_s", "f8"),
-        ("laters", "i8"),
     ]
 )
 REMAINING = np.dtype([("mean", "f8"), ("square", "f8"), ("count", "i8")])
@@ -393,7 +384,6 @@ class World(NamedTuple):
     slack_s: Floats
     wait_s: Floats
     grace_s: Floats
-    crowd_s: Floats
     finish_s: Floats
     cost_usd: Floats
     bid_usd: Floats

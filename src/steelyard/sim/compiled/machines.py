@@ -32,7 +32,7 @@ def queue(world: World, replica: int, attempt: int) -> None:
     one["came"] = machine["queued"]
     machine["queued"] += 1
     kind = BEGUN
-    if not one["begun"]:
+    if world.steps[one["step"]]["step_id"] == 0:
         kind = GIVING_WAY if one["late"] else NEW
     _line_up_waiting(world, replica, attempt, kind)
 
@@ -83,7 +83,7 @@ def _next_class(world: World, replica: int) -> int:
     begun, new = machine["queue_head"][BEGUN], machine["queue_head"][NEW]
     both = begun != NONE and new != NONE  # noqa: PLR1714 - a kernel
     if both and not late_waits and _is_before(world, new, begun):
-        return BEGUN if world.attempts[new]["crowded"] else NEW
+        return NEW
     for kind in (BEGUN, NEW, GIVING_WAY):
         if machine["queue_head"][kind] != NONE:
             return kind

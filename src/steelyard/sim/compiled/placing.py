@@ -5,7 +5,6 @@ import math
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import prefill_share_s
-from steelyard.placement.crowds import crowd_s, spared_s
 from steelyard.placement.queue import PATIENCE_S
 from steelyard.placement.scoring import (
     Traits,
@@ -18,7 +17,7 @@ from steelyard.placement.scoring import (
     wait_s,
     within_share_s,
 )
-from steelyard.sim.compiled.books import later_s, remaining_s
+from steelyard.sim.compiled.books import remaining_s
 from steelyard.sim.compiled.candidates import (
     curve_of,
     expected_output,
@@ -48,27 +47,13 @@ def choose(world: World, task: int, step: int, number: int) -> int:
         chosen = cheapest_in_time(
             world.allowed, world.patient, world.slack_s, world.finish_s, world.bid_usd, world.names
         )
-        if chosen < 0:
-            chosen = _least_late(world, task)
+        if chosen < 0 and not world.clock[0]["refuses"]:
+            chosen = least_late(world.allowed, world.slack_s, world.names)
     else:
         chosen = first_ranked(world.allowed, world.first_key, world.second_key, world.names)
     if chosen < 0 and can_run and not _any_allowed(world):
         return -2
     return chosen
-
-
-def _least_late(world: World, task: int) -> int:
-    """Which pool takes a step that is late in each? -1 where it is refused."""
-    chosen = least_late(world.allowed, world.slack_s, world.names)
-    if chosen < 0 or not world.clock[0]["refuses"]:
-        return chosen
-    begun = world.tasks[task]["begun"]
-    return chosen if begun and world.slack_s[chosen] + world.grace_s[chosen] >= 0.0 else -1
-
-
-def _is_new(world: World, task: int) -> bool:
-    """`crowds.is_new`."""
-    return bool(not world.tasks[task]["begun"] and world.tasks[task]["deadline_s"] < math.inf)
 
 
 def _any_allowed(world: World) -> bool:
@@ -95,7 +80,8 @@ def _score(world: World, task: int, step: int) -> bool:
     left_s = world.tasks[task]["deadline_s"] - now_s
     money = world.tasks[task]
     left_usd = money["budget_usd"] - (money["spent_usd"] + money["reserved_usd"])
-    policy, new, can_run = world.clock[0]["policy"], _is_new(world, task), False
+    policy = world.clock[0]["policy"]
+    can_run = False
     least_s = least_alone_s = math.inf
     for pool in range(len(world.pools)):
         world.allowed[pool] = False
@@ -105,26 +91,19 @@ def _score(world: World, task: int, step: int) -> bool:
         service_s = _predict(world, pool, step)
         off_frac = world.pools[pool]["error_frac"]
         world.grace_s[pool] = grace_s(after_s, deviation_s, service_s, off_frac)
-        room_s = left_s - after_s
-        world.crowd_s[pool] = _crowd_s(world, pool) if new else 0.0
-        if world.crowd_s[pool] > 0.0:
-            ahead_s = world.crowd_s[pool]
-            room_s = room_s - spared_s(ahead_s, after_s, service_s, off_frac) - ahead_s
-            world.grace_s[pool] = min(after_s, deviation_s)
-        longest_s = room_s - service_s + world.grace_s[pool]
-        world.wait_s[pool] = _wait_s(world, pool, task, service_s, longest_s)
+        longest_s = left_s - after_s - service_s + world.grace_s[pool]
+        world.wait_s[pool] = _wait_s(world, pool, service_s, longest_s)
         finish_s = world.wait_s[pool] + service_s
         world.finish_s[pool] = finish_s
         least_s = min(least_s, service_s)
         # The same but for rounding; it is what a decision tells, and the reference learns from.
         least_alone_s = min(least_alone_s, finish_s - world.wait_s[pool])
-        slack_s = room_s - finish_s
+        slack_s = left_s - after_s - finish_s
         world.slack_s[pool] = slack_s
         waits_s = world.wait_s[pool]
         world.bid_usd[pool] = queued_usd(world.bid_usd[pool], waits_s, service_s)
-        world.allowed[pool] = world.cost_usd[pool] <= left_usd and (
-            left_usd > 0.0 or world.pools[pool]["rent"] == 0.0
-        )
+        something_left = left_usd > 0.0 or world.pools[pool]["rent"] == 0.0
+        world.allowed[pool] = something_left and world.cost_usd[pool] <= left_usd
         if policy > 0:
             ranks = keys(policy, _traits(world, pool))
             world.first_key[pool], world.second_key[pool] = ranks
@@ -175,17 +154,9 @@ def _predict(world: World, pool: int, step: int) -> float:
     return float(service_s)
 
 
-def _crowd_s(world: World, pool: int) -> float:
+def _wait_s(world: World, pool: int, service_s: float, longest_s: float) -> float:
     book = world.machines[world.replica[pool]]
-    return float(crowd_s(book["later_sum_s"], world.pools[pool]["cap"]))
-
-
-def _wait_s(world: World, pool: int, task: int, service_s: float, longest_s: float) -> float:
-    book = world.machines[world.replica[pool]]
-    passed = float(book["late"])
-    if world.tasks[task]["begun"]:
-        passed += float(book["crowded"])
-    counts = (float(book["running"]), float(book["waiting"]), passed)
+    counts = (float(book["running"]), float(book["waiting"]), float(book["late"]))
     waits_s = wait_s(
         (*counts, book["service_sum_s"]), service_s, world.pools[pool]["cap"], longest_s
     )
@@ -207,32 +178,13 @@ def _traits(world: World, pool: int) -> Traits[float]:
     )
 
 
-def line_up(world: World, attempt: int, pool: int) -> None:
-    """Note how an attempt waits, placed in this pool: its key, and whom it lets pass."""
-    one = world.attempts[attempt]
-    task, slack_s, grace_s = one["task"], world.slack_s[pool], world.grace_s[pool]
-    at_start_s = slack_s + world.wait_s[pool] + world.crowd_s[pool]
-    one["key_s"] = _queue_key(world, task, at_start_s)
-    one["late"], one["late_after_s"] = 0, math.inf
-    one["crowded"], one["later_s"] = 0, 0.0
-    one["begun"] = world.tasks[task]["begun"]
-    if _is_ordered_by_policy(world) or world.tasks[task]["deadline_s"] == math.inf:
-        return
-    one["late_after_s"] = world.clock[0]["now_s"] + at_start_s + grace_s
-    if not one["begun"]:
-        one["late"] = slack_s + grace_s < 0.0
-        if not one["late"]:
-            one["crowded"] = world.crowd_s[pool] > 0.0
-            one["later_s"] = later_s(world, one["step"])
-
-
-def _is_ordered_by_policy(world: World) -> bool:
+def is_ordered_by_policy(world: World) -> bool:
     """Does the policy order queues by a key of its own?"""
     policy = world.clock[0]["policy"]
     return bool(policy in (PROGRAM_FCFS, PROGRAM_LEAST_ATTAINED))
 
 
-def _queue_key(world: World, task: int, slack_at_start_s: float) -> float:
+def queue_key(world: World, task: int, slack_at_start_s: float) -> float:
     """What queues are ordered by: the latest start, or what a policy for whole tasks goes by."""
     clock, slot = world.clock[0], world.tasks[task]
     if clock["policy"] == PROGRAM_FCFS:

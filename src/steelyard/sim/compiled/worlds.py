@@ -108,7 +108,6 @@ def make_world(
         slack_s=np.zeros(count),
         wait_s=np.zeros(count),
         grace_s=np.zeros(count),
-        crowd_s=np.zeros(count),
         finish_s=np.zeros(count),
         cost_usd=np.zeros(count),
         bid_usd=np.zeros(count),
