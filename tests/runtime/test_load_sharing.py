@@ -15,6 +15,7 @@ from steelyard.fleet.sharing import ReplicaLoad
 from steelyard.placement.policy import CheapestFeasible
 from steelyard.pools.backend import LlmChunk, LlmRequest
 from steelyard.pools.scripted import ScriptedLlmPool
+from steelyard.runtime import load_sharing
 from steelyard.runtime.clock import WallClock
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.load_sharing import LoadSharing, known_address, shared_loads
@@ -64,7 +65,11 @@ async def _exchange(*loads: LoadSharing) -> None:
         await one.exchange()
 
 
-async def test_two_processes_keep_to_one_cap_and_both_get_on(open_one: Open) -> None:
+async def test_two_processes_keep_to_one_cap_and_both_get_on(
+    open_one: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy machine may keep a process from its store for longer than its share is kept for it.
+    monkeypatch.setattr(load_sharing, "_LEASE_S", 60.0)
     pool = SlowPool()
     with open_one() as one, open_one() as two:
         dispatchers = [_dispatcher(store, pool, 4) for store in (one, two)]
