@@ -37,6 +37,12 @@ def test_limits_of_agents_and_pools_are_read(tmp_path: Path) -> None:
         ("[limits.pools.local]\nstep_starts = 1\n", "step_starts is for agents"),
         ("[limits.agents.a]\nstep_starts = 0\n", "limits.agents.a.step_starts is 0"),
         ("[limits.agents.a]\nper_s = -1\n", "limits.agents.a.per_s is -1"),
+        (
+            "[limits.agents.ok]\nstarts = 1\n[limits.agents.'my b']\nstarts = 'x'\n",
+            "limits.agents.my b.starts is 'x': Expected int",
+        ),
+        ("[limits.providers.p]\nusd_per_day = '1'\n", "limits.providers.p.usd_per_day is '1'"),
+        ("[limits.providers.p]\nusd_per_day = inf\n", "must be finite and greater than 0"),
         ("[limits.agents.a]\nmax_runing = 1\n", "max_runing"),
         ("[limits.providers.aws]\n", "limits.providers.aws is empty; give usd_per_hour or"),
         ("[limits.providers.aws]\nusd_per_day = 0\n", "limits.providers.aws.usd_per_day is 0"),

@@ -13,7 +13,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 # msgspec tells the place at the end of its message: " - at `$.curve.itl_base_s`".
 _PLACE = re.compile(r" - at `\$(.*)`$")
-_PART = re.compile(r"\.(\w+)|\[(\d+)\]")
+# A part of a place: a field, the number of a list's entry, or a table's entry, which is not named.
+_PART = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+_SOME_ENTRY = "..."
 
 
 def convert_table(path: Path, where: str, table: dict[str, Any], struct: type[S]) -> S:
@@ -36,9 +38,12 @@ def convert_table(path: Path, where: str, table: dict[str, Any], struct: type[S]
     except msgspec.ValidationError as error:
         told = str(error)
         place = _PLACE.search(told)
-        inside = place.group(1) if place else ""
-        key = f"{where}{inside}".lstrip(".")
-        value = _value_at(table, inside) if inside else ""
+        inside = _named(table, place.group(1) if place else "", struct)
+        value = f" is {_value_at(table, inside)!r}" if inside else ""
+        key = "".join(
+            [where, *(f".{one}" if isinstance(one, str) else f"[{one}]" for one in inside)]
+        )
+        key = key.lstrip(".")
         reason = _PLACE.sub("", told).replace("`", "")
         raise ConfigError(f"configuration {path}: {key}{value}: {reason}") from error
     _check_numbers(f"configuration {path}: {where}".rstrip("."), converted)
@@ -52,11 +57,45 @@ def _to_path(wanted: type, value: Any) -> Any:  # noqa: ANN401 - msgspec's hook 
     raise TypeError(f"Expected text, got {type(value).__name__}")
 
 
-def _value_at(table: dict[str, Any], inside: str) -> str:
+def _named(table: dict[str, Any], inside: str, struct: type[S]) -> list[str | int]:
+    """The parts of a place; an entry that msgspec does not name is the one that is wrong alone."""
+    parts: list[str | int] = []
+    for field, entry in _PART.findall(inside):
+        if field:
+            parts.append(field)
+        elif entry != _SOME_ENTRY:
+            parts.append(int(entry))
+        else:
+            entries = _value_at(table, parts)
+            wrong = [name for name in entries if _is_wrong(table, [*parts, name], struct)]
+            if not wrong:
+                return parts
+            parts.append(wrong[0])
+    return parts
+
+
+def _is_wrong(table: dict[str, Any], parts: list[str | int], struct: type[S]) -> bool:
+    """Is the table still wrong if the innermost table of a place has this entry alone?"""
+    *outer, name = parts
+    alone: Any = {name: _value_at(table, parts)}
+    for depth in reversed(range(len(outer))):
+        around = _value_at(table, outer[:depth])
+        if isinstance(around, list):
+            alone = [alone if at == outer[depth] else one for at, one in enumerate(around)]
+        else:
+            alone = {**around, outer[depth]: alone}
+    try:
+        msgspec.convert(alone, struct, dec_hook=_to_path)
+    except msgspec.ValidationError:
+        return True
+    return False
+
+
+def _value_at(table: dict[str, Any], parts: list[str | int]) -> Any:  # noqa: ANN401 - TOML's
     value: Any = table
-    for name, index in _PART.findall(inside):
-        value = value[name] if name else value[int(index)]
-    return f" is {value!r}"
+    for part in parts:
+        value = value[part]
+    return value
 
 
 def _check_numbers(where: str, struct: msgspec.Struct) -> None:

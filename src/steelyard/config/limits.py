@@ -126,5 +126,5 @@ def _check_cap(path: Path, name: str, cap: SpendCapSettings) -> None:
         if value is not None and not 0.0 < value < math.inf:
             raise ConfigError(
                 f"configuration {path}: limits.providers.{name}.{key} is {value}; "
-                "it must be greater than 0"
+                "it must be finite and greater than 0"
             )
