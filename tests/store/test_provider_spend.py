@@ -71,6 +71,29 @@ def test_what_a_dead_process_held_counts_as_spent_until_it_is_back(tmp_path: Pat
         assert back.spent_usd == (0.125, 0.125)
 
 
+def test_what_a_process_lost_in_one_hour_does_not_lower_the_next_hours_spend(
+    tmp_path: Path,
+) -> None:
+    now_s = [3550.0]
+    with EventStore(SqliteBackend(tmp_path / "log.db", lambda: now_s[0])) as store:
+        _one(store, "away", _wish(1, need=0.5), lease_s=30.0)
+        now_s[0] = 3590.0
+        assert _one(store, "b", _wish(1)).spent_usd == (0.5, 0.5)
+        now_s[0] = 3610.0
+        assert _one(store, "b", _wish(2, spent=0.75)).spent_usd == (0.75, 1.25)
+        back = _one(store, "away", _wish(2, spent=0.125))
+        assert back.spent_usd == (0.875, 0.875)
+
+
+def test_steps_under_way_are_held_for_after_others_cost_more_than_predicted(
+    open_one: Open,
+) -> None:
+    with open_one() as store:
+        _one(store, "a", _wish(1, need=0.25))
+        told = _one(store, "a", _wish(2, spent=0.5, reserved=0.25, need=0.125))
+        assert told.held_usd == 0.375
+
+
 def test_the_next_hour_renews_the_hour_and_not_the_day(tmp_path: Path) -> None:
     now_s = [1000.0]
     with EventStore(SqliteBackend(tmp_path / "log.db", lambda: now_s[0])) as store:

@@ -105,6 +105,11 @@ class ProviderSpend:
             account = self._accounts[spec.provider] = _Account(spec.spend_cap, hour, day)
         account.cap = spec.spend_cap
         self._of_pools = [self._accounts[one.provider] for one in specs]
+        paid = {one.provider for one in specs}
+        for name, one in self._accounts.items():
+            if name not in paid:
+                # Its last pool changed to another provider.
+                one.cap = None
         self.capped = any(one.cap is not None for one in self._of_pools)
 
     def reserve(self, provider: str, usd: float) -> None:
@@ -212,8 +217,8 @@ class ProviderSpend:
 
     @property
     def has_untold(self) -> bool:
-        """Was anything spent since that was asked last?"""
-        return any(one.untold_usd for one in self._accounts.values())
+        """Was anything spent at a provider with a cap since that was asked last?"""
+        return any(one.untold_usd for one in self._accounts.values() if one.cap is not None)
 
     def is_short(self, provider: str, usd: float, now_s: float) -> bool:
         """Has the cap room for a step, and only the part that this process was given has not?"""

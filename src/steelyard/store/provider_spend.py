@@ -161,20 +161,26 @@ def _exchange_one(
     _book(backend, wish.provider, spans, _end_leases(backend, wish.provider, others, now_s))
     others_usd = math.fsum(row[1] for row in others if row[3] > now_s)
     processes = 1 + sum(row[3] > now_s for row in others)
-    held_usd, lost_usd, number = (0.0, 0.0, -1) if mine is None else (mine[1], mine[2], mine[4])
+    held_usd, lost_usd, until_s, number = (0.0, 0.0, 0.0, -1) if mine is None else mine[1:]
     if number >= wish.number:
         # Made before, and its answer was lost on the way.
         found = _spent(backend, wish.provider, spans)
         left_usd = _left(wish.cap, found) - others_usd - held_usd
         return SpendGrant(held_usd, max(0.0, left_usd) * _BLOCK_FRAC, left_usd, found)
     # A lease that ran out was charged in full; now it is known what of it was spent.
-    _book(backend, wish.provider, spans, wish.spent_usd - lost_usd)
+    _book(backend, wish.provider, spans, wish.spent_usd)
+    # A span that has begun since was not charged: what others spent in it stays.
+    charged = tuple(span for span in _spans(until_s) if span in spans)
+    _book(backend, wish.provider, charged, -lost_usd)
     found = _spent(backend, wish.provider, spans)
     before_usd = max(0.0, held_usd + lost_usd - wish.spent_usd)
-    kept_usd = min(wish.reserved_usd + wish.free_usd, before_usd)
+    has_usd = wish.reserved_usd + wish.free_usd
+    kept_usd = min(has_usd, before_usd)
     left_usd = _left(wish.cap, found) - others_usd - kept_usd
     block_usd = max(0.0, left_usd + wish.free_usd) * _BLOCK_FRAC / processes
-    more_usd = max(0.0, min(left_usd, max(wish.need_usd, block_usd - wish.free_usd)))
+    # Steps may have cost more than was held for them: those under way need theirs all the same.
+    wanted_usd = has_usd - kept_usd + max(wish.need_usd, block_usd - wish.free_usd)
+    more_usd = max(0.0, min(left_usd, wanted_usd))
     _hold(backend, (wish.provider, owner, kept_usd + more_usd, now_s + lease_s, wish.number))
     return SpendGrant(kept_usd + more_usd, block_usd, left_usd - more_usd, found)
 
@@ -192,7 +198,7 @@ def _hold(backend: Backend, row: tuple[str, str, float, float, int]) -> None:
 def _end_leases(
     backend: Backend, provider: str, others: list[tuple[object, ...]], now_s: float
 ) -> float:
-    """Holds whose lease is over count as spent; how much is that, newly?"""
+    """Holds whose lease is over count as spent from now; how much is that, newly?"""
     over = [(str(row[0]), _number(row[1]), _number(row[3])) for row in others]
     over = [one for one in over if one[2] <= now_s]
     for owner, held_usd, until_s in over:
@@ -201,9 +207,9 @@ def _end_leases(
             backend.execute(sql, (provider, owner))
         elif held_usd:
             backend.execute(
-                "UPDATE provider_holds SET lost_usd = lost_usd + held_usd, held_usd = 0.0"
-                " WHERE provider = ? AND owner = ?",
-                (provider, owner),
+                "UPDATE provider_holds SET lost_usd = lost_usd + held_usd, held_usd = 0.0,"
+                " until_s = ? WHERE provider = ? AND owner = ?",
+                (now_s, provider, owner),
             )
     return math.fsum(one[1] for one in over)
 
@@ -229,7 +235,7 @@ def _left(cap: SpendCap, spent_usd: tuple[float, float]) -> float:
     return min(hour_usd, day_usd)
 
 
-def _book(backend: Backend, provider: str, spans: tuple[str, str], usd: float) -> None:
+def _book(backend: Backend, provider: str, spans: tuple[str, ...], usd: float) -> None:
     if usd == 0.0:
         return
     for span in spans:
