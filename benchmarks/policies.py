@@ -27,6 +27,9 @@ A trace's calls are taken to be of one model, so that the catalogue has curves f
 task's deadline is 5 s plus STRETCH times its tools, people (at most 60 s each) and model calls at
 20 ms per output token and 0.1 ms per prompt token that is not repeated. Streams at once are limited
 by the memory that prompts of the trace's 75th percentile need.
+
+`--scale N` has N times the tasks at N times the rate, on fleets of N times the price or GPUs: N
+stretches of the recorded arrivals at once or, `--compressed`, one that is played faster.
 """
 
 import argparse
@@ -148,7 +151,7 @@ def compare(given: argparse.Namespace, catalog: Catalog, case: Case, drawn: tupl
     trials = Trials.of(aim_of(workload, worth, given.seed))
     bound = cost_bound(kinds, worth.pools, 1.0)
     if case.scarce:
-        gpus = {s.name: case.scarce for s in worth.pools if s.hardware == "gpu"}
+        gpus = {s.name: given.scale * case.scarce for s in worth.pools if s.hardware == "gpu"}
         contest, bound = scarce_market(trials, worth, gpus, given.load or case.load)
     else:
         contest = open_market(trials, worth, given.scale * (given.budget or case.usd_per_hour))

@@ -79,6 +79,7 @@ def _strike(cells: list[list[Fitness]], step: int, limit_s: float, deadline_s: f
         latency_s = row[step].latency_s
         if latency_s is not None and latency_s > limit_s * (1.0 + 1e-9):
             told = (
-                f"{latency_s:.3g} s is over its {limit_s:.3g} s of the deadline {deadline_s:.3g} s"
+                f"{latency_s:.3g} s is over its {limit_s:.3g} s of the deadline"
+                f" {round(deadline_s, 2):g} s"
             )
             row[step] = Fitness(machine_s=None, latency_s=None, obstacle=told, measured=False)

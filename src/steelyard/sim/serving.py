@@ -24,8 +24,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
             decodes as the rest of the prefill does. So it is in an embedded engine, where the floor
             is a pass over all weights in which each decode gets one token: a gap's time of it is
             counted as the first gap, not twice. A prompt waits for the pass that has begun: half a
-            gap on average, while others decode. Behind HTTP, the floor is mostly the way there and
-            back.
+            gap on average, while others decode. Thin: `start_to_first_token_s` is told a gap too
+            short by it; ends are right. Behind HTTP, the floor is mostly the way there and back.
         tells_cached: Whether it reports how much of a prompt it found in its cache.
     """
 

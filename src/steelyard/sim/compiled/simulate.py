@@ -18,7 +18,8 @@ from steelyard.sim.compiled.books import integrate_load
 from steelyard.sim.compiled.engine import DONE, FULL, run
 from steelyard.sim.compiled.layout import World
 from steelyard.sim.compiled.rankings import POLICIES
-from steelyard.sim.compiled.tables import Sample, check_supported
+from steelyard.sim.compiled.supported import check_supported
+from steelyard.sim.compiled.tables import Sample
 from steelyard.sim.compiled.translate import translated
 from steelyard.sim.compiled.worlds import grown, make_world
 from steelyard.sim.conditions import Conditions

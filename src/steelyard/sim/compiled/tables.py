@@ -1,41 +1,25 @@
-"""Workload, fleet and conditions as arrays; what the compiled path cannot do is refused here."""
+"""Workload, fleet and conditions as arrays; `supported` refuses what these cannot hold."""
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from steelyard.domain.pool import OWN_POOL_PREFIX, PoolSpec
+from steelyard.domain.pool import PoolSpec
 from steelyard.domain.task import LlmCall, Step
 from steelyard.domain.workload import Workload, WorkloadStep, WorkloadTask
-from steelyard.errors import ConfigError, WorkloadError
+from steelyard.errors import WorkloadError
 from steelyard.fleet.lessons import LEAST_ERROR_FRAC
 from steelyard.placement.candidates import task_key
 from steelyard.placement.scoring import mixed
 from steelyard.sim.compiled import layout
+from steelyard.sim.compiled.supported import CURE
 from steelyard.sim.conditions import Conditions
-from steelyard.sim.renting import Renting
 from steelyard.sim.steps import to_steps
 
-_CURE = "run the reference path, steelyard.sim.simulate"
 _MAX_ESTIMATES = 10_000
-_SUPPORTED = frozenset(
-    {
-        "bids_usd_per_hour",
-        "first_hour",
-        "outages",
-        "renting",
-        "service_factor",
-        "noise_sigma",
-        "max_attempts",
-        "max_output_tokens",
-        "on_miss",
-    }
-)
-_RENTING = frozenset({"start_s", "usd_per_hour_by_hour", "bid_usd_per_hour_by_hour"})
 _BLOCKERS, _PROMPT = (
     list(layout.STEP.fields or ()).index("blockers"),
     list(layout.STEP.fields or ()).index("prompt"),
@@ -115,67 +99,6 @@ class TaskTables:
     models: dict[str, int]
 
 
-def check_supported(
-    tasks: Sequence[WorkloadTask], pools: tuple[PoolSpec, ...], conditions: Conditions
-) -> None:
-    """Refuse what the compiled path would have to ignore.
-
-    Args:
-        tasks: The different tasks.
-        pools: The fleet.
-        conditions: The world.
-
-    Raises:
-        ConfigError: A pool or a condition is not supported.
-        WorkloadError: A task is not supported.
-    """
-    conditions.check(pools)
-    usual = Conditions()
-    for field in conditions.__struct_fields__:
-        if field not in _SUPPORTED and getattr(conditions, field) != getattr(usual, field):
-            raise ConfigError(f"the compiled simulator does not know condition {field}; {_CURE}")
-    _check_renting(conditions)
-    for spec in pools:
-        _check_pool(spec)
-        if len(spec.llm_curves) + (spec.tool_curve is not None) > 1 or spec.tool_prefix:
-            raise ConfigError(
-                f"pool {spec.name}: the compiled simulator knows pools of one model, or of tools "
-                f"for all agents, and no others; {_CURE}"
-            )
-    for task in tasks:
-        for step in task.steps:
-            if step.common_prefix_tokens > 0:
-                raise WorkloadError(
-                    f"task {task.task_id}: step {step.step_id} shares a prompt prefix with other "
-                    f"tasks (common_prefix_tokens {step.common_prefix_tokens}), which the compiled "
-                    f"simulator does not know; {_CURE}"
-                )
-            if step.tool.startswith(OWN_POOL_PREFIX):
-                raise WorkloadError(
-                    f"task {task.task_id}: tool {step.tool} runs in a pool of its own, which the "
-                    f"compiled simulator does not know; {_CURE}"
-                )
-
-
-def _check_pool(spec: PoolSpec) -> None:
-    if spec.spend_cap is not None:
-        told = f"provider {spec.provider} of pool {spec.name} has a spend cap"
-        raise ConfigError(f"{told}; the compiled simulator knows none; {_CURE}")
-    if spec.kv_tokens is not None:
-        told = f"kv_tokens of pool {spec.name} is {spec.kv_tokens}"
-        raise ConfigError(f"{told}; the compiled simulator knows no memory; {_CURE}")
-
-
-def _check_renting(conditions: Conditions) -> None:
-    usual = Renting()
-    for pool, renting in sorted(conditions.renting.items()):
-        for field in renting.__struct_fields__:
-            if field not in _RENTING and getattr(renting, field) != getattr(usual, field):
-                raise ConfigError(
-                    f"renting of {pool}: the compiled simulator does not know {field}; {_CURE}"
-                )
-
-
 def task_tables(sample: Sample, conditions: Conditions) -> TaskTables:
     """Lay the different tasks out as arrays.
 
@@ -227,7 +150,7 @@ def task_tables(sample: Sample, conditions: Conditions) -> TaskTables:
     if len(estimates) > _MAX_ESTIMATES:
         raise WorkloadError(
             f"{len(estimates)} different step names: the compiled simulator learns at most "
-            f"{_MAX_ESTIMATES}; {_CURE}"
+            f"{_MAX_ESTIMATES}; {CURE}"
         )
     return TaskTables(
         templates=templates,
