@@ -11,7 +11,12 @@ from steelyard.errors import (
     PoolUnavailableError,
     SteelyardError,
 )
-from steelyard.gateway.errors_http import ERROR_RESPONSES, RequestError, error_response
+from steelyard.gateway.errors_http import (
+    ERROR_RESPONSES,
+    RequestError,
+    error_response,
+    forget_frames,
+)
 
 
 def _leaves() -> list[type[SteelyardError]]:
@@ -63,3 +68,13 @@ def test_a_request_error_names_its_field() -> None:
             "code": "invalid_request",
         }
     }
+
+
+def test_errors_that_cause_each_other_are_forgotten_once() -> None:
+    first, second = ValueError("first"), KeyError("second")
+    for error, cause in ((first, None), (second, first), (first, second)):
+        with pytest.raises(type(error)):
+            raise error from cause
+    forget_frames(first)
+    assert (first.__cause__, second.__cause__) == (second, first)
+    assert (first.__traceback__, second.__traceback__) == (None, None)

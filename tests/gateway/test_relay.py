@@ -24,7 +24,8 @@ from tests.gateway.raw_upstream import (
 
 from steelyard.domain.events import AttemptFinished, TaskFinished
 from steelyard.gateway.settings import GatewayLimits, GatewaySettings
-from steelyard.pools.endpoint import EndpointLimits, OpenAiEndpointPool
+from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.pools.endpoint_terms import EndpointLimits
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 STREAMED: dict[str, Any] = {**ASK, "stream": True}

@@ -10,7 +10,8 @@ from tests.gateway.raw_upstream import Call, raw_upstream, whole
 
 from steelyard.domain.events import AttemptFinished
 from steelyard.gateway.rerank import RankedText, RerankRequest, ranking
-from steelyard.pools.endpoint import EndpointTraits, OpenAiEndpointPool
+from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.pools.endpoint_terms import EndpointTraits
 from steelyard.pools.scripted import ScriptedLlmPool
 
 ASK: dict[str, Any] = {"model": "m", "query": "q", "documents": ["a", {"text": "b"}]}

@@ -21,7 +21,8 @@ from tests.gateway.raw_upstream import (
 
 from steelyard.domain.events import AttemptFinished
 from steelyard.pools.aliased import aliased
-from steelyard.pools.endpoint import EndpointTraits, OpenAiEndpointPool
+from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.pools.endpoint_terms import EndpointTraits
 
 ANSWER: dict[str, Any] = {
     "id": "resp_up",

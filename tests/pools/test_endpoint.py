@@ -20,7 +20,8 @@ from steelyard.errors import (
     PoolUnavailableError,
 )
 from steelyard.pools.backend import LlmBackend, LlmChunk, LlmRequest
-from steelyard.pools.endpoint import EndpointLimits, OpenAiEndpointPool
+from steelyard.pools.endpoint import OpenAiEndpointPool
+from steelyard.pools.endpoint_terms import EndpointLimits
 
 KEY = "sk-very-secret"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -203,6 +203,7 @@ def forget_frames(error: BaseException) -> None:
         error: An error that was handled.
     """
     one: BaseException | None = error
-    while one is not None:
+    # One without frames was not raised, or was seen: errors that are raised again may form a ring.
+    while one is not None and one.__traceback__ is not None:
         one.__traceback__ = None
         one = one.__cause__ or one.__context__

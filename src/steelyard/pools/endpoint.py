@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,44 +28,13 @@ from steelyard.pools.backend import (
 from steelyard.pools.chunked_answer import ChunkedAnswer
 from steelyard.pools.dialects import Engine, spoken_relay, spoken_request
 from steelyard.pools.endpoint_errors import ErrorReader
+from steelyard.pools.endpoint_terms import EndpointLimits, EndpointTraits, checked_url
 from steelyard.pools.http_client import HttpHost, HttpRequest, header_lines
 from steelyard.pools.http_connection import StaleConnectionError
 from steelyard.pools.quick_relay import QuickRelay
 from steelyard.pools.relay import Relay, WholeBody
 from steelyard.pools.relays import relay_for
 from steelyard.pools.wire import parse_object, parse_usage, relayed_body, request_body
-
-
-class EndpointLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How long to wait, and how much at once.
-
-    Attributes:
-        connect_s: For a connection.
-        first_token_s: From sending the request to the first event.
-        gap_s: From one event to the next.
-        answer_s: For an answer that is not streamed: it comes at once, and late.
-        probe_s: Between looks at a server that is down.
-        connections: At once to one server; a request beyond is refused as overload.
-    """
-
-    connect_s: float = 5.0
-    first_token_s: float = 120.0
-    gap_s: float = 60.0
-    answer_s: float = 600.0
-    probe_s: float = 5.0
-    connections: int = 4096
-
-
-class EndpointTraits(msgspec.Struct, frozen=True, kw_only=True):
-    """What kind of servers they are.
-
-    Attributes:
-        engine: Whose words they read; empty hands every request on in the caller's.
-        apis: What they offer beside chat, completions and embeddings: `responses`, `rerank`.
-    """
-
-    engine: Engine = ""
-    apis: tuple[str, ...] = ()
 
 
 class OpenAiEndpointPool:
@@ -95,7 +63,7 @@ class OpenAiEndpointPool:
         headers: Mapping[str, str] | None = None,
         traits: EndpointTraits | None = None,
     ) -> None:
-        urls = tuple(_checked_url(url) for url in base_urls)
+        urls = tuple(checked_url(url) for url in base_urls)
         if not urls:
             raise ConfigError("An endpoint pool needs at least one base URL.")
         if not api_key.isprintable() or not api_key.isascii():
@@ -400,27 +368,3 @@ def _more(headers: Mapping[str, str]) -> bytes:
         return header_lines(headers.items())
     except ConfigError as error:
         raise PoolRejectedError(str(error)) from error
-
-
-def _checked_url(url: str) -> str:
-    if not _is_url(url):
-        shown = url.rpartition("@")[2]
-        raise ConfigError(
-            f"The base URL {shown!r} must be http(s)://HOST[:PORT]/v1, without user and query."
-        )
-    return url.rstrip("/")
-
-
-def _is_url(url: str) -> bool:
-    # What urlsplit lets through and a request line does not hold comes first.
-    if not url.isprintable() or any(one in url for one in "@?# "):
-        return False
-    try:
-        parts = urlsplit(url)
-        has_host = bool(parts.hostname) and parts.port != 0
-        if not parts.netloc.isascii():
-            # As `HttpHost` does; a name that has no such form raises a ValueError, too.
-            parts.netloc.encode("idna")
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and has_host and parts.path.isascii()

@@ -300,7 +300,8 @@ async def _llm_backend(
     if isinstance(pool, RayPoolSettings):
         return ray_engines(name, pool, watch)
     if isinstance(pool, EndpointPoolSettings):
-        from steelyard.pools.endpoint import EndpointTraits, OpenAiEndpointPool  # noqa: PLC0415
+        from steelyard.pools.endpoint import OpenAiEndpointPool  # noqa: PLC0415
+        from steelyard.pools.endpoint_terms import EndpointTraits  # noqa: PLC0415
 
         key = ""
         if pool.api_key_env is not None:

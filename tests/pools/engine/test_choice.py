@@ -98,6 +98,14 @@ async def test_measures_once_per_host_libraries_and_model(host: Host) -> None:
     assert host.measured == 3
 
 
+async def test_measures_each_of_two_models_that_were_tuned_from_one_base(host: Host) -> None:
+    for tuned in (b"1", b"2"):
+        # Of one size, and with the same first megabytes.
+        Path(host.model.path).write_bytes(b"GGUF" + bytes(2 << 20) + tuned)
+        await host.choose()
+    assert host.measured == 2
+
+
 @pytest.mark.parametrize("content", ["", "no JSON", '[{"key": 1}]'])
 async def test_measures_anew_when_what_is_kept_cannot_be_read(host: Host, content: str) -> None:
     host.memory.parent.mkdir()

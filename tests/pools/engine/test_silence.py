@@ -34,6 +34,21 @@ def test_reads_what_the_kernel_writes_and_no_more(tmp_path: Path) -> None:
     assert waited_s(6, tmp_path) == {}
 
 
+def test_a_process_that_ends_while_it_is_looked_at_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "5" / "task"
+    (folder / "7").mkdir(parents=True)
+
+    def gone(path: Path) -> None:
+        raise ProcessLookupError(path)
+
+    # Of such a folder the kernel says that it is there, and then that it cannot be read.
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, gone)
+    assert waited_s(5, tmp_path) == {}
+
+
 @contextmanager
 def child(code: str) -> Generator[int]:
     with subprocess.Popen([sys.executable, "-c", code]) as process:  # noqa: S603

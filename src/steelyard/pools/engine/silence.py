@@ -20,9 +20,14 @@ def waited_s(pid: int, proc: Path = Path("/proc")) -> dict[int, float]:
         /proc/PID/task/TID/schedstat is nanoseconds spent waiting on a run queue.
     """
     waits: dict[int, float] = {}
-    for path in (proc / str(pid) / "task").glob("*/schedstat"):
+    try:
+        threads = list((proc / str(pid) / "task").iterdir())
+    except OSError:
+        return waits
+    for thread in threads:
         try:
-            waits[int(path.parent.name)] = int(path.read_text(encoding="ascii").split()[1]) * _NANO
+            told = (thread / "schedstat").read_text(encoding="ascii")
+            waits[int(thread.name)] = int(told.split()[1]) * _NANO
         except (OSError, IndexError, ValueError):
             continue  # the thread has ended meanwhile
     return waits
