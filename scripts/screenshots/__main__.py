@@ -4,8 +4,9 @@
 
 Runs the demo unless --demo is there, `steelyard up` over a copy of its store with a plan in force,
 agents of a support desk (and those of examples/frameworks, where `make test-frameworks` has
-installed them), `steelyard report` for each kind of report, and `make site`. With --docs, the
-pictures of docs/gallery.md are written anew. Status 1 where a page told the console of an error.
+installed them), a second `steelyard up` that wants a key, `steelyard report` for each kind of
+report, and `make site`. With --docs, the pictures of docs/gallery.md are written anew. Status 1
+where a page told the console of an error.
 """
 
 import argparse
