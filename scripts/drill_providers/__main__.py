@@ -17,8 +17,7 @@ of the tasks must be in time, and budgets of tasks and of keys and the cap must 
 predicts nothing (`--policy join_shortest_of_two`) keeps all three in use, and fails that under
 `slow`: no breaker opens for a provider that is late. Writes the log, the faults' times
 (`marks.json`) and the report (`report.html`) to --out. Status 1 where it fails, 77 where the
-machine cannot have such
-networks.
+machine cannot have such networks.
 """
 
 import argparse

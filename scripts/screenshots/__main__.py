@@ -4,8 +4,9 @@
 
 Runs the demo unless --demo is there, `steelyard up` over a copy of its store with a plan in force,
 agents of a support desk (and those of examples/frameworks, where `make test-frameworks` has
-installed them), `steelyard report` for each kind of report, and `make site`. With --docs, the
-pictures of docs/gallery.md are written anew. Status 1 where a page told the console of an error.
+installed them), a second `steelyard up` that wants a key, `steelyard report` for each kind of
+report, and `make site`. With --docs, the pictures of docs/gallery.md are written anew. Status 1
+where a page told the console of an error.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from screenshots.album import Shot, dashboard, pages, take
+from screenshots.album import Shot, dashboard, pages, shown, take
 from screenshots.stage import (
     CODING_TASK,
     ROOT,
@@ -26,6 +27,7 @@ from screenshots.stage import (
     first_listed,
     framework_examples,
     gateway,
+    keyed_gateway,
     run,
     served,
     support_desk,
@@ -91,6 +93,12 @@ def _live(demo: Path, out: Path, docs: Path | None, folder: Path) -> list[str]:
             end.set()
 
 
+def _login(out: Path, docs: Path | None, folder: Path) -> list[str]:
+    """Pictures of what a browser sees that has not signed in, where keys are needed."""
+    with keyed_gateway(folder) as address:
+        return asyncio.run(take([Shot("login", f"{address}/", shown(".login"))], out, docs))
+
+
 def _documents(demo: Path, drill: Path, to: tuple[Path, Path | None], folder: Path) -> list[str]:
     """Pictures of the reports and of the documentation."""
     (folder / "reports").mkdir()
@@ -120,7 +128,10 @@ def main() -> None:
         run(str(STEELYARD), "demo", "--out", str(demo), cwd=ROOT)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        wrong = [] if asked.part == "documents" else _live(demo, out, docs, folder)
+        wrong: list[str] = []
+        if asked.part != "documents":
+            wrong += _live(demo, out, docs, folder)
+            wrong += _login(out, docs, folder)
         if asked.part != "dashboard":
             wrong += _documents(demo, drill, (out, docs), folder)
     print("\n".join(wrong), file=sys.stderr)

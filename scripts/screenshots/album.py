@@ -34,7 +34,7 @@ _LIVE = ("fleet", "tasks", "task-durable", "ledger", "plan-anew", "what-if-outco
 IN_DOCS: dict[tuple[str, Scheme], frozenset[str]] = {
     ("desktop", "light"): frozenset(
         {
-            *(*_LIVE, "task-langgraph-agent", "site-index"),
+            *(*_LIVE, "login", "task-langgraph-agent", "site-index"),
             *(f"report-{kind}" for kind in ("run", "plan", "simulation", "comparison")),
         }
     ),

@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -47,14 +48,23 @@ base_urls = ["http://127.0.0.1:{port}/v1", "http://127.0.0.1:{port}/v1"]
 models = ["smollm2-135m"]
 offering = "gcp/g2-standard-4"
 curve = {{ ttft_floor_s = 0.1, itl_base_s = 0.005, concurrency_cap = 8, context_tokens = 8192 }}
+"""
+_VENDOR = """
 [pools.vendor]
 kind = "endpoint"
 base_urls = ["http://127.0.0.1:9/v1"]
 models = ["smollm2-135m"]
 provider = "example"
 region = "eu"
-token_price = {{ input_usd_per_million = 0.01, output_usd_per_million = 0.02 }}
-curve = {{ ttft_floor_s = 0.05, itl_base_s = 0.002, concurrency_cap = 64, context_tokens = 8192 }}
+token_price = { input_usd_per_million = 0.01, output_usd_per_million = 0.02 }
+curve = { ttft_floor_s = 0.05, itl_base_s = 0.002, concurrency_cap = 64, context_tokens = 8192 }
+"""
+_KEYED = """
+[gateway]
+port = 0
+api_keys_file = "keys"
+[store]
+path = "keyed.db"
 """
 _TICKETS = ("My parcel is late.", "The invoice is wrong.", "How do I reset my password?")
 # Seconds for the whole task; the last cannot be kept.
@@ -142,17 +152,41 @@ def gateway(demo: Path, folder: Path) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _StandIn) as stand_in:
         threading.Thread(target=stand_in.serve_forever, daemon=True).start()
         config = folder / "steelyard.toml"
-        config.write_text(_CONFIG.format(port=stand_in.server_port), encoding="utf-8")
-        command = [str(STEELYARD), "up", "--config", str(config)]
-        with subprocess.Popen(  # noqa: S603 - our own program
-            command, stderr=subprocess.PIPE, text=True
-        ) as process:
-            try:
-                yield _address(process)
-            finally:
-                process.terminate()
-                process.wait(60.0)
+        text = _CONFIG.format(port=stand_in.server_port) + _VENDOR
+        config.write_text(text, encoding="utf-8")
+        with _up(config) as address:
+            yield address
         stand_in.shutdown()
+
+
+@contextmanager
+def keyed_gateway(folder: Path) -> Iterator[str]:
+    """`steelyard up` that wants a key, so that its dashboard asks for one; its only pool is down.
+
+    Args:
+        folder: Where its files lie.
+
+    Yields:
+        Its address, without a path.
+    """
+    (folder / "keys").write_text(f"sk-{secrets.token_hex(16)}\n", encoding="ascii")
+    config = folder / "keyed.toml"
+    config.write_text(_KEYED + _VENDOR, encoding="utf-8")
+    with _up(config) as address:
+        yield address
+
+
+@contextmanager
+def _up(config: Path) -> Iterator[str]:
+    command = [str(STEELYARD), "up", "--config", str(config)]
+    with subprocess.Popen(  # noqa: S603 - our own program
+        command, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield _address(process)
+        finally:
+            process.terminate()
+            process.wait(60.0)
 
 
 _CHECKPOINT = (

@@ -19,6 +19,7 @@ from typing import get_args
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 from tests.cli.test_reload import Upstream, pool, until, upstreams
 from tests.store.postgres_server import MISSING, PostgresServer, postgres_server
 
@@ -305,6 +306,7 @@ def _new_words() -> list[Event]:
     return [
         StepPlaced(t_s=1.0, step=step, decision=decision),
         StepRefused(t_s=1.0, step=step, refusal=refusal),
+        StepRefused(t_s=1.0, step=step, refusal=replace(refusal, cause="spend_cap")),
         AttemptFinished(
             t_s=2.0,
             task_id="t",

@@ -5,6 +5,7 @@ import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 from urllib.parse import quote
 
 import aiohttp
@@ -13,7 +14,7 @@ from tests.dashboard.conftest import HERE, Rig, Start
 from tests.dashboard.store_of_tasks import MODEL, fill
 
 from steelyard.domain.agent import AgentLimit
-from steelyard.domain.decision import Decision
+from steelyard.domain.decision import Decision, PoolVerdict, Verdict
 from steelyard.domain.events import (
     AttemptFinished,
     AttemptStarted,
@@ -135,7 +136,8 @@ def _hostile_task(rig: Rig) -> None:
         slack_s=None,
         policy=HOSTILE,
         reason=HOSTILE,
-        verdicts=(),
+        # The page has words for every one of them.
+        verdicts=tuple(PoolVerdict(pool=HOSTILE, verdict=one) for one in get_args(Verdict)),
     )
     end = AttemptFinished(
         t_s=3.0,

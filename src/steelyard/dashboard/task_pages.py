@@ -32,6 +32,7 @@ _MEANINGS: dict[Verdict, str] = {
     "down": "none of its replicas takes steps: down, or its breaker is open.",
     "just_failed": "an attempt at this step failed there.",
     "under_way": "an attempt at this step still runs there.",
+    "over_cap": "the step has no room in what is left of its provider's spend cap.",
 }
 _PER_PAGE = 50
 _MAX_FILTER_CHARS = 200
