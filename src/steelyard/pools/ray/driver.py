@@ -6,6 +6,7 @@ cluster's head for a minute; the gateway then starts another one.
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -63,6 +64,12 @@ class Driver:
             serving = asyncio.create_task(self._serve(members))
             # A driver that cannot see its nodes any more ends, and the gateway starts another one.
             await asyncio.wait((watching, serving), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                why = watching.exception()
+                sys.stderr.write(
+                    f"steelyard: the Ray driver of pool {opened.pool} cannot see its nodes "
+                    f"({type(why).__name__}: {why}); another one is started\n"
+                )
             watching.cancel()
             serving.cancel()
             await members.close()
