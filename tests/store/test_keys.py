@@ -18,6 +18,7 @@ from steelyard.errors import SchemaMismatchError
 from steelyard.store.event_store import EventStore, read_store
 from steelyard.store.keys_sql import Grant, Wish
 from steelyard.store.open_store import open_store
+from steelyard.store.sqlite_backend import SqliteBackend
 from steelyard.store.sqlite_log import read_events
 from steelyard.store.tasks import Submission
 
@@ -90,6 +91,21 @@ def test_what_a_dead_process_held_counts_as_spent_until_it_comes_back(open_one: 
         assert back.held_usd == 0.1
         assert store.keys.release("dead", [Wish("k", 3, spent_usd=0.1)]).result() is None
         assert [one.owner for one in store.keys.holds().result()] == ["p"]
+
+
+def test_what_a_process_lost_on_one_day_does_not_lower_the_next_days_spend(
+    tmp_path: Path,
+) -> None:
+    now_s = [86_350.0]
+    with EventStore(SqliteBackend(tmp_path / "log.db", lambda: now_s[0])) as store:
+        _put(store, _key(budget_usd=8.0))
+        _ask(store, "away", Wish("k", 1, need_usd=0.5, want_usd=0.5), lease_s=30.0)
+        now_s[0] = 86_390.0
+        assert _ask(store, "b", Wish("k", 1)).spent_usd == (0.5, 0.5, 0.5)
+        now_s[0] = 86_410.0
+        assert _ask(store, "b", Wish("k", 2, spent_usd=0.75)).spent_usd == (1.25, 0.75, 1.25)
+        back = _ask(store, "away", Wish("k", 2, spent_usd=0.125))
+        assert back.spent_usd == (0.875, 0.875, 0.875)
 
 
 def test_a_key_that_is_not_there_gets_nothing(open_one: Open) -> None:

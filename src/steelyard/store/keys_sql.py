@@ -15,6 +15,7 @@ away: the number of an exchange tells that it has been made.
 
 import datetime as dt
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -211,8 +212,13 @@ def _exchange_one(backend: Backend, owner: str, wish: Wish, time_s: tuple[float,
     # A lease that ran out meanwhile was charged in full; now it is known what of it was spent.
     refund, before = (0.0, 0.0) if mine is None else (mine[2], mine[1] + mine[2])
     kept = min(wish.keep_usd, max(0.0, before - wish.spent_usd))
-    _book(backend, wish, periods, wish.spent_usd - refund)
-    spent = _plus(spent, wish.spent_usd - refund)
+    _book(backend, wish, periods, wish.spent_usd)
+    spent = _plus(spent, wish.spent_usd)
+    if mine is not None and refund:
+        # A day that has begun since was not charged: what others spent in it stays.
+        charged = [one for one in Periods.at(_number(mine[3])) if one in periods]
+        _book(backend, Wish(wish.key_id, wish.number), charged, -refund)
+        spent = _spent(backend, wish.key_id, periods)
     left = budget_left_usd(terms, spent) - held_by_others - kept
     given = _given(wish, left)
     held = kept + given
@@ -245,18 +251,19 @@ def _given(wish: Wish, left_usd: float) -> float:
 def _end_leases(
     backend: Backend, key_id: str, others: list[tuple[object, ...]], now_s: float
 ) -> float:
-    """Holds whose lease is over count as spent; how much is that, newly?"""
+    """Holds whose lease is over count as spent from now; how much is that, newly?"""
     over = [row for row in others if _number(row[3]) <= now_s]
     lost = math.fsum(_number(row[1]) for row in over)
     for row in over:
         if _number(row[3]) < now_s - _FORGET_S:
             sql = "DELETE FROM key_holds WHERE key_id = ? AND owner = ?"
-        else:
-            sql = (
-                "UPDATE key_holds SET lost_usd = lost_usd + held_usd, held_usd = 0.0"
-                " WHERE key_id = ? AND owner = ?"
+            backend.execute(sql, (key_id, row[0]))
+        elif _number(row[1]):
+            backend.execute(
+                "UPDATE key_holds SET lost_usd = lost_usd + held_usd, held_usd = 0.0,"
+                " until_s = ? WHERE key_id = ? AND owner = ?",
+                (now_s, key_id, row[0]),
             )
-        backend.execute(sql, (key_id, row[0]))
     return lost
 
 
@@ -270,7 +277,7 @@ def _spent(backend: Backend, key_id: str, periods: Periods) -> tuple[float, floa
     return total, day, month
 
 
-def _book(backend: Backend, wish: Wish, periods: Periods, usd: float) -> None:
+def _book(backend: Backend, wish: Wish, periods: Sequence[str], usd: float) -> None:
     if usd == 0.0 and not wish.tokens and not wish.requests:
         return
     for period in periods:
