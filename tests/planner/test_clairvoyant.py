@@ -2,7 +2,7 @@ import itertools
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from steelyard.domain.pool import LlmCurve, PoolSpec
@@ -48,6 +48,7 @@ def task_of(sizes: list[int], deadline_s: float) -> WorkloadTask:
     sizes=st.lists(st.integers(10, 200), min_size=1, max_size=5),
     part=st.sampled_from([1.07, 1.33, 1.71, 2.29, 3.1]),
 )
+@example(sizes=[15, 138, 154, 169], part=1.71)
 @settings(max_examples=25, deadline=None)
 def test_it_finds_the_cheapest_of_all_choices_that_keep_the_deadline(
     sizes: list[int], part: float

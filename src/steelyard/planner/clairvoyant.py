@@ -54,12 +54,14 @@ def _task_usd(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> float:
     solver = quiet_solver(_TIME_LIMIT_S)
     columns: dict[int, list[tuple[int, float]]] = {}
     column = 0
+    # Costs of steps are fractions of a cent, and the solver's tolerances are absolute: 1e-6.
+    unit_usd = _dearest_usd(task, pools)
     for step in task.steps:
         columns[step.step_id] = []
         for spec in pools:
             least_s = fastest_s(step, (spec,))
             if step.kind != "human" and math.isfinite(least_s):
-                solver.addCol(_usd(step, spec, least_s), 0.0, 1.0, 0, [], [])
+                solver.addCol(_usd(step, spec, least_s) / unit_usd, 0.0, 1.0, 0, [], [])
                 solver.changeColIntegrality(column, highspy.HighsVarType.kInteger)
                 columns[step.step_id].append((column, least_s))
                 column += 1
@@ -92,7 +94,19 @@ def _task_usd(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> float:
         )
     # The solver may stop 0.01 % above the best choice; its bound is below it for sure.
     info = solver.getInfo()
-    return float(info.mip_dual_bound if column else info.objective_function_value)
+    return unit_usd * float(info.mip_dual_bound if column else info.objective_function_value)
+
+
+def _dearest_usd(task: WorkloadTask, pools: tuple[PoolSpec, ...]) -> float:
+    """The largest cost of a step anywhere; 1 where all cost nothing."""
+    found = (
+        _usd(step, spec, least_s)
+        for step in task.steps
+        if step.kind != "human"
+        for spec in pools
+        if math.isfinite(least_s := fastest_s(step, (spec,)))
+    )
+    return max(found, default=0.0) or 1.0
 
 
 def _usd(step: WorkloadStep, spec: PoolSpec, least_s: float) -> float:
