@@ -1,5 +1,6 @@
 """From a table of a TOML file to a frozen struct; what is wrong is named by key and value."""
 
+import copy
 import math
 import re
 from pathlib import Path
@@ -79,11 +80,9 @@ def _is_wrong(table: dict[str, Any], parts: list[str | int], struct: type[S]) ->
     *outer, name = parts
     alone: Any = {name: _value_at(table, parts)}
     for depth in reversed(range(len(outer))):
-        around = _value_at(table, outer[:depth])
-        if isinstance(around, list):
-            alone = [alone if at == outer[depth] else one for at, one in enumerate(around)]
-        else:
-            alone = {**around, outer[depth]: alone}
+        around = copy.copy(_value_at(table, outer[:depth]))
+        around[outer[depth]] = alone
+        alone = around
     try:
         msgspec.convert(alone, struct, dec_hook=_to_path)
     except msgspec.ValidationError:
