@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from steelyard.domain.decision import Decision
 from steelyard.domain.task import Step, ToolCall
-from steelyard.placement.queue import LATE_SHARE, PATIENCE_S, StepQueue
+from steelyard.placement.queue import LATE_SHARE, PATIENCE_S, StepQueue, kept_slack_s
 
 
 def step(name: str, attempt: int = 0, priority: int = 0) -> Step:
@@ -147,7 +147,7 @@ def test_a_step_behind_too_many_others_waits_for_those_that_can_be_in_time() -> 
 
 
 def test_tasks_that_have_begun_go_first_as_long_as_somebody_is_late() -> None:
-    begun = msgspec.structs.replace(step("begun"), step_id=3)
+    begun = msgspec.structs.replace(step("begun"), step_id=3, parents=(2,))
     queue = StepQueue()
     queue.push(begun, placed(50.0, wait_s=60.0), now_s=0.0)
     for number in range(3):
@@ -155,6 +155,105 @@ def test_tasks_that_have_begun_go_first_as_long_as_somebody_is_late() -> None:
     assert queue.pop(0.0).task_id == "new 0"
     queue.push(step("late"), placed(-1.0), now_s=0.0)
     assert names(queue, 0.0, 4) == ["begun", "new 1", "new 2", "late"]
+
+
+def test_a_step_is_not_taken_for_a_begun_task_s_because_earlier_ones_were_refused() -> None:
+    queue = StepQueue()
+    queue.push(step("late"), placed(-1.0), now_s=0.0)
+    queue.push(step("new"), placed(9.0), now_s=0.0)
+    queue.push(msgspec.structs.replace(step("again"), step_id=3), placed(50.0), now_s=0.0)
+    assert names(queue, 0.0, 3) == ["new", "again", "late"]
+
+
+def begins(name: str, now_s: float, whole_s: float) -> Step:
+    """The first step of a task that has so long in all."""
+    return msgspec.structs.replace(step(name), deadline_s=now_s + whole_s)
+
+
+def test_a_lasting_overload_lets_no_task_begin_that_has_lost_its_spare_slack() -> None:
+    # Of ten seconds one is the first step's, three are the others', and six are slack.
+    for late_for_s, first in ((9.0, "older"), (11.0, "newer")):
+        queue = StepQueue()
+        queue.push(step("late"), placed(-1.0), now_s=0.0)
+        assert queue.pop(0.0).task_id == "late"
+        queue.push(step("late too"), placed(-1.0), now_s=0.0)
+        queue.push(begins("older", late_for_s - 4.0, 10.0), placed(6.0), late_for_s - 4.0)
+        queue.push(begins("newer", late_for_s - 1.0, 10.0), placed(6.0), late_for_s - 1.0)
+        queue.peek(0.0)
+        assert queue.peek(late_for_s).task_id == first
+
+
+def test_an_overload_that_nobody_is_late_in_any_more_has_not_lasted() -> None:
+    queue = StepQueue()
+    queue.push(step("late"), placed(-1.0), now_s=0.0)
+    assert queue.peek(0.0).task_id == "late"
+    assert queue.remove(step("late"))
+    queue.push(step("late later"), placed(-1.0), now_s=10.0)
+    queue.push(begins("older", 8.0, 10.0), placed(6.0), 8.0)
+    queue.push(begins("newer", 11.0, 10.0), placed(6.0), 11.0)
+    assert queue.peek(12.0).task_id == "older"
+
+
+# Slack at the start, and what remains after the first step.
+Begun = st.tuples(st.floats(-1.0, 20.0), st.floats(0.0, 40.0))
+
+
+@given(
+    new=st.lists(Begun, max_size=30),
+    gaps_s=st.lists(st.floats(0.0, 1.0), min_size=60, max_size=60),
+    starts=st.lists(st.booleans(), min_size=30, max_size=30),
+)
+def test_the_order_changes_for_no_task_that_has_longer_than_anybody_was_late(
+    new: list[tuple[float, float]], gaps_s: list[float], starts: list[bool]
+) -> None:
+    """All comes and goes within sixty seconds, and each task has more."""
+    lasting, usual, now_s = StepQueue(), StepQueue(), 0.0
+    for number, (slack_s, _) in enumerate(new):
+        now_s += gaps_s[number]
+        one = begins(str(number), now_s, 61.0)
+        lasting.push(one, placed(slack_s), now_s)
+        usual.push(msgspec.structs.replace(one, deadline_s=None), placed(slack_s), now_s)
+        if starts[number]:
+            assert lasting.pop(now_s).task_id == usual.pop(now_s).task_id
+    while len(usual):
+        now_s += gaps_s[30 + len(usual) % 30]
+        assert lasting.pop(now_s).task_id == usual.pop(now_s).task_id
+
+
+@given(
+    slack_s=st.floats(0.1, 20.0),
+    remaining_s=st.floats(0.0, 40.0),
+    begun=st.booleans(),
+)
+def test_no_first_step_waits_for_ever_in_a_lasting_overload(
+    slack_s: float, remaining_s: float, begun: bool
+) -> None:
+    queue, now_s = StepQueue(), 100.0
+    queue.push(step("late"), placed(-1.0), now_s=0.0)
+    queue.push(step("late too"), placed(-1.0), now_s=0.0)
+    assert queue.pop(0.0).task_id == "late"
+    whole_s = slack_s + 1.0 + remaining_s
+    queue.push(begins("patient", now_s, whole_s), placed(slack_s), now_s)
+    past = 0
+    while True:
+        now_s += 0.5
+        other = begins(f"at {now_s}", now_s, whole_s)
+        if begun:
+            other = msgspec.structs.replace(other, step_id=1, parents=(0,))
+        queue.push(other, placed(slack_s), now_s)
+        if queue.pop(now_s).task_id == "patient":
+            break
+        past += now_s > 100.0 + slack_s
+        # Another that was late before it may have the first of the late ones' turns.
+        assert past <= 2 * LATE_SHARE
+
+
+@given(slack_s=st.floats(0.0, 100.0), remaining_s=st.floats(0.0, 100.0))
+def test_slack_that_is_kept_is_no_more_than_half_and_none_for_a_lone_step(
+    slack_s: float, remaining_s: float
+) -> None:
+    assert 0.0 <= kept_slack_s(slack_s, remaining_s) <= min(0.5 * slack_s, remaining_s)
+    assert kept_slack_s(slack_s, 0.0) == 0.0
 
 
 def test_a_step_is_given_up_with_its_grace_and_not_before() -> None:

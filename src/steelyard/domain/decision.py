@@ -101,7 +101,7 @@ class Decision(
         Args:
             step: The step that was placed.
         """
-        if self.slack_s is None or self.queue_key is not None or step.step_id > 0:
+        if self.slack_s is None or self.queue_key is not None or not step.begins_task:
             return False
         return self.slack_s + self.grace_s < 0.0
 

@@ -83,6 +83,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
         return "llm" if isinstance(self.call, LlmCall) else "tool"
 
     @property
+    def begins_task(self) -> bool:
+        """Is nothing done yet that it builds on?
+
+        Its number does not tell: a caller whose first step was refused numbers on.
+        """
+        return not self.parents
+
+    @property
     def key(self) -> tuple[str, int]:
         """Identifies the step in the log."""
         return (self.task_id, self.step_id)

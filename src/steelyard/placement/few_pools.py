@@ -17,6 +17,7 @@ from steelyard.fleet.provider_spend import within_cap
 from steelyard.fleet.view import FewView
 from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
+from steelyard.placement.predictions import runs_late
 from steelyard.placement.scoring import displaced_tokens, mixed, queued_use_s, within_share_s
 from steelyard.placement.scoring import grace_s as pool_grace_s
 
@@ -287,9 +288,10 @@ def choose(scores: Scores, step: Step, tie_frac: float) -> PoolScore | None:
         if len(ties) == 1:
             return ties[0]
         return min(ties, key=lambda one: (one.finish_s, one.bid_cost_usd, one.name))
-    if not allowed or step.on_miss == "refuse":
+    if not allowed:
         return None
-    return min(allowed, key=lambda one: (-one.slack_s, one.name))
+    late = min(allowed, key=lambda one: (-one.slack_s, one.name))
+    return late if runs_late(step, late.slack_s + late.wait_s + late.grace_s) else None
 
 
 def decision(scores: Scores, chosen: PoolScore, step: Step, few: FewView, policy: str) -> Decision:

@@ -8,7 +8,7 @@ from steelyard.fleet.view import FewView, FleetView, LlmArrays, few_view
 from steelyard.perf.predict import BoolArray
 from steelyard.placement import few_pools
 from steelyard.placement.candidates import warm_or_cold
-from steelyard.placement.predictions import decide, predict, refuse
+from steelyard.placement.predictions import decide, predict, refuse, runs_late
 from steelyard.placement.scoring import TIE_FRAC, cheapest_in_time, least_late
 from steelyard.placement.unbound import decide_unbound
 
@@ -86,8 +86,9 @@ class CheapestFeasible:
             seen.bid_cost_usd.tolist(),
             names,
         )
-        if chosen < 0 and step.on_miss == "refuse":
-            return refuse(view, seen, self.name)
         if chosen < 0:
             chosen = least_late(allowed, slack_s, names)
+            at_start_s = slack_s[chosen] + float(seen.wait_s[chosen])
+            if not runs_late(step, at_start_s + float(seen.grace_s[chosen])):
+                return refuse(view, seen, self.name)
         return decide(step, view, seen, chosen, self.name)

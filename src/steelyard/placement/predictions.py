@@ -223,6 +223,19 @@ def decide(step: Step, view: FleetView, seen: Predictions, chosen: int, policy: 
     )
 
 
+def runs_late(step: Step, surely_late_in_s: float) -> bool:
+    """Does a step that no pool is expected to have in time run all the same?
+
+    `refuse` is a promise about beginning: of a task that has begun, work would be lost, so that its
+    step is refused only where it would surely be late even without a queue.
+
+    Args:
+        step: The step.
+        surely_late_in_s: Seconds from now after which it is surely late if it has not started.
+    """
+    return step.on_miss != "refuse" or (not step.begins_task and surely_late_in_s >= 0.0)
+
+
 def _reason(seen: Predictions, chosen: int, *, kept: bool) -> str:
     rivals = int(np.count_nonzero(seen.runs)) - 1
     if not kept:

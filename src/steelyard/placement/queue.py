@@ -24,7 +24,10 @@ class _Waiting(msgspec.Struct, gc=False):
     """A step that waits; `step` is None once it has left."""
 
     step: Step | None
-    late_after_s: float
+    late_after_s: float = math.inf
+    # Where it begins a task: how long that has in all, and until when there is slack to spare.
+    whole_s: float = math.inf
+    spare_until_s: float = math.inf
 
 
 # Key, number in order of coming, step.
@@ -73,6 +76,7 @@ class StepQueue:
         self._known: dict[tuple[str, int, int], _Waiting] = {}
         self._pushed = 0
         self._since_late = 0
+        self._late_since_s = math.inf
         self._gone = 0
 
     def __len__(self) -> int:
@@ -88,16 +92,20 @@ class StepQueue:
                 steps would seem ever more urgent than earlier ones.
             now_s: Time on the log's clock.
         """
-        slack_s, late_after_s = decision.slack_at_start_s, math.inf
+        slack_s, waiting = decision.slack_at_start_s, _Waiting(step)
         key = decision.queue_key
         if key is None:
             key = now_s + (PATIENCE_S if slack_s is None else slack_s)
             key -= _S_PER_PRIORITY * step.priority
             if slack_s is not None:
-                late_after_s = now_s + slack_s + decision.grace_s
+                waiting.late_after_s = now_s + slack_s + decision.grace_s
+                if step.begins_task and step.deadline_s is not None:
+                    waiting.whole_s = step.deadline_s - now_s
+                    service_s = decision.predicted_finish_s - decision.predicted_wait_s
+                    spare_s = kept_slack_s(slack_s, waiting.whole_s - service_s - slack_s)
+                    waiting.spare_until_s = now_s + slack_s - spare_s
         if math.isnan(key):
             key = math.inf
-        waiting = _Waiting(step, late_after_s)
         self._known[(step.task_id, step.step_id, step.attempt)] = waiting
         heapq.heappush(self._classes[_class_of(step, decision)], (key, self._pushed, waiting))
         self._pushed += 1
@@ -162,13 +170,15 @@ class StepQueue:
 
     def _next(self, now_s: float) -> tuple[_Waiting, _Heap | None]:
         """The next one to start, and the heap that it heads; None for the late ones."""
-        for heap in self._classes:
-            while heap and (heap[0][2].step is None or heap[0][2].late_after_s < now_s):
-                waiting = heapq.heappop(heap)[2]
-                if waiting.step is not None:
-                    self._late.append(waiting)
         while self._late and self._late[0].step is None:
             self._late.popleft()
+        for heap in self._classes:
+            while heap and (heap[0][2].step is None or self._is_given_up(heap[0][2], now_s)):
+                waiting = heapq.heappop(heap)[2]
+                if waiting.step is not None:
+                    if not self._late:
+                        self._late_since_s = now_s
+                    self._late.append(waiting)
         if self._late and self._since_late >= LATE_SHARE - 1:
             return self._late[0], None
         begun, new, giving_way = self._classes
@@ -178,8 +188,37 @@ class StepQueue:
         return (first[0][2], first) if first else (self._late[0], None)
 
 
+    def _is_given_up(self, waiting: _Waiting, now_s: float) -> bool:
+        """Does it let all others pass from now on?"""
+        if waiting.late_after_s < now_s:
+            return True
+        if waiting.spare_until_s >= now_s or not self._late:
+            return False
+        return now_s - self._late_since_s > waiting.whole_s
+
+
+def kept_slack_s(slack_s: float, remaining_s: float) -> float:
+    """How much slack must be left when a task begins, where far more come than can be served?
+
+    As much as work remains, so that later steps may take twice their time; where tasks have less,
+    half of what they came with. The least slack is no safe order there: what begins at its latest
+    start is late by the least delay of a later step, and another could have begun in its place.
+
+    Args:
+        slack_s: Slack that it would have if it began when it came.
+        remaining_s: Expected seconds from the end of its first step to its own end.
+
+    Returns:
+        Seconds; 0 for tasks of one step.
+
+    >>> kept_slack_s(8.0, 3.0), kept_slack_s(1.0, 3.0), kept_slack_s(8.0, 0.0)
+    (3.0, 0.5, 0.0)
+    """
+    return max(0.0, min(0.5 * slack_s, remaining_s))
+
+
 def _class_of(step: Step, decision: Decision) -> int:
-    if step.step_id > 0:
+    if not step.begins_task:
         return 0
     return 2 if decision.gives_way(step) else 1
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from steelyard.placement.queue import kept_slack_s
 from steelyard.sim.compiled.ahead import ARRIVALS_AHEAD, ask_for_arrival
 from steelyard.sim.compiled.books import (
     count_latency,
@@ -217,12 +218,17 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     slack_s, waits_s = world.slack_s[pool], world.wait_s[pool]
     one["task"], one["step"], one["replica"], one["number"] = task, step, replica, number
     one["key_s"] = queue_key(world, task, slack_s + waits_s)
-    one["late"], one["late_after_s"] = 0, math.inf
-    if slot["deadline_s"] < math.inf and not is_ordered_by_policy(world):
-        gives_way = world.steps[step]["step_id"] == 0 and slack_s + world.grace_s[pool] < 0.0
-        one["late"] = gives_way
-        one["late_after_s"] = clock["now_s"] + (slack_s + waits_s) + world.grace_s[pool]
     one["service_s"] = world.finish_s[pool] - waits_s
+    one["late"] = 0
+    one["late_after_s"] = one["spare_until_s"] = one["whole_s"] = math.inf
+    if slot["deadline_s"] < math.inf and not is_ordered_by_policy(world):
+        at_start_s = slack_s + waits_s
+        one["late_after_s"] = clock["now_s"] + at_start_s + world.grace_s[pool]
+        if world.steps[step]["blockers"] == 0:
+            one["late"] = slack_s + world.grace_s[pool] < 0.0
+            one["whole_s"] = slot["deadline_s"] - clock["now_s"]
+            spare_s = kept_slack_s(at_start_s, one["whole_s"] - one["service_s"] - at_start_s)
+            one["spare_until_s"] = clock["now_s"] + at_start_s - spare_s
     one["share_s"] = share_s(world, pool, step)
     one["least_s"] = clock["least_s"]
     one["rent"] = world.pools[pool]["rent"]

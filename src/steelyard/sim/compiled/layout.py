@@ -189,6 +189,7 @@ MACHINE = in_lines(
         ("queued", "i4"),
         ("queue_tail", "i4", 4),
         ("boundaries", "i4"),
+        ("late_since_s", "f8"),
     ]
 )
 # A stream or tool in a replica's heap: `key` is a time, or work attained at its end.
@@ -220,6 +221,8 @@ ATTEMPT = in_lines(
         ("key_s", "f8"),
         ("late_after_s", "f8"),
         ("late", "i8"),
+        ("spare_until_s", "f8"),
+        ("whole_s", "f8"),
     ]
 )
 TASK = in_lines(

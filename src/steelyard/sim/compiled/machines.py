@@ -32,7 +32,7 @@ def queue(world: World, replica: int, attempt: int) -> None:
     one["came"] = machine["queued"]
     machine["queued"] += 1
     kind = BEGUN
-    if world.steps[one["step"]]["step_id"] == 0:
+    if world.steps[one["step"]]["blockers"] == 0:
         kind = GIVING_WAY if one["late"] else NEW
     _line_up_waiting(world, replica, attempt, kind)
 
@@ -40,6 +40,8 @@ def queue(world: World, replica: int, attempt: int) -> None:
 def _line_up_waiting(world: World, replica: int, attempt: int, kind: int) -> None:
     """Put an attempt into the queue of a class; the late ones keep the order of coming there."""
     machine, new = world.machines[replica], world.attempts[attempt]
+    if kind == LATE and machine["queue_head"][LATE] == NONE:
+        machine["late_since_s"] = world.clock[0]["now_s"]
     before = machine["queue_tail"][kind]
     if kind != LATE:
         while before != NONE and world.attempts[before]["key_s"] > new["key_s"]:
@@ -73,7 +75,7 @@ def _next_class(world: World, replica: int) -> int:
     now_s = world.clock[0]["now_s"]
     for kind in (BEGUN, NEW, GIVING_WAY):
         head = machine["queue_head"][kind]
-        while head != NONE and world.attempts[head]["late_after_s"] < now_s:
+        while head != NONE and _is_given_up(world, replica, head, now_s):
             _take_first(world, replica, kind)
             _line_up_waiting(world, replica, head, LATE)
             head = machine["queue_head"][kind]
@@ -88,6 +90,15 @@ def _next_class(world: World, replica: int) -> int:
         if machine["queue_head"][kind] != NONE:
             return kind
     return LATE if late_waits else NONE
+
+
+def _is_given_up(world: World, replica: int, attempt: int, now_s: float) -> bool:
+    machine, one = world.machines[replica], world.attempts[attempt]
+    if one["late_after_s"] < now_s:
+        return True
+    if one["spare_until_s"] >= now_s or machine["queue_head"][LATE] == NONE:
+        return False
+    return bool(now_s - machine["late_since_s"] > one["whole_s"])
 
 
 def _is_before(world: World, attempt: int, other: int) -> bool:

@@ -47,13 +47,21 @@ def choose(world: World, task: int, step: int, number: int) -> int:
         chosen = cheapest_in_time(
             world.allowed, world.patient, world.slack_s, world.finish_s, world.bid_usd, world.names
         )
-        if chosen < 0 and not world.clock[0]["refuses"]:
+        if chosen < 0:
             chosen = least_late(world.allowed, world.slack_s, world.names)
+            if chosen >= 0 and world.clock[0]["refuses"] and not _goes_on(world, step, chosen):
+                chosen = -1
     else:
         chosen = first_ranked(world.allowed, world.first_key, world.second_key, world.names)
     if chosen < 0 and can_run and not _any_allowed(world):
         return -2
     return chosen
+
+
+def _goes_on(world: World, step: int, pool: int) -> bool:
+    begins = world.steps[step]["blockers"] == 0
+    at_start_s = world.slack_s[pool] + world.wait_s[pool]
+    return bool(not begins and at_start_s + world.grace_s[pool] >= 0.0)
 
 
 def _any_allowed(world: World) -> bool:
