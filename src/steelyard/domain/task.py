@@ -91,6 +91,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
         return not self.parents
 
     @property
+    def asks_to_begin(self) -> bool:
+        """Does it begin a task that is to be refused rather than to end late?"""
+        return self.on_miss == "refuse" and not self.parents
+
+    @property
     def key(self) -> tuple[str, int]:
         """Identifies the step in the log."""
         return (self.task_id, self.step_id)

@@ -110,7 +110,7 @@ def score(step: Step, few: FewView) -> Scores:
             one = _score(few, pool, at, float(input_tokens), limits)
             scores.append(one if few.caps is None else _capped(one, few, few.caps[0]))
     if step.deadline_s is not None:
-        _share_slack(step.deadline_s, few, scores)
+        _share_slack(step, step.deadline_s - few.now_s, few, scores)
     return scores
 
 
@@ -128,16 +128,18 @@ def over_cap(pool: str, finish_s: float, cost_usd: float) -> PoolVerdict:
     )
 
 
-def _share_slack(deadline_s: float, few: FewView, scores: Scores) -> None:
+def _share_slack(step: Step, left_s: float, few: FewView, scores: Scores) -> None:
     """Find the pools that take no more than the step's share of the slack."""
     runs = [one for one in scores if isinstance(one, PoolScore)]
     if not runs:
         return
     least_s = min(one.service_s for one in runs)
-    left_s = deadline_s - few.now_s
     longest_s = within_share_s(left_s, few.remaining_s, few.remaining_known, least_s)
     for one in runs:
         one.patient = one.finish_s <= longest_s
+        if not one.patient and step.asks_to_begin and few.remaining_known:
+            # As `predictions.seen_as_whole`.
+            one.slack_s = min(one.slack_s, longest_s - one.finish_s)
 
 
 def drawn_for(step: Step) -> tuple[int, int]:

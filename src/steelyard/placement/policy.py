@@ -8,7 +8,13 @@ from steelyard.fleet.view import FewView, FleetView, LlmArrays, few_view
 from steelyard.perf.predict import BoolArray
 from steelyard.placement import few_pools
 from steelyard.placement.candidates import warm_or_cold
-from steelyard.placement.predictions import decide, predict, refuse, runs_late
+from steelyard.placement.predictions import (
+    decide,
+    predict,
+    refuse,
+    runs_late,
+    seen_as_whole,
+)
 from steelyard.placement.scoring import TIE_FRAC, cheapest_in_time, least_late
 from steelyard.placement.unbound import decide_unbound
 
@@ -72,6 +78,8 @@ class CheapestFeasible:
     def by_arrays(self, step: Step, view: FleetView) -> Decision | Refusal:
         """The same answer, for fleets of any size."""
         seen = predict(step, view, warm_or_cold)
+        if step.asks_to_begin and view.expected.remaining_known:
+            seen = seen_as_whole(step, view, seen)
         can: BoolArray = seen.runs & seen.affordable
         if not bool(can.any()):
             return refuse(view, seen, self.name)

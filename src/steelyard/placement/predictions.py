@@ -1,7 +1,7 @@
 """What would the step be like in each pool? Arrays of shape [pools], one row per pool."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -111,6 +111,23 @@ def allowed_s(step: Step, view: FleetView, least_s: float) -> float:
     left_s = math.inf if step.deadline_s is None else step.deadline_s - view.now_s
     expected = view.expected
     return within_share_s(left_s, expected.remaining_s, expected.remaining_known, least_s)
+
+
+def seen_as_whole(step: Step, view: FleetView, seen: Predictions) -> Predictions:
+    """What is left for a whole task, should each of its steps wait as long as this first one?
+
+    Where that is more than the task has time for, the slack is negative by what the wait is too
+    long: work on a task that cannot be ended in time is lost.
+
+    Args:
+        step: The first step of a task.
+        view: The fleet as it sees it.
+        seen: Its predictions.
+    """
+    least_s = float((seen.finish_s - seen.wait_s)[seen.runs].min(initial=math.inf))
+    over_s = allowed_s(step, view, least_s) - seen.finish_s
+    slack_s = np.where(seen.patient, seen.slack_s, np.minimum(seen.slack_s, over_s))
+    return replace(seen, slack_s=slack_s)
 
 
 def _predict_llm(

@@ -76,7 +76,7 @@ class StepQueue:
         self._known: dict[tuple[str, int, int], _Waiting] = {}
         self._pushed = 0
         self._since_late = 0
-        self._late_since_s = math.inf
+        self._waits_since_s = -math.inf
         self._gone = 0
 
     def __len__(self) -> int:
@@ -104,6 +104,8 @@ class StepQueue:
                     service_s = decision.predicted_finish_s - decision.predicted_wait_s
                     spare_s = kept_slack_s(slack_s, waiting.whole_s - service_s - slack_s)
                     waiting.spare_until_s = now_s + slack_s - spare_s
+        if not self._known:
+            self._waits_since_s = now_s
         if math.isnan(key):
             key = math.inf
         self._known[(step.task_id, step.step_id, step.attempt)] = waiting
@@ -176,8 +178,6 @@ class StepQueue:
             while heap and (heap[0][2].step is None or self._is_given_up(heap[0][2], now_s)):
                 waiting = heapq.heappop(heap)[2]
                 if waiting.step is not None:
-                    if not self._late:
-                        self._late_since_s = now_s
                     self._late.append(waiting)
         if self._late and self._since_late >= LATE_SHARE - 1:
             return self._late[0], None
@@ -192,9 +192,8 @@ class StepQueue:
         """Does it let all others pass from now on?"""
         if waiting.late_after_s < now_s:
             return True
-        if waiting.spare_until_s >= now_s or not self._late:
-            return False
-        return now_s - self._late_since_s > waiting.whole_s
+        lasts = now_s - self._waits_since_s > waiting.whole_s
+        return lasts and waiting.spare_until_s < now_s
 
 
 def kept_slack_s(slack_s: float, remaining_s: float) -> float:

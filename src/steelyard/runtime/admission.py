@@ -12,6 +12,7 @@ from steelyard.placement.queue import StepQueue
 from steelyard.runtime.recorder import Recorder
 
 # A replica with this many steps in front takes no more; the caller is told when to come back.
+# Those of tasks that have begun may be as many again: what was done of them would be lost.
 _MAX_WAITING = 512
 
 _Replica = tuple[str, int]
@@ -49,17 +50,19 @@ class Admission:
         self._caps: dict[_Replica, int] = {}
         self.on_wait: Callable[[], None] = _nobody
 
-    def check_room(self, decision: Decision) -> None:
+    def check_room(self, step: Step, decision: Decision) -> None:
         """Refuse a step when too many wait for its replica; nothing is recorded then.
 
         Args:
-            decision: Where the step would go.
+            step: The step.
+            decision: Where it would go.
 
         Raises:
             PoolOverloadedError: The queue is full; it tells when to come back.
         """
         queue = self._queues.get((decision.pool, decision.replica))
-        if queue is not None and len(queue) >= _MAX_WAITING:
+        most = _MAX_WAITING if step.begins_task else 2 * _MAX_WAITING
+        if queue is not None and len(queue) >= most:
             raise PoolOverloadedError(
                 f"pool {decision.pool} has {len(queue)} steps waiting for replica "
                 f"{decision.replica}; try again in {decision.predicted_wait_s:.1f} s",

@@ -91,7 +91,7 @@ class AttemptGate:
         """
         decision, now_s = await self._placing.decide(step)
         self.admission.check_new(step)
-        self.admission.check_room(decision)
+        self.admission.check_room(step, decision)
         return self._placed(step, decision, self._spec(decision.pool), now_s)
 
     def place_beside(self, step: Step, allows: Callable[[Decision], bool]) -> Attempt | None:

@@ -117,8 +117,13 @@ def _score(world: World, task: int, step: int) -> bool:
             world.first_key[pool], world.second_key[pool] = ranks
     world.clock[0]["least_s"] = least_alone_s
     longest_s = within_share_s(left_s, after_s, known, least_s)
+    begins = world.steps[step]["blockers"] == 0
+    as_whole = begins and known and policy == 0 and world.clock[0]["refuses"] != 0
     for pool in range(len(world.pools)):
+        over_s = longest_s - world.finish_s[pool]
         world.patient[pool] = world.finish_s[pool] <= longest_s
+        if as_whole and not world.patient[pool]:
+            world.slack_s[pool] = min(world.slack_s[pool], over_s)
     return can_run
 
 
