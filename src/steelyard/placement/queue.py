@@ -28,6 +28,7 @@ class _Waiting(msgspec.Struct, gc=False):
     # Where it begins a task: how long that has in all, and until when there is slack to spare.
     whole_s: float = math.inf
     spare_until_s: float = math.inf
+    late: bool = False
 
 
 # Key, number in order of coming, step.
@@ -76,11 +77,17 @@ class StepQueue:
         self._known: dict[tuple[str, int, int], _Waiting] = {}
         self._pushed = 0
         self._since_late = 0
-        self._waits_since_s = -math.inf
+        self._late_since_s = math.inf
+        self._late_ones = 0
         self._gone = 0
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def in_time(self) -> int:
+        """How many wait that were not seen to be late?"""
+        return len(self._known) - self._late_ones
 
     def push(self, step: Step, decision: Decision, now_s: float) -> None:
         """Let a step wait.
@@ -104,8 +111,6 @@ class StepQueue:
                     service_s = decision.predicted_finish_s - decision.predicted_wait_s
                     spare_s = kept_slack_s(slack_s, waiting.whole_s - service_s - slack_s)
                     waiting.spare_until_s = now_s + slack_s - spare_s
-        if not self._known:
-            self._waits_since_s = now_s
         if math.isnan(key):
             key = math.inf
         self._known[(step.task_id, step.step_id, step.attempt)] = waiting
@@ -135,6 +140,7 @@ class StepQueue:
         waiting, heap = self._next(now_s)
         if heap is None:
             self._late.popleft()
+            self._late_ones -= 1
             self._since_late = 0
         else:
             heapq.heappop(heap)
@@ -157,6 +163,7 @@ class StepQueue:
             return False
         # Its place is passed over when its turn comes: no search in the middle of a crowd.
         waiting.step = None
+        self._late_ones -= waiting.late
         self._gone += 1
         if self._gone > _MANY_GONE + len(self._known):
             self._sweep()
@@ -178,7 +185,11 @@ class StepQueue:
             while heap and (heap[0][2].step is None or self._is_given_up(heap[0][2], now_s)):
                 waiting = heapq.heappop(heap)[2]
                 if waiting.step is not None:
+                    if not self._late:
+                        self._late_since_s = now_s
                     self._late.append(waiting)
+                    self._late_ones += 1
+                    waiting.late = True
         if self._late and self._since_late >= LATE_SHARE - 1:
             return self._late[0], None
         begun, new, giving_way = self._classes
@@ -192,8 +203,9 @@ class StepQueue:
         """Does it let all others pass from now on?"""
         if waiting.late_after_s < now_s:
             return True
-        lasts = now_s - self._waits_since_s > waiting.whole_s
-        return lasts and waiting.spare_until_s < now_s
+        if waiting.spare_until_s >= now_s or not self._late:
+            return False
+        return now_s - self._late_since_s > waiting.whole_s
 
 
 def kept_slack_s(slack_s: float, remaining_s: float) -> float:

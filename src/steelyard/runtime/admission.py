@@ -11,8 +11,9 @@ from steelyard.errors import PoolOverloadedError, PoolRejectedError, SteelyardBu
 from steelyard.placement.queue import StepQueue
 from steelyard.runtime.recorder import Recorder
 
-# A replica with this many steps in front takes no more; the caller is told when to come back.
-# Those of tasks that have begun may be as many again: what was done of them would be lost.
+# A replica with this many steps in front that may be in time takes no more; the caller is told when
+# to come back. There is room for as many again: for steps of tasks that have begun, as what was done
+# of them would be lost, and for those that wait to run late, lest they keep others out until they do.
 _MAX_WAITING = 512
 
 _Replica = tuple[str, int]
@@ -61,8 +62,10 @@ class Admission:
             PoolOverloadedError: The queue is full; it tells when to come back.
         """
         queue = self._queues.get((decision.pool, decision.replica))
-        most = _MAX_WAITING if step.begins_task else 2 * _MAX_WAITING
-        if queue is not None and len(queue) >= most:
+        if queue is None:
+            return
+        in_front = queue.in_time if step.begins_task else 0
+        if in_front >= _MAX_WAITING or len(queue) >= 2 * _MAX_WAITING:
             raise PoolOverloadedError(
                 f"pool {decision.pool} has {len(queue)} steps waiting for replica "
                 f"{decision.replica}; try again in {decision.predicted_wait_s:.1f} s",

@@ -189,7 +189,7 @@ MACHINE = in_lines(
         ("queued", "i4"),
         ("queue_tail", "i4", 4),
         ("boundaries", "i4"),
-        ("waits_since_s", "f8"),
+        ("late_since_s", "f8"),
     ]
 )
 # A stream or tool in a replica's heap: `key` is a time, or work attained at its end.

@@ -30,8 +30,6 @@ def queue(world: World, replica: int, attempt: int) -> None:
     """Let an attempt wait in the order of `key_s`, after those with the same."""
     machine, one = world.machines[replica], world.attempts[attempt]
     one["came"] = machine["queued"]
-    if machine["waiting"] == 1:
-        machine["waits_since_s"] = world.clock[0]["now_s"]
     machine["queued"] += 1
     kind = BEGUN
     if world.steps[one["step"]]["blockers"] == 0:
@@ -42,6 +40,8 @@ def queue(world: World, replica: int, attempt: int) -> None:
 def _line_up_waiting(world: World, replica: int, attempt: int, kind: int) -> None:
     """Put an attempt into the queue of a class; the late ones keep the order of coming there."""
     machine, new = world.machines[replica], world.attempts[attempt]
+    if kind == LATE and machine["queue_head"][LATE] == NONE:
+        machine["late_since_s"] = world.clock[0]["now_s"]
     before = machine["queue_tail"][kind]
     if kind != LATE:
         while before != NONE and world.attempts[before]["key_s"] > new["key_s"]:
@@ -96,8 +96,9 @@ def _is_given_up(world: World, replica: int, attempt: int, now_s: float) -> bool
     machine, one = world.machines[replica], world.attempts[attempt]
     if one["late_after_s"] < now_s:
         return True
-    lasts = now_s - machine["waits_since_s"] > one["whole_s"]
-    return bool(lasts and one["spare_until_s"] < now_s)
+    if one["spare_until_s"] >= now_s or machine["queue_head"][LATE] == NONE:
+        return False
+    return bool(now_s - machine["late_since_s"] > one["whole_s"])
 
 
 def _is_before(world: World, attempt: int, other: int) -> bool:
