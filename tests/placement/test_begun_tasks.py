@@ -82,9 +82,7 @@ class Fleet:
         for number in range(2):
             begun_s = number * STEP_S
             self._place(step("seen", number), begun_s)
-            self.state.apply(
-                AttemptStarted(t_s=begun_s, task_id="seen", step_id=number, attempt=0)
-            )
+            self.state.apply(AttemptStarted(t_s=begun_s, task_id="seen", step_id=number, attempt=0))
             usage = Usage(input_tokens=10, output_tokens=50, wall_s=STEP_S)
             ended = AttemptFinished(
                 t_s=begun_s + STEP_S,

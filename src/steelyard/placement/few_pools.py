@@ -18,7 +18,13 @@ from steelyard.fleet.view import FewView
 from steelyard.perf.predict import shared_itl_s
 from steelyard.placement.candidates import step_key, step_salt
 from steelyard.placement.predictions import runs_late
-from steelyard.placement.scoring import displaced_tokens, mixed, queued_use_s, within_share_s
+from steelyard.placement.scoring import (
+    begun_by_s,
+    displaced_tokens,
+    mixed,
+    queued_use_s,
+    within_share_s,
+)
 from steelyard.placement.scoring import grace_s as pool_grace_s
 
 # Beyond these the arrays are as fast (measured: 16 pools, or 64 replicas).
@@ -137,9 +143,12 @@ def _share_slack(step: Step, left_s: float, few: FewView, scores: Scores) -> Non
     longest_s = within_share_s(left_s, few.remaining_s, few.remaining_known, least_s)
     for one in runs:
         one.patient = one.finish_s <= longest_s
-        if not one.patient and step.asks_to_begin and few.remaining_known:
-            # As `predictions.seen_as_whole`.
-            one.slack_s = min(one.slack_s, longest_s - one.finish_s)
+    if step.asks_to_begin and few.remaining_s > 0.0:
+        # As `predictions.seen_as_whole`.
+        by_s = begun_by_s(longest_s, least_s)
+        for one in runs:
+            if one.finish_s > by_s:
+                one.slack_s = min(one.slack_s, by_s - one.finish_s)
 
 
 def drawn_for(step: Step) -> tuple[int, int]:

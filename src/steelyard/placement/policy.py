@@ -78,7 +78,7 @@ class CheapestFeasible:
     def by_arrays(self, step: Step, view: FleetView) -> Decision | Refusal:
         """The same answer, for fleets of any size."""
         seen = predict(step, view, warm_or_cold)
-        if step.asks_to_begin and view.expected.remaining_known:
+        if step.asks_to_begin and view.expected.remaining_s > 0.0:
             seen = seen_as_whole(step, view, seen)
         can: BoolArray = seen.runs & seen.affordable
         if not bool(can.any()):

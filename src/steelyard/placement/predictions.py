@@ -14,7 +14,14 @@ from steelyard.fleet.view import FleetView, IntArray, LlmArrays, ToolArrays
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import BoolArray, FloatArray
 from steelyard.placement.candidates import CandidateRule
-from steelyard.placement.scoring import grace_s, llm_times_s, queued_usd, wait_s, within_share_s
+from steelyard.placement.scoring import (
+    begun_by_s,
+    grace_s,
+    llm_times_s,
+    queued_usd,
+    wait_s,
+    within_share_s,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ def allowed_s(step: Step, view: FleetView, least_s: float) -> float:
 
 
 def seen_as_whole(step: Step, view: FleetView, seen: Predictions) -> Predictions:
-    """What is left for a whole task, should each of its steps wait as long as this first one?
+    """What is left for a whole task, should each of its steps wait twice as long as this first one?
 
     Where that is more than the task has time for, the slack is negative by what the wait is too
     long: work on a task that cannot be ended in time is lost.
@@ -125,8 +132,10 @@ def seen_as_whole(step: Step, view: FleetView, seen: Predictions) -> Predictions
         seen: Its predictions.
     """
     least_s = float((seen.finish_s - seen.wait_s)[seen.runs].min(initial=math.inf))
-    over_s = allowed_s(step, view, least_s) - seen.finish_s
-    slack_s = np.where(seen.patient, seen.slack_s, np.minimum(seen.slack_s, over_s))
+    if step.deadline_s is None or math.isinf(least_s):
+        return seen
+    over_s = begun_by_s(allowed_s(step, view, least_s), least_s) - seen.finish_s
+    slack_s = np.where(over_s < 0.0, np.minimum(seen.slack_s, over_s), seen.slack_s)
     return replace(seen, slack_s=slack_s)
 
 

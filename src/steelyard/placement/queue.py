@@ -198,7 +198,6 @@ class StepQueue:
             first = new
         return (first[0][2], first) if first else (self._late[0], None)
 
-
     def _is_given_up(self, waiting: _Waiting, now_s: float) -> bool:
         """Does it let all others pass from now on?"""
         if waiting.late_after_s < now_s:

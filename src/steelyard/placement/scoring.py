@@ -276,6 +276,25 @@ def within_share_s(
     return least_s + max(0.0, slack_s) * share
 
 
+def begun_by_s(longest_s: float, least_s: float) -> float:
+    """How long may the first step of a task take that is to be refused rather than to end late?
+
+    Half of what it may take at most beyond the least possible: its later steps will wait, too, and
+    where each waits for its whole share nothing is left for what nobody foresaw.
+
+    Args:
+        longest_s: `within_share_s`.
+        least_s: From start to end in the fastest pool that can run it.
+
+    Returns:
+        Seconds from now to its end.
+
+    >>> begun_by_s(5.0, 1.0)
+    3.0
+    """
+    return least_s + 0.5 * (longest_s - least_s)
+
+
 def cheapest_in_time(
     allowed: Column,
     patient: Column,

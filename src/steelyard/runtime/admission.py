@@ -12,8 +12,8 @@ from steelyard.placement.queue import StepQueue
 from steelyard.runtime.recorder import Recorder
 
 # A replica with this many steps in front that may be in time takes no more; the caller is told when
-# to come back. There is room for as many again: for steps of tasks that have begun, as what was done
-# of them would be lost, and for those that wait to run late, lest they keep others out until they do.
+# to come back. There is room for as many again: for steps of tasks that have begun, as what was
+# done of them would be lost, and for those that will be late, lest they keep others out meanwhile.
 _MAX_WAITING = 512
 
 _Replica = tuple[str, int]

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 
-from steelyard.placement.queue import kept_slack_s
 from steelyard.sim.compiled.ahead import ARRIVALS_AHEAD, ask_for_arrival
 from steelyard.sim.compiled.books import (
     count_latency,
@@ -42,7 +41,7 @@ from steelyard.sim.compiled.layout import (
     World,
 )
 from steelyard.sim.compiled.machines import advance, begin, drain, next_s, queue, take_ready
-from steelyard.sim.compiled.placing import choose, is_ordered_by_policy, queue_key, share_s
+from steelyard.sim.compiled.placing import choose, note_patience, queue_key, share_s
 
 # Why `run` returns.
 DONE, PAUSED, FULL = 0, 1, 2
@@ -219,16 +218,7 @@ def _place(world: World, task: int, step: int, number: int) -> None:
     one["task"], one["step"], one["replica"], one["number"] = task, step, replica, number
     one["key_s"] = queue_key(world, task, slack_s + waits_s)
     one["service_s"] = world.finish_s[pool] - waits_s
-    one["late"] = 0
-    one["late_after_s"] = one["spare_until_s"] = one["whole_s"] = math.inf
-    if slot["deadline_s"] < math.inf and not is_ordered_by_policy(world):
-        at_start_s = slack_s + waits_s
-        one["late_after_s"] = clock["now_s"] + at_start_s + world.grace_s[pool]
-        if world.steps[step]["blockers"] == 0:
-            one["late"] = slack_s + world.grace_s[pool] < 0.0
-            one["whole_s"] = slot["deadline_s"] - clock["now_s"]
-            spare_s = kept_slack_s(at_start_s, one["whole_s"] - one["service_s"] - at_start_s)
-            one["spare_until_s"] = clock["now_s"] + at_start_s - spare_s
+    note_patience(world, attempt, pool)
     one["share_s"] = share_s(world, pool, step)
     one["least_s"] = clock["least_s"]
     one["rent"] = world.pools[pool]["rent"]

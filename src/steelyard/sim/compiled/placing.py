@@ -5,9 +5,10 @@ import math
 from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import prefill_share_s
-from steelyard.placement.queue import PATIENCE_S
+from steelyard.placement.queue import PATIENCE_S, kept_slack_s
 from steelyard.placement.scoring import (
     Traits,
+    begun_by_s,
     cheapest_in_time,
     first_ranked,
     grace_s,
@@ -118,12 +119,14 @@ def _score(world: World, task: int, step: int) -> bool:
     world.clock[0]["least_s"] = least_alone_s
     longest_s = within_share_s(left_s, after_s, known, least_s)
     begins = world.steps[step]["blockers"] == 0
-    as_whole = begins and known and policy == 0 and world.clock[0]["refuses"] != 0
+    by_s = math.inf
+    if begins and after_s > 0.0 and policy == 0 and world.clock[0]["refuses"] != 0:
+        # As `placement.predictions.seen_as_whole`.
+        by_s = math.inf if left_s == math.inf else begun_by_s(longest_s, least_s)
     for pool in range(len(world.pools)):
-        over_s = longest_s - world.finish_s[pool]
         world.patient[pool] = world.finish_s[pool] <= longest_s
-        if as_whole and not world.patient[pool]:
-            world.slack_s[pool] = min(world.slack_s[pool], over_s)
+        if world.finish_s[pool] > by_s:
+            world.slack_s[pool] = min(world.slack_s[pool], by_s - world.finish_s[pool])
     return can_run
 
 
@@ -189,6 +192,23 @@ def _traits(world: World, pool: int) -> Traits[float]:
         world.finish_s[pool],
         world.slack_s[pool],
     )
+
+
+def note_patience(world: World, attempt: int, pool: int) -> None:
+    """Until when does an attempt wait in its turn, as in `steelyard.placement.queue`?"""
+    clock, one = world.clock[0], world.attempts[attempt]
+    one["late"] = 0
+    one["late_after_s"] = one["spare_until_s"] = one["whole_s"] = math.inf
+    deadline_s = world.tasks[one["task"]]["deadline_s"]
+    if deadline_s == math.inf or is_ordered_by_policy(world):
+        return
+    at_start_s = world.slack_s[pool] + world.wait_s[pool]
+    one["late_after_s"] = clock["now_s"] + at_start_s + world.grace_s[pool]
+    if world.steps[one["step"]]["blockers"] == 0:
+        one["late"] = world.slack_s[pool] + world.grace_s[pool] < 0.0
+        one["whole_s"] = deadline_s - clock["now_s"]
+        spare_s = kept_slack_s(at_start_s, one["whole_s"] - one["service_s"] - at_start_s)
+        one["spare_until_s"] = clock["now_s"] + at_start_s - spare_s
 
 
 def is_ordered_by_policy(world: World) -> bool:
