@@ -21,6 +21,17 @@ def event(choice: dict[str, Any], **more: object) -> bytes:
     return chunk(b"data: " + json.dumps(told).encode() + b"\n\n")
 
 
+async def test_a_numbered_step_is_whole_with_its_last_event_too(start: Start) -> None:
+    async def script(call: Call) -> None:
+        await call.send(STREAM + chunk(piece("Hi", "stop") + usage_event()) + DONE)
+        call.writer.close()
+
+    async with rig_of(start, script) as (rig, upstream):
+        status, received, _ = await post(rig, ASK, {**NAMED, "Idempotency-Key": "t1/0"})
+    assert (status, len(upstream.calls)) == (200, 1)
+    assert json.loads(received)["choices"][0]["message"]["content"] == "Hi"
+
+
 @pytest.mark.parametrize("headers", [{}, NAMED])
 @pytest.mark.parametrize("end", ["closes", "stays", "breaks"])
 async def test_an_answer_is_whole_with_its_last_event_however_the_connection_ends(
