@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from steelyard.dashboard.sheets import DayBar, Sheet, Tile
 from steelyard.ledger.ledger import Ledger, OpenTask, TaskRecord
-from steelyard.report.format import NONE, count, name, per_second, percent, usd
+from steelyard.report.alike import usd_alike
+from steelyard.report.format import count, name, per_second, percent, usd
 from steelyard.report.grid import Grid, columns
 
 _DAYS = 30
@@ -93,17 +94,23 @@ def agent_grid(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> Grid:
     for one in open_tasks:
         still[one.agent].append(one)
     costs_usd = {agent: math.fsum(spent[agent]) for agent in {*spent, *ended, *still}}
+    agents = sorted(costs_usd, key=lambda agent: (-costs_usd[agent], agent))
+    money = (
+        usd_alike([costs_usd[agent] for agent in agents]),
+        usd_alike([costs_usd[one] / len(ended[one]) if ended[one] else None for one in agents]),
+        usd_alike([_left_usd(still[agent]) for agent in agents]),
+    )
     rows = [
         (
             name(agent) or "no agent",
             count(len(ended[agent])),
             count(len(still[agent])),
-            usd(costs_usd[agent]),
-            usd(costs_usd[agent] / len(ended[agent]) if ended[agent] else None),
+            cost,
+            each,
             percent(_met_frac(ended[agent])),
-            usd(_left_usd(still[agent])),
+            left,
         )
-        for agent in sorted(costs_usd, key=lambda agent: (-costs_usd[agent], agent))
+        for agent, cost, each, left in zip(agents, *money, strict=True)
     ]
     heads = ("ended", "open", "cost", "cost per ended task", "SLO attainment", "budget left")
     return Grid(
@@ -171,16 +178,21 @@ def provider_grid(ledger: Ledger) -> Grid:
         rents = [rented[pool] for pool, spec in ledger.pools.items() if spec.provider == provider]
         paid[provider] = math.fsum((*rents, *by_token[provider]))
     total_usd = math.fsum(paid.values())
+    providers = sorted(paid, key=lambda one: (-paid[one], one))
+    used_usd = [math.fsum(used[provider]) for provider in providers]
+    money = (usd_alike(used_usd), usd_alike([paid[provider] for provider in providers]))
     rows = [
         (
             name(provider),
             count(len(used[provider])),
-            usd(math.fsum(used[provider])),
-            usd(paid[provider]),
-            percent(math.fsum(used[provider]) / paid[provider] if paid[provider] else None),
+            used_told,
+            paid_told,
+            percent(spent_usd / paid[provider] if paid[provider] else None),
             percent(paid[provider] / total_usd if total_usd else None),
         )
-        for provider in sorted(paid, key=lambda one: (-paid[one], one))
+        for provider, spent_usd, used_told, paid_told in zip(
+            providers, used_usd, *money, strict=True
+        )
     ]
     return Grid(
         title="By provider",
@@ -207,22 +219,23 @@ def pool_grid(ledger: Ledger) -> Grid:
     for attempt in ledger.attempts:
         used[attempt.decision.pool].append(attempt.cost_usd)
     rented = rents_usd(ledger)
-    rows: list[tuple[str, ...]] = []
-    for pool, spec in sorted(ledger.pools.items()):
-        used_usd = math.fsum(used[pool])
-        rent_usd = rented[pool]
-        used_frac = used_usd / rent_usd if rent_usd else None
-        rows.append(
-            (
-                name(pool),
-                spec.hardware,
-                count(spec.replicas),
-                count(len(used[pool])),
-                usd(used_usd),
-                NONE if spec.token_price else usd(rent_usd),
-                percent(used_frac),
-            )
+    pools = sorted(ledger.pools.items())
+    used_usd = [math.fsum(used[pool]) for pool, _ in pools]
+    rents = [None if spec.token_price else rented[pool] for pool, spec in pools]
+    rows = [
+        (
+            name(pool),
+            spec.hardware,
+            count(spec.replicas),
+            count(len(used[pool])),
+            used_told,
+            rent_told,
+            percent(spent_usd / rented[pool] if rented[pool] else None),
         )
+        for (pool, spec), spent_usd, used_told, rent_told in zip(
+            pools, used_usd, usd_alike(used_usd), usd_alike(rents), strict=True
+        )
+    ]
     return Grid(
         title="By pool",
         origin="measured",
@@ -266,14 +279,10 @@ def day_grid(ledger: Ledger, by_day: dict[str, float]) -> Grid:
     for task in ledger.tasks:
         ended[_day(int(task.finished_s // 86400))].append(task)
     days = sorted({*by_day, *ended}, reverse=True)[:_DAYS]
+    costs = usd_alike([by_day.get(day, 0.0) for day in days])
     rows = [
-        (
-            day,
-            count(len(ended[day])),
-            usd(by_day.get(day, 0.0)),
-            percent(_met_frac(ended[day])),
-        )
-        for day in days
+        (day, count(len(ended[day])), cost, percent(_met_frac(ended[day])))
+        for day, cost in zip(days, costs, strict=True)
     ]
     return Grid(
         title="By day",
