@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from steelyard.dashboard.sheets import DayBar, Sheet, Tile
 from steelyard.ledger.ledger import Ledger, OpenTask, TaskRecord
 from steelyard.report.alike import usd_alike
-from steelyard.report.format import count, name, per_second, percent, usd
+from steelyard.report.format import count, name, per_second, percent, seconds, usd
 from steelyard.report.grid import Grid, columns
 
 _DAYS = 30
@@ -47,7 +47,9 @@ def _tiles(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> tuple[Tile, ...]
     met = sum(task.met_slo for task in ledger.tasks)
     used_usd = ledger.cost_usd
     rent_usd = math.fsum((*rents_usd(ledger).values(), _by_token_usd(ledger)))
+    first_s, last_s = _span_s(ledger)
     return (
+        Tile(label="time span", value=seconds(last_s - first_s), note=_span_told(first_s, last_s)),
         Tile(label="used", value=usd(used_usd), note=f"{count(len(ledger.attempts))} attempts"),
         Tile(
             label="paid, idle time included",
@@ -59,7 +61,11 @@ def _tiles(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> tuple[Tile, ...]
             value=percent(ledger.slo_attainment_frac if ledger.tasks else None),
             note=f"{count(met)} of {count(len(ledger.tasks))} ended tasks",
         ),
-        Tile(label="goodput", value=per_second(ledger.goodput_per_s, "tasks")),
+        Tile(
+            label="goodput",
+            value=per_second(ledger.goodput_per_s, "tasks"),
+            note="ended tasks that met their SLO",
+        ),
         Tile(
             label="budget left",
             value=usd(_left_usd(open_tasks)),
@@ -139,13 +145,25 @@ def rents_usd(ledger: Ledger) -> dict[str, float]:
     Returns:
         USD by pool; pools join and leave a live gateway.
     """
+    first_s, last_s = _span_s(ledger)
+    return {pool: rent.usd(first_s, last_s) for pool, rent in ledger.rents.items()}
+
+
+def _span_s(ledger: Ledger) -> tuple[float, float]:
+    """From when to when does the ledger reach? On the log's clock."""
     begun_s = [attempt.placed_s for attempt in ledger.attempts]
     ended_s = [attempt.finished_s for attempt in ledger.attempts]
     if ledger.tasks:
         begun_s.append(ledger.first_s)
         ended_s.append(ledger.last_s)
-    first_s, last_s = min(begun_s, default=0.0), max(ended_s, default=0.0)
-    return {pool: rent.usd(first_s, last_s) for pool, rent in ledger.rents.items()}
+    return min(begun_s, default=0.0), max(ended_s, default=0.0)
+
+
+def _span_told(first_s: float, last_s: float) -> str:
+    if last_s <= 0.0:
+        return "nothing has ended yet"
+    first, last = (datetime.fromtimestamp(t_s, UTC) for t_s in (first_s, last_s))
+    return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
 
 
 def _by_token_usd(ledger: Ledger) -> float:

@@ -25,7 +25,16 @@ from steelyard.planner.plan import FleetPlan, PlanOptions, plan_fleet
 from steelyard.planner.plan_options import plan_options
 from steelyard.planner.pools import pools_of
 from steelyard.report.alike import per_second_alike, usd_alike
-from steelyard.report.format import count, name, per_second, percent, ratio, short_offering, usd
+from steelyard.report.format import (
+    count,
+    name,
+    per_second,
+    percent,
+    ratio,
+    seconds,
+    short_offering,
+    usd,
+)
 from steelyard.report.from_plan import plan_inputs
 from steelyard.report.grid import Grid, columns
 from steelyard.report.plan_grids import choice_grid, fleet_grid, machine_grid
@@ -98,7 +107,10 @@ class Planning:
         sheet = _plan_sheet(plan, catalog)
         changes = _change_grid(old, plan) if old is not None else None
         grids = sheet.grids if changes is None else (changes, *sheet.grids)
-        demand = f"Demand: {count(len(workload.tasks))} recorded tasks that ended."
+        demand = (
+            f"Demand: {count(len(workload.tasks))} recorded tasks that ended, which arrived within "
+            f"{seconds(workload.tasks[-1].arrival_s)}."
+        )
         return msgspec.structs.replace(sheet, grids=grids, notes=(demand, *sheet.notes))
 
     def what_if(self, ledger: Ledger, change: Change, say: Say) -> Sheet:
@@ -116,7 +128,8 @@ class Planning:
         then = self._planned(changed, other, change.load_factor)
         say("simulating that", 0.85)
         after = _simulated(then, other, changed)
-        return _what_if_sheet((base.plan, base.ledger), (then, after))
+        asked_for = (len(changed.tasks), changed.tasks[-1].arrival_s)
+        return _what_if_sheet((base.plan, base.ledger), (then, after), asked_for)
 
     def _as_it_is(self, ledger: Ledger, say: Say) -> "_Base":
         say("reading the demand", 0.1)
@@ -225,7 +238,7 @@ def _plan_sheet(plan: FleetPlan, catalog: Catalog) -> Sheet:
             Tile(label="gap at most", value=percent(plan.gap_frac), note="to the cheapest fleet"),
         ),
         grids=(machine_grid(inputs), fleet_grid(inputs), choice_grid(inputs)),
-        notes=(f"Limits: {inputs.slo}.", *plan_notes(plan)),
+        notes=(f"Planned for: {plan.workload}.", f"Limits: {inputs.slo}.", *plan_notes(plan)),
     )
 
 
@@ -268,8 +281,11 @@ def _change_grid(old: FleetPlan, new: FleetPlan) -> Grid:
     )
 
 
-def _what_if_sheet(now: tuple[FleetPlan, Ledger], then: tuple[FleetPlan, Ledger]) -> Sheet:
+def _what_if_sheet(
+    now: tuple[FleetPlan, Ledger], then: tuple[FleetPlan, Ledger], recorded: tuple[int, float]
+) -> Sheet:
     (plan, base), (other, after) = now, then
+    tasks, span_s = recorded
     rents = ((_rent(plan, hardware), _rent(other, hardware)) for hardware in _HARDWARE)
     rows = (
         ("fleet per hour", *usd_alike((plan.usd_per_hour, other.usd_per_hour))),
@@ -307,9 +323,10 @@ def _what_if_sheet(now: tuple[FleetPlan, Ledger], then: tuple[FleetPlan, Ledger]
                 origin="predicted",
                 columns=columns(("figure",), (), ("planned as it is", "planned for the change")),
                 rows=rows,
-                note=f"Both are planned from at most {count(_PLANNED_TASKS)} recorded tasks and "
-                f"simulated with {count(_SAMPLE_TASKS)} drawn from them, seed {_SEED}; nothing of "
-                "it is measured.",
+                note=f"Both are planned from the newest {count(tasks)} recorded tasks, which "
+                f"arrived within {seconds(span_s)}, at list prices of whole machines, and "
+                f"simulated with {count(_SAMPLE_TASKS)} drawn from them, seed {_SEED}; nothing "
+                "of it is measured.",
             ),
         ),
     )

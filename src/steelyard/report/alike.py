@@ -9,15 +9,16 @@ from collections.abc import Sequence
 
 from steelyard.report.format import NONE, per_second, seconds, significant, usd
 
-_MICRO_BELOW_USD = 1e-3
+# Millionths of a dollar are read well up to some thousands of them.
+_MICRO_BELOW_USD, _MICRO_UP_TO_USD = 1e-3, 1e-2
 _HOURLY_BELOW_PER_S = 0.01
-# Shown unit of durations: from this many seconds on, with this name.
+# From how many seconds on, how long one is, and its name.
 _TIMES = ((7200.0, 3600.0, "h"), (600.0, 60.0, "min"), (1.0, 1.0, "s"), (1e-3, 1e-3, "ms"))
 _SHORTEST = (1e-6, "µs")
 
 
 def usd_alike(values: Sequence[float | None]) -> tuple[str, ...]:
-    """How are amounts of money written beside each other? All in the unit of the largest.
+    """How are amounts of money written beside each other? All in $, or all in millionths of it.
 
     Args:
         values: USD; None where there is none.
@@ -27,8 +28,11 @@ def usd_alike(values: Sequence[float | None]) -> tuple[str, ...]:
 
     >>> usd_alike([0.0000556, 0.0123, None, 0.0]), usd_alike([0.0000556, 0.0])
     (('$0.0000556', '$0.0123', '-', '$0'), ('55.6 µ$', '0 µ$'))
+    >>> usd_alike([0.0000556, 0.00452])
+    ('55.6 µ$', '4,520 µ$')
     """
-    if 0.0 < _largest(values) < _MICRO_BELOW_USD:
+    sizes = [abs(one) for one in values if one]
+    if sizes and min(sizes) < _MICRO_BELOW_USD and max(sizes) < _MICRO_UP_TO_USD:
         return tuple(_with_unit(one, 1e-6, "µ$") for one in values)
     return tuple(_in_usd(one) for one in values)
 
@@ -54,9 +58,9 @@ def seconds_alike(values: Sequence[float | None]) -> tuple[str, ...]:
     longest = _largest(values)
     if longest == 0.0:
         return tuple(seconds(one) for one in values)
-    shown = next((unit for least_s, *unit in _TIMES if longest >= least_s), None)
-    factor, name = (float(shown[0]), str(shown[1])) if shown else _SHORTEST
-    return tuple(_with_unit(one, factor, name) for one in values)
+    shown = ((size_s, unit) for least_s, size_s, unit in _TIMES if longest >= least_s)
+    size_s, unit = next(shown, _SHORTEST)
+    return tuple(_with_unit(one, size_s, unit) for one in values)
 
 
 def per_second_alike(values: Sequence[float | None], what: str) -> tuple[str, ...]:
@@ -86,4 +90,6 @@ def _largest(values: Sequence[float | None]) -> float:
 
 
 def _with_unit(value: float | None, factor: float, unit: str) -> str:
-    return NONE if value is None else f"{significant(value / factor)} {unit}"
+    if value is None:
+        return NONE
+    return f"{significant(value / factor)} {unit}" if math.isfinite(value) else significant(value)

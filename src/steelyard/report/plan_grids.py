@@ -116,6 +116,10 @@ def choice_grid(plan: PlanInputs) -> Grid:
     Returns:
         One row per kind of step and offering.
     """
+    here = [one.usd_per_1000_steps for one in plan.choices]
+    # Both columns in one unit: they are compared with each other.
+    money = usd_alike([*here, *(one.runner_up_usd_per_1000_steps for one in plan.choices)])
+    costs = zip(money[: len(here)], money[len(here) :], strict=True)
     return Grid(
         title="Which steps go to which hardware, and why",
         origin="planned",
@@ -124,10 +128,7 @@ def choice_grid(plan: PlanInputs) -> Grid:
             ("share of steps", "per 1,000 steps", "runner-up, per 1,000"),
             ("why the runner-up lost",),
         ),
-        rows=tuple(
-            _choice_row(one, usd_alike((one.usd_per_1000_steps, one.runner_up_usd_per_1000_steps)))
-            for one in plan.choices
-        ),
+        rows=tuple(_choice_row(one, pair) for one, pair in zip(plan.choices, costs, strict=True)),
     )
 
 
