@@ -60,5 +60,5 @@ def _numbers(
     least, most = bounds
     for one in found:
         if not least <= one <= most:
-            raise ConfigError(f"{option} {one} is not from {least:,g} to {most:,g}; correct it")
+            raise ConfigError(f"{option} {one} is not from {least:,.0f} to {most:,.0f}; correct it")
     return found
