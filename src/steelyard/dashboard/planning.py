@@ -108,8 +108,8 @@ class Planning:
         changes = _change_grid(old, plan) if old is not None else None
         grids = sheet.grids if changes is None else (changes, *sheet.grids)
         demand = (
-            f"Demand: {count(len(workload.tasks))} recorded tasks that ended, which arrived within "
-            f"{seconds(workload.tasks[-1].arrival_s)}."
+            f"Demand: {count(len(workload.tasks))} recorded tasks, open ones that are quiet "
+            f"included, which arrived within {seconds(workload.tasks[-1].arrival_s)}."
         )
         return msgspec.structs.replace(sheet, grids=grids, notes=(demand, *sheet.notes))
 
