@@ -1,6 +1,6 @@
 """Templates to HTML. Whatever a user named is escaped; figures are rounded by `report.format`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,8 +30,9 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    several: dict[str, Callable[..., Any]] = {"alike": alike}
+    made.filters.update(several)
     made.filters.update(
-        alike=alike,
         usd=usd,
         seconds=seconds,
         percent=percent,
