@@ -9,7 +9,7 @@ time, per second of the last ten of the twelve deadlines, as a share of what the
 above 1 where it finds the short ones. Service times vary by 10 % (log-normal); seeds 5 (arrivals)
 and 3 (noise).
 
-For tasks of one step it holds; for longer ones it falls, the columns "before" of ADR 38.
+ADR 38 has what it showed, and what made it hold.
 """
 
 import argparse

@@ -6,8 +6,7 @@ the same upstream and gateway, but each client has a task of N requests, one aft
 at its deadline and gives up when it is refused. Tasks come at fixed times, first at half of what
 the upstream can do, then at 1, 2, 5 and 10 times that. Goodput is the tasks per second that ended
 in time; the first six tenths of each rate are not counted. That a task is over the gateway learns
-from two seconds of silence (`gateway.task_idle_s`, usually 600). ADR 38 has what it showed with
-admission of whole tasks, which Steelyard has not; without it there is no live table yet.
+from two seconds of silence (`gateway.task_idle_s`, usually 600). ADR 38 has what it showed.
 """
 
 import argparse
