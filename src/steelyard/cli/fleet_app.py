@@ -84,7 +84,7 @@ def replan(  # noqa: PLR0913, PLR0917 - one parameter per option
     asked = ReplanRequest(
         store=store,
         plan=plan_file,
-        every_s=seconds("--every", every),
+        every_s=seconds("--every", every, may_be_none=True),
         window_s=seconds("--window", window),
         least_saving_frac=saves_percent / 100.0,
         once=once,
