@@ -256,6 +256,20 @@ def test_slack_that_is_kept_is_no_more_than_half_and_none_for_a_lone_step(
     assert kept_slack_s(slack_s, 0.0) == 0.0
 
 
+def test_steps_that_will_be_late_are_not_counted_among_those_that_may_be_in_time() -> None:
+    queue = StepQueue()
+    for number in range(4):
+        queue.push(step(f"soon {number}"), placed(1.0 + number), now_s=0.0)
+    assert queue.in_time == len(queue) == 4
+    queue.peek(2.5)
+    assert (queue.in_time, len(queue)) == (2, 4)
+    assert queue.remove(step("soon 0"))
+    assert queue.remove(step("soon 3"))
+    assert (queue.in_time, len(queue)) == (1, 2)
+    assert names(queue, 2.5, 2) == ["soon 2", "soon 1"]
+    assert queue.in_time == len(queue) == 0
+
+
 def test_a_step_is_given_up_with_its_grace_and_not_before() -> None:
     for now_s, first in ((2.4, "graceful"), (2.6, "relaxed")):
         queue = StepQueue()
