@@ -15,6 +15,8 @@ from steelyard.domain.pool import PoolSpec, SpendCap
 from steelyard.domain.units import SECONDS_PER_HOUR
 
 SECONDS_PER_DAY = 24.0 * SECONDS_PER_HOUR
+# By so much the clocks of processes and of their store may differ.
+_SPAN_IS_NEW_S = 60.0
 
 
 class SpendLeft(NamedTuple):
@@ -163,6 +165,43 @@ class ProviderSpend:
         """What is left of one provider's cap, as far as this process knows?"""
         account = self._accounts.get(provider)
         return SpendLeft(math.inf, math.inf) if account is None else _left(account, now_s)
+
+    def room_after_s(self, provider: str, usd: float, now_s: float) -> float | None:
+        """After how many seconds may the caps have room for a step, as far as this process knows?
+
+        What is predicted of steps under way is left out: they end long before a span does, and may
+        cost less.
+
+        Args:
+            provider: Who would be paid for it.
+            usd: What it would cost.
+            now_s: Time on the log's clock.
+
+        Returns:
+            Seconds until the spans that are full are over; 0 where what has been spent leaves room,
+            None where even an empty span has none.
+        """
+        account = self._accounts.get(provider)
+        if account is None or account.cap is None:
+            return 0.0
+        spans = (
+            (account.cap.usd_per_hour, account.hour, account.heard_usd[0]),
+            (account.cap.usd_per_day, account.day, account.heard_usd[1]),
+        )
+        rest_s = 0.0
+        for most_usd, span, heard_usd in spans:
+            if most_usd is None:
+                continue
+            if usd > most_usd or most_usd == 0.0:
+                return None
+            left_s = _rest_s(span.length_s, now_s)
+            spent_usd = span.spent_at(now_s)
+            if span.length_s - left_s > _SPAN_IS_NEW_S:
+                # Before, others may have told of the span that is just over.
+                spent_usd = max(spent_usd, heard_usd + account.untold_usd)
+            if spent_usd + usd > most_usd or spent_usd >= most_usd:
+                rest_s = max(rest_s, left_s)
+        return rest_s
 
     def spent_usd(self, provider: str, now_s: float) -> tuple[float, float]:
         """What have steps cost this hour and this day, settled and reserved, in USD?"""
