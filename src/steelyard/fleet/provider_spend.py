@@ -7,6 +7,7 @@ replayed books agree. A process that shares a store spends from what it was give
 """
 
 import math
+from collections.abc import Set
 from typing import NamedTuple
 
 import msgspec
@@ -107,10 +108,16 @@ class ProviderSpend:
             account = self._accounts[spec.provider] = _Account(spec.spend_cap, hour, day)
         account.cap = spec.spend_cap
         self._of_pools = [self._accounts[one.provider] for one in specs]
-        paid = {one.provider for one in specs}
+        self.keep_caps({one.provider for one in specs})
+
+    def keep_caps(self, providers: Set[str]) -> None:
+        """Providers that no pool is of any more have no cap; what their steps cost stays known.
+
+        Args:
+            providers: Those that pools are of which take steps.
+        """
         for name, one in self._accounts.items():
-            if name not in paid:
-                # Its last pool changed to another provider.
+            if name not in providers:
                 one.cap = None
         self.capped = any(one.cap is not None for one in self._of_pools)
 
@@ -198,7 +205,7 @@ class ProviderSpend:
             spent_usd = span.spent_at(now_s)
             if span.length_s - left_s > _SPAN_IS_NEW_S:
                 # Before, others may have told of the span that is just over.
-                spent_usd = max(spent_usd, heard_usd + account.untold_usd)
+                spent_usd = max(spent_usd, _of_all_usd(account, heard_usd))
             if spent_usd + usd > most_usd or spent_usd >= most_usd:
                 rest_s = max(rest_s, left_s)
         return rest_s
@@ -224,7 +231,7 @@ class ProviderSpend:
             )
             for span, own, heard_usd, cap_usd in spans:
                 if cap_usd is not None:
-                    used_usd = max(own.spent_at(now_s), heard_usd + one.untold_usd)
+                    used_usd = max(own.spent_at(now_s), _of_all_usd(one, heard_usd))
                     found.append(CapUse(name, span, used_usd + one.reserved_usd, cap_usd))
         return found
 
@@ -283,6 +290,12 @@ class ProviderSpend:
     def give(self, provider: str, more_usd: float) -> None:
         """Let this process spend so much more at a provider, or less, than it may now."""
         self._accounts[provider].given_usd += more_usd
+
+
+def _of_all_usd(account: _Account, heard_usd: float) -> float:
+    """What have all processes spent in a span, from what was heard of it?"""
+    # Where nobody is told, nothing ever has been.
+    return heard_usd + (0.0 if math.isinf(account.given_usd) else account.untold_usd)
 
 
 def _left(account: _Account, now_s: float) -> SpendLeft:
