@@ -13,7 +13,7 @@ from tests.cli.test_spend_caps import cap, vendor
 from steelyard.domain.events import AttemptFinished, StepRefused, StepWaiting, TaskFinished
 from steelyard.store.sqlite_log import read_events
 
-_AGENT = '''
+_AGENT = """
 import steelyard
 
 @steelyard.task()
@@ -24,7 +24,7 @@ async def asks(ctx, times: int):
         answer = await ctx.llm(messages, step="ask", max_output_tokens=3)
         said.append(answer.text)
     return said
-'''
+"""
 
 
 def _start(folder: Path, *asked: str) -> subprocess.Popen[str]:
