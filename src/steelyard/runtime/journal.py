@@ -136,6 +136,8 @@ class Journal:
                 self.preempted = event
             case TaskFinished():
                 self.finished = event
+                for record in self.steps.values():
+                    record.cap_wait = None
             case TaskRetried():
                 self._retry(event)
             case _:
