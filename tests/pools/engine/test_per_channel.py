@@ -119,8 +119,8 @@ def _make_copies(folder: Path, number: int, barrier: Barrier) -> None:
         (new / "openvino_model.bin").write_bytes(b"1234")
         return Verdict(group=number, weights_bytes=4)
 
-    # This process is the test's own.
-    per_channel._convert = convert
+    # This process is the test's own, so that nothing is to be undone.
+    pytest.MonkeyPatch().setattr(per_channel, "_convert", convert)
     path = folder / "m.gguf"
     for one in range(_ROUNDS):
         copy = PerChannelCopy(path, folder / str(one))
