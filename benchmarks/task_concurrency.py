@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import os
 import time
 
 import msgspec
@@ -85,6 +86,7 @@ def tell(tasks: int, stores: dict[str, str]) -> None:
         print(
             f"{store}: {tasks} tasks at once take {found.bytes_per_task * tasks / 1e6:.1f} MB and "
             f"{100 * found.cpu_frac:.1f} % of a core, {found.cpu_ms_per_step:.2f} ms of CPU per "
-            f"step; all done after {found.took_s:.1f} s of {_STEPS * _STEP_S:g} s",
+            f"step; all done after {found.took_s:.1f} s of {_STEPS * _STEP_S:g} s "
+            f"(load {os.getloadavg()[0]:.1f})",
             flush=True,
         )

@@ -1,8 +1,8 @@
 """How fast is the durable runtime? Tasks of ten no-op steps, recovery, and resuming; with peers.
 
-Run as `python benchmarks/tasks.py [--rounds N] [--peers PYTHON] [--workers 1,2,4]`, with
-`--memory-tasks 100000` for the memory, `--waiting 10000` for what sleeping tasks cost, and
-`--concurrent 1000` for what running ones do.
+Run as `python benchmarks/tasks.py [--rounds N] [--peers PYTHON]`, with `--workers 1,2,4` for many
+worker processes on one PostgreSQL, `--memory-tasks 100000` for the memory, `--waiting 10000` for
+what sleeping tasks cost, and `--concurrent 1000` for what running ones do.
 PostgreSQL is measured where Debian's package is present: a server of the benchmark's own, on a
 socket, with fsync. The peers are measured in turns with Steelyard, each in a process of its own,
 by an interpreter that has them:
@@ -136,21 +136,31 @@ def told(rounds: int, results: Results) -> None:
         print()
 
 
-def scaling(asked: argparse.Namespace, stores: Stores) -> None:
-    """Print tasks per second of several worker processes on one database."""
+def scaling(asked: argparse.Namespace, server: PostgresServer) -> None:
+    """Print tasks per second of several worker processes on one database, in turns."""
     counts = [int(count) for count in asked.workers.split(",")]
-    print(f"\nworkers on one PostgreSQL, {asked.tasks} tasks in all, median of {asked.rounds}")
-    found: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
+    print(
+        f"workers on one PostgreSQL, {asked.tasks} tasks in all, median of {asked.rounds} (range)"
+    )
+    found: dict[int, list[tuple[float, float, float]]] = {count: [] for count in counts}
     for number in range(asked.rounds):
+        print(f"round {number + 1}: load {os.getloadavg()[0]:.1f}", flush=True)
         for count in counts:
-            where = stores["PostgreSQL"](number)
-            found[count].append(runs.with_workers(__file__, where, count, asked.tasks))
+            before_s = server.cpu_s()
+            rate, cpu_s = runs.with_workers(__file__, server.new_database(), count, asked.tasks)
+            database_s = 1000 * (server.cpu_s() - before_s) / asked.tasks
+            found[count].append((rate, cpu_s, database_s))
+    # Rates of one round were measured on a machine that was about as busy.
+    first = found[min(counts)]
     for count, rows in found.items():
-        rates = [rate for rate, _ in rows]
-        used = statistics.median(cpu for _, cpu in rows)
+        rates, cpu_s, database_s = zip(*rows, strict=True)
+        pairs = zip(rates, first, strict=True)
+        times = statistics.median(rate * min(counts) / one[0] for rate, one in pairs)
         print(
             f"  {count} workers: {statistics.median(rates):6.0f} tasks/s"
-            f" ({min(rates):.0f}-{max(rates):.0f}), {used:.2f} CPU s per 1,000 tasks"
+            f" ({min(rates):.0f}-{max(rates):.0f}), efficiency {times / count:.2f}; CPU s per 1,000"
+            f" tasks: workers {statistics.median(cpu_s):.2f}, database"
+            f" {statistics.median(database_s):.2f}"
         )
 
 
@@ -202,7 +212,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tasks", type=int, default=1000, help="tasks per round; peers a 20th")
     parser.add_argument("--peers", default="", help="interpreter that has the peers")
-    parser.add_argument("--workers", default="", help="counts of worker processes: 1,2,4")
+    parser.add_argument("--workers", default="", help="only measure worker processes: 1,2,4")
     parser.add_argument("--resume-steps", type=int, default=1000)
     parser.add_argument("--memory-tasks", type=int, default=0, help="only measure the memory")
     parser.add_argument("--waiting", type=int, default=0, help="only measure sleeping tasks")
@@ -244,9 +254,12 @@ def main() -> None:
         if asked.waiting:
             waiting(asked.waiting, asked.due, stores)
             return
+        if asked.workers:
+            if server is None:
+                raise SystemExit(f"--workers needs PostgreSQL: {MISSING}")
+            scaling(asked, server)
+            return
         compare(asked, folder, stores, server)
-        if asked.workers and server is not None:
-            scaling(asked, stores)
         resume_and_takeover(asked, stores)
         size = runs.file_bytes_per_task(folder, 2000)
         print(f"on disk: {size:.0f} bytes per task of ten steps in SQLite")

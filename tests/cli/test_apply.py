@@ -32,6 +32,16 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return called
 
 
+def fill(folder: Path, image: str = "me/steelyard:1") -> None:
+    """Say what shall run there."""
+    (folder / "fleet").mkdir(exist_ok=True)
+    lines = [
+        f'replace = {{ "your-image" = "{image}" }}',
+        'append = { "*.sky.yaml" = "run: steelyard up" }',
+    ]
+    (folder / "fleet" / "edits.toml").write_text("\n".join(lines), encoding="utf-8")
+
+
 def apply(run: Run, *arguments: str) -> str:
     ran = run("apply", "plan.json", "--config", EXAMPLE, *arguments)
     assert ran.code == 0, ran.err
@@ -68,6 +78,7 @@ def test_without_yes_nothing_is_changed(
 def test_a_changed_plan_changes_what_differs_alone(folder: Path, run: Run, programs: Path) -> None:
     first, *others = sorted(machines(folder))
     assert others
+    fill(folder)
     apply(run, "--to", "kubernetes", "--yes")
     assert programs.read_text(encoding="utf-8").count("kubectl apply") == 1
     told = json.loads(apply(run, "--to", "kubernetes", "--json"))
@@ -95,6 +106,7 @@ def test_skypilot_lets_go_before_it_launches_anew(folder: Path, run: Run, progra
 def test_a_tool_that_is_missing_or_fails_is_one_line(
     folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, programs: Path
 ) -> None:
+    fill(folder)
     failing = folder / "programs" / "kubectl"
     failing.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
     ran = run("apply", "plan.json", "--config", EXAMPLE, "--to", "kubernetes", "--yes")
@@ -110,6 +122,7 @@ def test_a_tool_that_is_missing_or_fails_is_one_line(
 
 
 def test_a_folder_belongs_to_one_tool(folder: Path, run: Run, programs: Path) -> None:
+    fill(folder)
     apply(run, "--to", "kubernetes", "--yes")
     ran = run("apply", "plan.json", "--config", EXAMPLE, "--to", "skypilot")
     assert ran.code == 2
@@ -118,3 +131,37 @@ def test_a_folder_belongs_to_one_tool(folder: Path, run: Run, programs: Path) ->
     assert ran.code == 2
     assert "allowed are ray, skypilot, kubernetes" in ran.err
     assert programs.exists()
+
+
+def test_what_a_person_adds_outlasts_a_new_plan_and_placeholders_are_told(
+    folder: Path, run: Run, programs: Path
+) -> None:
+    asked = ("apply", "plan.json", "--config", EXAMPLE, "--to", "kubernetes", "--yes")
+    ran = run(*asked)
+    assert ran.code == 2
+    assert 'replace = { "your-image" = "..." } into fleet/edits.toml' in ran.err
+    assert not programs.exists()
+    fill(folder)
+    assert run(*asked).code == 0
+    file = folder / "fleet" / "deployments.yaml"
+    assert "me/steelyard:1" in file.read_text(encoding="utf-8")
+    # Another image alone is a change, too.
+    fill(folder, "me/steelyard:2")
+    assert run(*asked).code == 0
+    assert "me/steelyard:2" in file.read_text(encoding="utf-8")
+    assert programs.read_text(encoding="utf-8").count("kubectl apply") == 2
+    (folder / "fleet" / "edits.toml").write_text("replaces = {}", encoding="utf-8")
+    ran = run(*asked)
+    assert ran.code == 2
+    assert "edits.toml cannot be read: " in ran.err
+
+
+def test_what_machines_shall_run_is_in_every_file_of_skypilot(
+    folder: Path, run: Run, programs: Path
+) -> None:
+    fill(folder)
+    apply(run, "--to", "skypilot", "--yes")
+    files = sorted((folder / "fleet").glob("*.sky.yaml"))
+    assert files
+    assert programs.exists()
+    assert all(one.read_text(encoding="utf-8").endswith("\nrun: steelyard up\n") for one in files)

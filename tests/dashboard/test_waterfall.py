@@ -99,6 +99,29 @@ def test_steps_outside_of_pools_and_children_are_drawn_and_paid() -> None:
     assert '"x": 1' in fall.result
 
 
+def test_waits_for_spend_caps_say_for_whom_and_until_when() -> None:
+    def waits(t_s: float, until_s: float) -> StepWaiting:
+        return StepWaiting(
+            t_s=t_s, task_id="t", step_id=0, path="0", kind="llm", name="ask", fingerprint="",
+            until_s=until_s, caps={"vendor": 0.01},
+        )  # fmt: skip
+
+    events = (
+        TaskSubmitted(t_s=0.0, task_id="t", agent="a"), waits(10.0, 12.0), waits(20.0, 3600.0)
+    )  # fmt: skip
+    fall = waterfall(events, now_s=100.0)
+    assert [bar.outcome for bar in fall.bars] == ["waited", "waiting"]
+    assert [bar.took_s for bar in fall.bars] == [2.0, 80.0]
+    assert fall.bars[1].spans[0].to_frac == 1.0
+    assert fall.bars[1].note.endswith("1970-01-01 01:00:00 UTC at the latest")
+    (told,) = fall.waits
+    assert told.startswith("step 0 (ask) waits for room under the spend cap of vendor, since 1970-")
+    assert told.endswith("; it asks again at 1970-01-01 01:00:00 UTC")
+    end = TaskFinished(t_s=200.0, task_id="t", status="cancelled")
+    over = waterfall((*events, end), now_s=300.0)
+    assert (over.waits, over.bars[-1].outcome, over.bars[-1].took_s) == ((), "waited", 180.0)
+
+
 def test_a_task_that_ended_in_silence_is_drawn_up_to_its_last_step(store: EventStore) -> None:
     steps = store.journal("task-000059").result()[:-1]
     last_s = max(event.t_s for event in steps)

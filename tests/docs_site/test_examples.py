@@ -17,6 +17,7 @@ from tests.docs_site.conftest import Gateway
 from typer.main import get_command
 
 from steelyard.cli.app import app
+from steelyard.cli.fleet_edits import FleetEdits, read_edits
 from steelyard.cli.renting_file import read_renting
 from steelyard.config.plan_settings import PlanSettings, load_plan_settings
 from steelyard.config.settings import load_settings
@@ -60,6 +61,8 @@ def test_toml_is_taken_by_who_reads_it(found: Block, tmp_path: Path) -> None:
         read_renting(file, tuple(_pool(name) for name in pools), {})
     elif table.keys() <= set(PlanSettings.__struct_fields__):
         load_plan_settings(file)
+    elif table.keys() <= set(FleetEdits.__struct_fields__):
+        read_edits(file.rename(tmp_path / "edits.toml").parent)
     else:
         # A page shows a part of a file; the whole has pools.
         file.write_text(found.text if pools else found.text + _A_POOL, encoding="utf-8")

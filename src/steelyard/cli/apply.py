@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 from rich.console import Console
 
+from steelyard.cli.fleet_edits import check_filled, edited, read_edits
 from steelyard.cli.fleet_file import read_plan
 from steelyard.cli.outputs import check_folder
 from steelyard.config.catalog_table import Catalog
@@ -118,19 +119,22 @@ def run_apply(plan_path: Path, asked: ApplyRequest, settings: PlanSettings) -> N
 def apply_plan(plan: FleetPlan, asked: ApplyRequest, catalog: Catalog) -> None:
     """The same of a plan that was read."""
     nodes = planned_nodes(plan, catalog)
-    files = export_nodes(asked.target, nodes)
+    files = edited(read_edits(asked.folder), export_nodes(asked.target, nodes))
+    renewed = _file_changes(asked.folder, files)
     state = _in_force(asked)
     after = {node.offering.name: node.machines for node in nodes}
     told = Applied(
         target=asked.target,
         changes=machine_changes(state.machines, after, catalog),
-        files=_file_changes(asked.folder, files),
-        commands=_commands(asked, state, nodes),
+        files=renewed,
+        commands=_commands(asked, state, nodes, renewed),
         done=asked.yes,
     )
     if not asked.as_json:
         _show(told, asked.folder, files)
     if asked.yes:
+        if told.commands:
+            check_filled(asked.folder, files)
         _write(asked.folder, files)
         _do(asked, told, nodes)
         names = {node.name: node.machines for node in nodes}
@@ -173,7 +177,10 @@ def _in_force(asked: ApplyRequest) -> InForce:
 
 
 def _commands(
-    asked: ApplyRequest, state: InForce, nodes: tuple[PlannedNode, ...]
+    asked: ApplyRequest,
+    state: InForce,
+    nodes: tuple[PlannedNode, ...],
+    renewed: tuple[str, ...],
 ) -> tuple[tuple[str, ...], ...]:
     """What makes the tool follow? Nothing for machines that stay as they are."""
     wanted = {node.name: node.machines for node in nodes}
@@ -181,7 +188,7 @@ def _commands(
     changed = [name for name in sorted(wanted) if state.nodes.get(name) != wanted[name]]
     if asked.target == "kubernetes":
         file = str(asked.folder / "deployments.yaml")
-        apply = [("kubectl", "apply", "--filename", file)] if changed else []
+        apply = [("kubectl", "apply", "--filename", file)] if changed or renewed else []
         return (
             *apply,
             *(("kubectl", "delete", "deployment", name, "--ignore-not-found") for name in gone),

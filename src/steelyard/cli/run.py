@@ -7,6 +7,7 @@ import sys
 import traceback
 import uuid
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,18 +23,21 @@ from steelyard.config.catalog_table import load_catalog
 from steelyard.config.limits import LimitSettings
 from steelyard.config.pool_settings import EmbeddedPoolSettings, PoolSettings, ToolPoolSettings
 from steelyard.config.settings import Settings, load_settings
-from steelyard.domain.events import TaskFinished
+from steelyard.domain.events import Event, TaskFinished
 from steelyard.errors import ConfigError, SteelyardError
 from steelyard.gateway.server import serve
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.placement.baselines import policy_named
 from steelyard.pools.endpoint import OpenAiEndpointPool
 from steelyard.pools.engine.embedding_model import has_packaged_model
+from steelyard.runtime.cap_waits import told_wait
 from steelyard.runtime.definitions import AgentTask
+from steelyard.runtime.journal import Journal
 from steelyard.runtime.live import live_fleet
 from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.runtime.worker import TaskOrder, Worker, WorkerSettings
 from steelyard.store.event_store import EventStore
+from steelyard.store.tasks import TaskState
 
 AnyAgent = AgentTask[Any, ..., Any]
 
@@ -187,7 +191,7 @@ async def _run(
                 return None
             task_id = await worker.submit(agent, task_id, limits, arguments, order=order)
             _say(f"task {task_id} in {store.where}")
-            return await worker.result(task_id)
+            return await worker.result(task_id, _WaitsTold(store, task_id).told)
 
 
 @asynccontextmanager
@@ -210,12 +214,44 @@ async def _worker(
         await client.start()
         try:
             gateway = (client, next(iter(_chat_models(settings, models)), "none"))
+            # Tasks may wait for room under other caps than those of now.
+            await asyncio.wrap_future(store.spend.wake())
             async with Worker(
                 store, dispatcher, gateway, agents, served.worker
             ).working() as worker:
                 yield worker
         finally:
             await client.close()
+
+
+class _WaitsTold:
+    """Says why a task waits, where that may last.
+
+    Args:
+        store: Where it is.
+        task_id: The task.
+    """
+
+    def __init__(self, store: EventStore, task_id: str) -> None:
+        self._store = store
+        self._task_id = task_id
+        self._state: TaskState = "queued"
+        self._said = ""
+
+    def told(self, state: TaskState) -> None:
+        """The task has not ended; this is its state."""
+        if state == "waiting" and self._state != "waiting":
+            self._store.journal(self._task_id).add_done_callback(self._say)
+        self._state = state
+
+    def _say(self, journal: "Future[tuple[Event, ...]]") -> None:
+        if journal.exception() is not None:
+            return
+        waits = map(told_wait, Journal.of(journal.result()).in_order())
+        lines = "; ".join(filter(None, waits))
+        if lines and lines != self._said:
+            _say(lines)
+        self._said = lines
 
 
 async def _until_stopped() -> None:

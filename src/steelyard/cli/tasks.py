@@ -14,6 +14,7 @@ from rich.table import Table
 from steelyard.cli.limits import check_id
 from steelyard.domain.events import AttemptFinished, Event, SignalSent, StepRecorded
 from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
+from steelyard.runtime.cap_waits import told_wait
 from steelyard.runtime.journal import Journal
 from steelyard.runtime.open_tasks import TaskLimits
 from steelyard.runtime.retrying import retried, submitted_anew
@@ -89,6 +90,8 @@ def run_show(where: str, task_id: str, *, as_json: bool) -> None:
         f"task {task_id}: agent {row.agent}, {row.state}, cost {cost_usd:.8f} USD with its children"
     )
     Console(markup=False).print(table)
+    for line in filter(None, map(told_wait, journal.in_order())):
+        print(line)
     if journal.finished is not None and journal.finished.error:
         print(journal.finished.error)
 

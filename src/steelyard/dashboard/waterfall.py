@@ -21,6 +21,7 @@ from steelyard.domain.events import (
 )
 from steelyard.domain.task import Step
 from steelyard.ledger.ledger import AttemptRecord, Ledger
+from steelyard.runtime.cap_waits import moment, told_wait
 from steelyard.runtime.journal import Journal
 
 # Later rows are left out of the page; the log has them all.
@@ -67,7 +68,7 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
         kind: What kind of step.
         attempt: From 0.
         parents: Steps whose results it used.
-        outcome: `ok`, `failed`, `cancelled`, `running`, `waiting` or `refused`.
+        outcome: `ok`, `failed`, `cancelled`, `running`, `waiting`, `waited` or `refused`.
         spans: What is drawn.
         took_s: From placement to end, or until now.
         cost_usd: What it cost; None before its end.
@@ -75,6 +76,7 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
         refusal: Why no pool took it; None when one did.
         compared: Predictions beside measurements.
         error: Why it failed.
+        note: What it waits for, or did; empty for steps that wait for no spend cap.
         result: Its result as JSON, cut where long; empty without one.
     """
 
@@ -91,6 +93,7 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     refusal: Refusal | None = None
     compared: tuple[Compared, ...] = ()
     error: str = ""
+    note: str = ""
     result: str = ""
 
     @property
@@ -114,6 +117,7 @@ class Waterfall(msgspec.Struct, frozen=True, kw_only=True):
         result: The task's result as JSON, cut where long.
         error: Why it failed.
         can_retry: Whether it has ended and may be retried.
+        waits: One sentence per step that waits for room under spend caps.
     """
 
     start_s: float
@@ -127,6 +131,7 @@ class Waterfall(msgspec.Struct, frozen=True, kw_only=True):
     result: str
     error: str
     can_retry: bool
+    waits: tuple[str, ...] = ()
 
 
 class _Scale:
@@ -177,6 +182,7 @@ def waterfall(events: Sequence[Event], now_s: float) -> Waterfall:
         result=shown_json(finished.result) if finished else "",
         error=finished.error if finished else "",
         can_retry=finished is not None and (finished.status != "succeeded" or finished.wrapped_up),
+        waits=tuple(filter(None, map(told_wait, journal.in_order()))),
     )
 
 
@@ -226,6 +232,7 @@ def _bars(
         (one.step_id, one.attempt): one.error for one in events if isinstance(one, AttemptFinished)
     }
     began_s = {one.step_id: one.t_s for one in events if isinstance(one, StepWaiting)}
+    asks_at_s = {one.step_id: one.cap_wait.until_s for one in journal.in_order() if one.cap_wait}
     bars: list[Bar] = []
     for event in events:
         if isinstance(event, StepPlaced):
@@ -238,6 +245,9 @@ def _bars(
                 bars.append(_ended_bar(record, scale, errors.get(key, ""), shown_json(result)))
         elif isinstance(event, StepRefused):
             bars.append(_refused_bar(event.step, event.refusal, scale, event.t_s))
+        elif isinstance(event, StepWaiting) and event.caps:
+            is_open = event.until_s == asks_at_s.get(event.step_id)
+            bars.append(_cap_wait_bar(event, scale, end_s, is_open=is_open))
         elif isinstance(event, StepRecorded):
             bars.append(_recorded_bar(event, began_s.get(event.step_id), scale))
     return bars
@@ -361,6 +371,22 @@ def _refused_bar(step: Step, refusal: Refusal, scale: _Scale, t_s: float) -> Bar
         spans=(scale.span("failed", t_s, t_s),),
         refusal=refusal,
         error=f"refused ({refusal.cause.replace('_', ' ')}): {refusal.reason}",
+    )
+
+
+def _cap_wait_bar(event: StepWaiting, scale: _Scale, end_s: float, *, is_open: bool) -> Bar:
+    asks_at_s = event.t_s if event.until_s is None else event.until_s
+    until_s = end_s if is_open else min(asks_at_s, end_s)
+    when = "to be asked for again" if is_open else "asked for again"
+    return Bar(
+        step_id=event.step_id,
+        name=event.name,
+        kind=event.kind,
+        outcome="waiting" if is_open else "waited",
+        spans=(scale.span("wait", event.t_s, until_s),),
+        took_s=max(0.0, until_s - event.t_s),
+        note=f"room under the spend cap of {', '.join(sorted(event.caps))}, {when} at "
+        f"{moment(asks_at_s)} at the latest",
     )
 
 

@@ -245,8 +245,11 @@ class StepWaiting(msgspec.Struct, frozen=True, kw_only=True, tag="step_waiting")
         kind: What kind of step it is.
         name: Its name.
         fingerprint: Hash of what was asked.
-        until_s: End of a `sleep`, or of the patience of a `signal`; None without an end.
+        until_s: End of a `sleep`, or of the patience of a `signal`; when a step that waits for
+            room under spend caps asks again. None without an end.
         reserved_usd: What a `child` may cost; it is taken off the task's own budget until then.
+        caps: Providers whose spend caps have no room for the step now, and what it is predicted to
+            cost at each, in USD; empty for steps that wait for something else.
     """
 
     t_s: float
@@ -258,6 +261,7 @@ class StepWaiting(msgspec.Struct, frozen=True, kw_only=True, tag="step_waiting")
     fingerprint: str
     until_s: float | None = None
     reserved_usd: float | None = None
+    caps: dict[str, float] = {}
 
 
 class SignalSent(msgspec.Struct, frozen=True, kw_only=True, tag="signal_sent"):

@@ -7,6 +7,7 @@ replayed books agree. A process that shares a store spends from what it was give
 """
 
 import math
+from collections.abc import Set
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +16,8 @@ from steelyard.domain.pool import PoolSpec, SpendCap
 from steelyard.domain.units import SECONDS_PER_HOUR
 
 SECONDS_PER_DAY = 24.0 * SECONDS_PER_HOUR
+# By so much the clocks of processes and of their store may differ.
+_SPAN_IS_NEW_S = 60.0
 
 
 class SpendLeft(NamedTuple):
@@ -105,10 +108,16 @@ class ProviderSpend:
             account = self._accounts[spec.provider] = _Account(spec.spend_cap, hour, day)
         account.cap = spec.spend_cap
         self._of_pools = [self._accounts[one.provider] for one in specs]
-        paid = {one.provider for one in specs}
+        self.keep_caps({one.provider for one in specs})
+
+    def keep_caps(self, providers: Set[str]) -> None:
+        """Providers that no pool is of any more have no cap; what their steps cost stays known.
+
+        Args:
+            providers: Those that pools are of which take steps.
+        """
         for name, one in self._accounts.items():
-            if name not in paid:
-                # Its last pool changed to another provider.
+            if name not in providers:
                 one.cap = None
         self.capped = any(one.cap is not None for one in self._of_pools)
 
@@ -164,6 +173,43 @@ class ProviderSpend:
         account = self._accounts.get(provider)
         return SpendLeft(math.inf, math.inf) if account is None else _left(account, now_s)
 
+    def room_after_s(self, provider: str, usd: float, now_s: float) -> float | None:
+        """After how many seconds may the caps have room for a step, as far as this process knows?
+
+        What is predicted of steps under way is left out: they end long before a span does, and may
+        cost less.
+
+        Args:
+            provider: Who would be paid for it.
+            usd: What it would cost.
+            now_s: Time on the log's clock.
+
+        Returns:
+            Seconds until the spans that are full are over; 0 where what has been spent leaves room,
+            None where even an empty span has none.
+        """
+        account = self._accounts.get(provider)
+        if account is None or account.cap is None:
+            return 0.0
+        spans = (
+            (account.cap.usd_per_hour, account.hour, account.heard_usd[0]),
+            (account.cap.usd_per_day, account.day, account.heard_usd[1]),
+        )
+        rest_s = 0.0
+        for most_usd, span, heard_usd in spans:
+            if most_usd is None:
+                continue
+            if usd > most_usd or most_usd == 0.0:
+                return None
+            left_s = _rest_s(span.length_s, now_s)
+            spent_usd = span.spent_at(now_s)
+            if span.length_s - left_s > _SPAN_IS_NEW_S:
+                # Before, others may have told of the span that is just over.
+                spent_usd = max(spent_usd, _of_all_usd(account, heard_usd))
+            if spent_usd + usd > most_usd or spent_usd >= most_usd:
+                rest_s = max(rest_s, left_s)
+        return rest_s
+
     def spent_usd(self, provider: str, now_s: float) -> tuple[float, float]:
         """What have steps cost this hour and this day, settled and reserved, in USD?"""
         account = self._accounts.get(provider)
@@ -185,7 +231,7 @@ class ProviderSpend:
             )
             for span, own, heard_usd, cap_usd in spans:
                 if cap_usd is not None:
-                    used_usd = max(own.spent_at(now_s), heard_usd + one.untold_usd)
+                    used_usd = max(own.spent_at(now_s), _of_all_usd(one, heard_usd))
                     found.append(CapUse(name, span, used_usd + one.reserved_usd, cap_usd))
         return found
 
@@ -244,6 +290,12 @@ class ProviderSpend:
     def give(self, provider: str, more_usd: float) -> None:
         """Let this process spend so much more at a provider, or less, than it may now."""
         self._accounts[provider].given_usd += more_usd
+
+
+def _of_all_usd(account: _Account, heard_usd: float) -> float:
+    """What have all processes spent in a span, from what was heard of it?"""
+    # Where nobody is told, nothing ever has been.
+    return heard_usd + (0.0 if math.isinf(account.given_usd) else account.untold_usd)
 
 
 def _left(account: _Account, now_s: float) -> SpendLeft:

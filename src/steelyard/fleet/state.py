@@ -259,6 +259,7 @@ class FleetState:
 
     def _remove_pool(self, event: PoolRemoved) -> None:
         self._roster.remove(event.pool)
+        self.spend.keep_caps({one.provider for one in self._roster.staying})
 
     def _change_replica(self, event: ReplicaChanged) -> None:
         place = (self._roster.index[event.pool], event.replica)

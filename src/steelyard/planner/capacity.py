@@ -285,7 +285,9 @@ def check_models(demand: WorkloadDemand, catalog: Catalog) -> None:
             near = difflib.get_close_matches(step.model, known, n=2, cutoff=0.4) or known
             raise PlanError(
                 f"model {step.model!r} of step {step.step!r} has no figures in the catalogue;"
-                f" map it to one of: {', '.join(near)}"
+                " measure it (`steelyard measure`, and `figures` of the plan's file), or plan for a"
+                " recording with another one (`steelyard workload convert --model`); the nearest"
+                f" are: {', '.join(near)}"
             )
 
 

@@ -26,6 +26,24 @@ from steelyard.domain.task import Step
 WRAP_UP = "wrap_up"
 
 
+class CapWait(msgspec.Struct, frozen=True, kw_only=True):
+    """A step waits for room under spend caps of providers.
+
+    Attributes:
+        caps: What it is predicted to cost at each of them, in USD.
+        pools: The pools that have refused it.
+        since_s: When it began to wait.
+        until_s: When it asks again.
+        refusals: How often it has asked in vain.
+    """
+
+    caps: dict[str, float]
+    pools: tuple[str, ...]
+    since_s: float
+    until_s: float
+    refusals: int
+
+
 class StepRecord(msgspec.Struct):
     """What the log says of one step.
 
@@ -45,6 +63,7 @@ class StepRecord(msgspec.Struct):
         until_s: End of a `sleep` that has begun.
         reserved_usd: What a `child` that has begun may cost.
         charged_usd: What a `child` that failed, and is run again, has cost before.
+        cap_wait: The wait for room under spend caps that it is in; None for none.
     """
 
     step_id: int
@@ -62,6 +81,7 @@ class StepRecord(msgspec.Struct):
     until_s: float | None = None
     reserved_usd: float | None = None
     charged_usd: float = 0.0
+    cap_wait: CapWait | None = None
 
     @property
     def told(self) -> str:
@@ -82,6 +102,8 @@ class Journal:
         self.next_step_id = 0
         self.retries: list[str] = []
         self._by_id: dict[int, StepRecord] = {}
+        # Which pools have refused a step last, by its number.
+        self._refused_by: dict[int, tuple[str, ...]] = {}
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> "Journal":
@@ -114,6 +136,8 @@ class Journal:
                 self.preempted = event
             case TaskFinished():
                 self.finished = event
+                for record in self.steps.values():
+                    record.cap_wait = None
             case TaskRetried():
                 self._retry(event)
             case _:
@@ -123,10 +147,13 @@ class Journal:
         match event:
             case StepPlaced():
                 record = self._placed(event.step)
+                record.cap_wait = None
                 record.attempts = max(record.attempts, event.step.attempt + 1)
                 record.open.add(event.step.attempt)
             case StepRefused():
                 self._placed(event.step)
+                refused_by = tuple(one.pool for one in event.refusal.verdicts)
+                self._refused_by[event.step.step_id] = refused_by
             case AttemptFinished():
                 self._finish(event)
             case StepRecorded() | StepWaiting():
@@ -173,11 +200,21 @@ class Journal:
                 fingerprint=event.fingerprint,
             )
         )
-        if isinstance(event, StepWaiting):
+        if isinstance(event, StepWaiting) and event.caps and event.until_s is not None:
+            before = record.cap_wait
+            record.cap_wait = CapWait(
+                caps=event.caps,
+                pools=self._refused_by.get(event.step_id, ()),
+                since_s=event.t_s if before is None else before.since_s,
+                until_s=event.until_s,
+                refusals=1 if before is None else before.refusals + 1,
+            )
+        elif isinstance(event, StepWaiting):
             record.until_s = event.until_s
             record.reserved_usd = event.reserved_usd
         else:
             record.done = True
+            record.cap_wait = None
             record.result = event.result
             record.error_code, record.error = event.error_code, event.error
             record.charged_usd += event.cost_usd
@@ -201,7 +238,7 @@ class Journal:
             if place != last[line] or (record.done and not record.error_code):
                 continue
             record.done, record.error_code, record.error = False, "", ""
-            record.reserved_usd = None
+            record.reserved_usd = record.cap_wait = None
             if record.kind == "signal":
                 record.until_s = None
 

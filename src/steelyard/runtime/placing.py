@@ -86,7 +86,7 @@ class Placing:
                 event = StepRefused(t_s=now_s, step=step, refusal=answer)
                 self._recorder.record(event, step.fence)
                 raise _refusal_error(step, answer)
-            await self._wait(min(_LOOK_AGAIN_S, give_up_s - now_s))
+            await self.wait_for_change(min(_LOOK_AGAIN_S, give_up_s - now_s))
 
     def ask(self, step: Step, now_s: float) -> Decision | Refusal:
         """What does the policy say now? Nothing is recorded.
@@ -138,7 +138,12 @@ class Placing:
                 short[spec.provider] = max(usd, short.get(spec.provider, 0.0))
         return short
 
-    async def _wait(self, longest_s: float) -> None:
+    async def wait_for_change(self, longest_s: float) -> None:
+        """Wait until a pool joins or changes, or a replica comes back; for so long at most.
+
+        What was true when this is called is not looked at again.
+        """
+        self._came_back.clear()
         try:
             async with asyncio.timeout(longest_s):
                 await self._came_back.wait()

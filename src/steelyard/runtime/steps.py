@@ -25,10 +25,12 @@ from steelyard.domain.events import (
 from steelyard.errors import (
     LeaseLostError,
     NondeterminismError,
+    SpendCapError,
     SteelyardError,
     StepFailedError,
     StoreError,
 )
+from steelyard.runtime.cap_waits import CapWaits
 from steelyard.runtime.dispatcher import Dispatcher
 from steelyard.runtime.fingerprint import fingerprint
 from steelyard.runtime.journal import Journal, StepRecord
@@ -102,6 +104,7 @@ class TaskSteps:
         self._root = _Branch(self, "")
         self._asked: set[str] = set()
         self._costs_usd: dict[str, float] = {}
+        self._caps = CapWaits(task_id, dispatcher, self.waits)
 
     async def perform(
         self,
@@ -137,7 +140,7 @@ class TaskSteps:
             return record.result
         self.waits.begin()
         try:
-            result = await run(slot)
+            result = await self._run(slot, run)
         except (LeaseLostError, StoreError):
             # These say nothing of the step: a later worker will run it.
             raise
@@ -150,6 +153,24 @@ class TaskSteps:
             return result
         finally:
             self.waits.end()
+
+    async def _run(self, slot: Slot, run: Callable[[Slot], Awaitable[JsonValue]]) -> JsonValue:
+        """Run a step; a durable one for which spend caps have no room waits until they have."""
+        if self.fence is None or slot.kind not in {"llm", "tool"}:
+            return await run(slot)
+        record = self.journal.steps.get(slot.path)
+        wait = None if record is None else record.cap_wait
+        while True:
+            if wait is not None:
+                await self._caps.sit_out(wait)
+            try:
+                return await run(slot)
+            except SpendCapError as error:
+                # The refusal must be in the log for whoever goes on with the task, and for us.
+                await self._dispatcher.durable(self.task_id, self.fence)
+                attempts, wait = await self._caps.refused(slot.path, error)
+                slot = msgspec.structs.replace(slot, attempt=attempts)
+                await self.wait_begins(slot, wait.until_s, caps=wait.caps)
 
     async def local(self, name: str, asked: JsonValue, run: Callable[[], Any]) -> JsonValue:
         """The result of a local step: a function that runs right here, once."""
@@ -175,7 +196,11 @@ class TaskSteps:
         self._costs_usd[slot.path] = cost_usd
 
     async def wait_begins(
-        self, slot: Slot, until_s: float | None, reserved_usd: float | None = None
+        self,
+        slot: Slot,
+        until_s: float | None,
+        reserved_usd: float | None = None,
+        caps: dict[str, float] | None = None,
     ) -> None:
         """Record that a step begins that may last long, and on what terms."""
         event = StepWaiting(
@@ -188,6 +213,7 @@ class TaskSteps:
             fingerprint=slot.fingerprint,
             until_s=until_s,
             reserved_usd=reserved_usd,
+            caps=caps or {},
         )
         self._dispatcher.record(event, self.fence)
         await self._dispatcher.durable(self.task_id, self.fence)

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from steelyard.domain.pool import SpendCap
+from steelyard.store import waiting_sql
 from steelyard.store.backend import Backend
 from steelyard.store.group_writer import GroupWriter
 
@@ -107,6 +108,10 @@ class SpendStore:
     def release(self, owner: str, wishes: list[SpendWish]) -> "Future[None]":
         """Book what a process has spent; it holds nothing any more."""
         return self._writer.call(lambda backend: release(backend, owner, wishes))
+
+    def wake(self) -> "Future[None]":
+        """Let parked tasks look again that wait for room: a cap may be another one now."""
+        return self._writer.call(waiting_sql.wake_capped)
 
     def spent(self) -> "Future[dict[str, tuple[float, float]]]":
         """What have all processes spent this hour and this day, by provider, in USD?"""

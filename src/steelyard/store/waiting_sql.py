@@ -7,6 +7,7 @@ same row, or lock it, so that no wake is missed.
 
 import math
 
+from steelyard.domain.events import StepWaiting
 from steelyard.store.backend import Backend, EventRow
 from steelyard.store.tasks import Parking
 
@@ -47,6 +48,17 @@ def wake_due(backend: Backend) -> None:
         "UPDATE tasks SET state = 'open', lease_until_s = 0.0 WHERE task_id IN"  # noqa: S608
         " (SELECT task_id FROM tasks WHERE state = 'waiting'"
         f" AND lease_until_s <= {backend.now_sql}{backend.skip_locked})"
+    )
+
+
+def wake_capped(backend: Backend) -> None:
+    """Let parked tasks look again that have waited for room under spend caps."""
+    backend.execute(
+        "UPDATE tasks SET state = 'open', lease_until_s = 0.0 WHERE task_id IN"  # noqa: S608
+        " (SELECT task_id FROM tasks WHERE state = 'waiting' AND EXISTS (SELECT 1 FROM events"
+        " WHERE events.task_id = tasks.task_id AND kind = ? AND"
+        f" {backend.body_text_sql} LIKE ?){backend.skip_locked})",
+        (str(StepWaiting.__struct_config__.tag), '%"caps":{"%'),
     )
 
 

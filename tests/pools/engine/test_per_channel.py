@@ -2,7 +2,9 @@
 
 import importlib.util
 import math
+import multiprocessing
 import os
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,51 @@ def test_a_copy_that_loses_is_tried_once(
             copy.made()
     assert len(tried) == 1
     assert [one.name for one in copy.folder.parent.iterdir()] == [copy.folder.name]
+
+
+_ROUNDS = 30
+
+
+def _make_copies(folder: Path, number: int, barrier: Barrier) -> None:
+    """Make copies at the same moments as another process, where a broken one is in the way."""
+
+    def convert(source: Path, work: Path, new: Path, threads: int) -> Verdict:
+        assert (source.exists(), work.exists(), threads) == (True, True, 1)
+        (new / "openvino_model.bin").write_bytes(b"1234")
+        return Verdict(group=number, weights_bytes=4)
+
+    # This process is the test's own, so that nothing is to be undone.
+    pytest.MonkeyPatch().setattr(per_channel, "_convert", convert)
+    path = folder / "m.gguf"
+    for one in range(_ROUNDS):
+        copy = PerChannelCopy(path, folder / str(one))
+        barrier.wait(30.0)
+        made = copy.made()
+        # Whichever it is, it stays.
+        assert copy.verdict() == made
+        barrier.wait(30.0)
+        assert copy.verdict() == made
+
+
+def test_processes_that_replace_a_broken_copy_at_once_leave_one_that_is_whole(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    for one in range(_ROUNDS):
+        write(PerChannelCopy(tmp_path / "m.gguf", tmp_path / str(one)), Verdict(weights_bytes=9))
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    started = [
+        context.Process(target=_make_copies, args=(tmp_path, number, barrier)) for number in (1, 2)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(50.0)
+    assert [process.exitcode for process in started] == [0, 0]
+    for one in range(_ROUNDS):
+        copy = PerChannelCopy(tmp_path / "m.gguf", tmp_path / str(one))
+        assert [left.name for left in copy.folder.parent.iterdir()] == [copy.folder.name]
 
 
 def test_replicas_that_make_it_together_end_with_one(

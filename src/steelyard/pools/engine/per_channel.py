@@ -8,12 +8,15 @@ predicts fixed texts worse than the original is refused, and the verdict kept in
 """
 
 import contextlib
+import fcntl
 import hashlib
 import math
+import os
 import shutil
 import struct
 import tempfile
 import time
+from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -121,23 +124,35 @@ class PerChannelCopy:
             made = _convert(self._model_path, Path(name), new, threads)
             (new / _VERDICT).write_bytes(msgspec.json.encode(made))
             self._put(new)
-        return made
+        # Another replica's may be there by now, with a verdict of its own.
+        return self.verdict() or made
 
     def _put(self, new: Path) -> None:
-        """Move a copy to its place, unless another replica was faster."""
-        try:
+        """Move a copy to its place in one piece, unless another replica was faster."""
+        with _locked(self.folder.parent):
+            if self.verdict() is not None:
+                return
+            if self.folder.exists():
+                # What is there is broken, and goes with the folder in which the new one was made.
+                self.folder.rename(new.parent / "broken")
             new.rename(self.folder)
-        except OSError:
-            if self.verdict() is None:
-                # What is there is broken.
-                shutil.rmtree(self.folder, ignore_errors=True)
-                new.rename(self.folder)
 
     def _delete_stale(self) -> None:
         for left in self.folder.parent.glob(f"{_MAKING}*"):
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _STALE_S:
                     shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Generator[None, None, None]:
+    """Let no other process into the block meanwhile; one that dies lets the next one in."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def options(threads: int, group: int) -> dict[str, Any]:
