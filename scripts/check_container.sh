@@ -93,10 +93,10 @@ path = "/var/lib/steelyard/log.db"
 kind = "embedded"
 TOML
 chmod -R a+rX "$scratch"
-# Without a network it still has its loopback, which is all that is asked. The health check is asked
-# for below: podman's own timer needs systemd.
+# Podman's timer for the health check needs systemd; it is asked for below.
+export DISABLE_HC_SYSTEMD=true
+# Without a network it still has its loopback, which is all that is asked.
 podman run --detach --name "$NAME" --runtime crun --cgroups disabled --network none \
-  --health-interval disable \
   --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 \
   --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
   --tmpfs /tmp --volume "$NAME:/var/lib/steelyard" \
