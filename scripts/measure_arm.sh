@@ -6,11 +6,12 @@
 #   machine.txt    what the processor is and can do, its memory nodes, the kernel, the load
 #   engines.txt    both embedded engines, one process per core, beside the same llama.cpp as one process
 #                  with a thread per core (benchmarks/engines.py)
-#   one-core.json  figures of one core, as `steelyard measure` takes them; pools (`figures = ...`) and
-#                  plans (`--figures`) take them
+#   one-core.json  figures of one core, as `steelyard measure` takes them, for a pool (`figures = ...`)
 #   one-node.json  the same of one memory (NUMA) node, where there are several and numactl is installed
-#   all-cores.json the same of the whole machine
+#   all-cores.json the same of the whole machine, where it has several cores
 #
+# OFFERING=PROVIDER/TYPE, such as aws/c8g.2xlarge, names the whole machine, whose figures
+# `steelyard plan --figures` then takes: without a name no plan can price them.
 # LLAMA_SERVER="PATH [OPTIONS]" measures a llama-server of your own beside them, which tells what a build
 # with i8mm and SVE is worth (docs/arm.md).
 # ANY_MACHINE=1 measures what is not Arm, or is emulated, all the same.
@@ -81,10 +82,14 @@ own=()
 if [ -n "${LLAMA_SERVER:-}" ]; then own=(--llama-server "$LLAMA_SERVER"); fi
 "$bin/python" benchmarks/engines.py "${own[@]}" | tee "$folder/engines.txt"
 
-say "one core"
-"$bin/steelyard" measure local --short --replicas 1 --out "$folder/one-core.json"
-
+named=()
+if [ -n "${OFFERING:-}" ]; then named=(--offering "$OFFERING"); fi
 cores=$(nproc)
+say "one core"
+alone=()
+if ((cores == 1)); then alone=("${named[@]}"); fi
+"$bin/steelyard" measure local --short --replicas 1 "${alone[@]}" --out "$folder/one-core.json"
+
 nodes=$(find /sys/devices/system/node -maxdepth 1 -name 'node[0-9]*' 2>/dev/null | wc -l)
 if ((nodes > 1)) && command -v numactl >/dev/null; then
   on_node=$(numactl --cpunodebind=0 nproc)
@@ -96,6 +101,6 @@ elif ((nodes > 1)); then
 fi
 if ((cores > 1)); then
   say "all $cores cores"
-  "$bin/steelyard" measure local --short --replicas "$cores" --out "$folder/all-cores.json"
+  "$bin/steelyard" measure local --short --replicas "$cores" "${named[@]}" --out "$folder/all-cores.json"
 fi
 say "done: $folder"
