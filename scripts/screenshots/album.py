@@ -15,9 +15,12 @@ _FLAGS = (
     *("--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars"),
 )
 _WAIT_MS = 120_000.0
-# Longer pages are cut in the documents' copies.
+# Longer pages are cut in the documents' copies, but for those whose last part counts most: they
+# are shown whole, and smaller.
 _DOCS_HEIGHT = 1500
-_WEBP_QUALITY = 60
+_WHOLE = frozenset({"report-providers"})
+_WHOLE_WIDTH = 800
+_WEBP_QUALITY = 50
 _BAD = frozenset({"error", "warning"})
 Scheme = Literal["light", "dark"]
 MISSING = "missing"
@@ -173,7 +176,7 @@ async def _series(
             path=out / f"{label}.png", full_page=True, animations="disabled"
         )
         if docs is not None and shot.name in IN_DOCS[size, scheme]:
-            _small(picture, docs / f"{label}.webp")
+            _small(picture, docs / f"{label}.webp", whole=shot.name in _WHOLE)
         # A browser tells every status of 400 and more.
         wrong += [f"{label}: {one}" for one in told if shot.name != MISSING]
         await page.close()
@@ -186,7 +189,10 @@ def _listen(page: Page, told: list[str]) -> None:
     page.on("console", lambda one: told.append(one.text) if one.type in _BAD else None)
 
 
-def _small(picture: bytes, path: Path) -> None:
-    with Image.open(io.BytesIO(picture)) as whole:
-        cut = whole.crop((0, 0, whole.width, min(whole.height, _DOCS_HEIGHT)))
-        cut.convert("RGB").save(path, "WEBP", quality=_WEBP_QUALITY, method=6)
+def _small(picture: bytes, path: Path, *, whole: bool) -> None:
+    with Image.open(io.BytesIO(picture)) as page:
+        if whole:
+            shown = page.resize((_WHOLE_WIDTH, round(page.height * _WHOLE_WIDTH / page.width)))
+        else:
+            shown = page.crop((0, 0, page.width, min(page.height, _DOCS_HEIGHT)))
+        shown.convert("RGB").save(path, "WEBP", quality=_WEBP_QUALITY, method=6)

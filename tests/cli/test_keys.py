@@ -81,8 +81,8 @@ def test_rotating_keeps_id_and_terms_and_revoking_ends_both_secrets(
     [
         (NewKey(name=""), "name"),
         (NewKey(name="a\n"), "name"),
-        (NewKey(name="a", budget_usd=0.0), "budget_usd"),
-        (NewKey(name="a", requests_per_s=float("nan")), "requests_per_s"),
+        (NewKey(name="a", budget_usd=0.0), "--budget is 0 USD"),
+        (NewKey(name="a", requests_per_s=float("nan")), "--requests-per-s is nan"),
         (NewKey(name="a", task_id="a b"), "--task"),
         (NewKey(name="a", deadline="5m"), "--task"),
         (NewKey(name="a", expires="soon"), "duration"),

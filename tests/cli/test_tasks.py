@@ -169,9 +169,9 @@ def test_what_is_not_there_is_named(store: str, tmp_path: Path) -> None:
 
 
 def test_durations_need_a_known_unit() -> None:
-    assert seconds("2h") == 7200.0
+    assert seconds("--every", "2h") == 7200.0
     with pytest.raises(ConfigError, match="5 minutes"):
-        seconds("5 minutes")
+        seconds("--every", "5 minutes")
 
 
 def test_an_unknown_state_is_refused_with_those_there_are(store: str) -> None:

@@ -47,6 +47,11 @@ async def test_the_ledger_and_a_plan_come_from_one_process(client: AnalystClient
     dearer = await _ended(client, client.start(Question(kind="what_if", change=change)))
     assert dearer.sheet is not None, dearer.error
     assert {grid.origin for grid in dearer.sheet.grids} == {"predicted"}
+    (table,) = dearer.sheet.grids
+    for figure, now, then in table.rows:
+        if figure != "machines":
+            assert now[0] == then[0] or now[-1] == then[-1], (figure, now, then)
+    assert "which arrived within" in table.note
 
 
 async def test_what_cannot_be_answered_says_why(setup: Setup, tmp_path: Path) -> None:

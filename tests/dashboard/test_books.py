@@ -86,7 +86,14 @@ def test_open_tasks_know_what_they_spent(ledger: Ledger) -> None:
         assert task.cost_usd == pytest.approx(math.fsum(spent))
 
 
+def test_the_ledger_says_of_which_time_it_is(ledger: Ledger) -> None:
+    span = books_sheet(ledger).tiles[0]
+    assert span.label == "time span"
+    assert span.note == "2027-01-15 06:20 to 2027-01-15 07:59 UTC"
+
+
 def test_a_ledger_without_anything_has_a_page() -> None:
     sheet = books_sheet(Ledger())
+    assert sheet.tiles[0].note == "nothing has ended yet"
     assert sheet.days == ()
     assert all(not grid.rows for grid in sheet.grids)

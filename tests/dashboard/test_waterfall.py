@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from tests.strategies import events as any_events
 from steelyard.dashboard.waterfall import shown_json, waterfall
 from steelyard.domain.events import (
     Event,
+    StepPlaced,
     StepRecorded,
     StepWaiting,
     TaskFinished,
@@ -41,6 +43,23 @@ def test_bars_cover_each_attempt_from_placement_to_end(store: EventStore) -> Non
         assert bar.compared[0].measured is not None
     assert fall.bars[1].parents == (0,)
     assert not fall.can_retry
+
+
+def test_what_is_placed_as_if_it_took_no_time_is_no_prediction(store: EventStore) -> None:
+    events = store.journal("task-000059").result()
+    blind = [
+        msgspec.structs.replace(
+            one, decision=msgspec.structs.replace(one.decision, predicted_finish_s=0.0)
+        )
+        if isinstance(one, StepPlaced) and one.step.kind == "tool"
+        else one
+        for one in events
+    ]
+    bars = waterfall(blind, now_s=1_800_000_100.0).bars
+    assert [bar.is_unknown for bar in bars] == [False, True, False, True]
+    told = {one.what: one.predicted for one in bars[1].compared}
+    assert (told["placement to end"], told["cost"]) == (None, None)
+    assert not any(bar.is_unknown for bar in waterfall(events, now_s=1_800_000_100.0).bars)
 
 
 def test_a_failed_step_and_an_open_one_say_so(store: EventStore) -> None:

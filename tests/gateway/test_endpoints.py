@@ -68,6 +68,14 @@ async def test_models_are_listed_and_told(start: Start) -> None:
             await rig.openai.models.retrieve("nope")
 
 
+async def test_a_model_with_a_slash_in_its_name_is_told(start: Start) -> None:
+    async with start(model="org/model-1") as rig:
+        # The client writes it as %2F.
+        assert (await rig.openai.models.retrieve("org/model-1")).id == "org/model-1"
+        async with rig.http.get("/v1/models/org/model-1") as response:
+            assert response.status == 200
+
+
 async def test_an_unknown_model_is_404_and_opens_no_task(start: Start) -> None:
     async with start() as rig:
         with pytest.raises(openai.NotFoundError) as caught:

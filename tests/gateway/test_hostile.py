@@ -6,6 +6,7 @@ import random
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from tests.gateway.conftest import Rig, Start
 from tests.gateway.hostile import BODY, hostile_request, pieces
@@ -148,6 +149,31 @@ async def test_a_body_that_never_ends_is_given_up_on_every_path(start: Start) ->
             head = b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
             # `exchange` fails when the connection stays open.
             assert (await exchange(rig, [head, b"{"])).startswith(b"HTTP/1.1 4"), path
+
+
+@pytest.mark.parametrize("path", [b"/healthz", b"/v1/nope", b"/v1/chat/completions"])
+@pytest.mark.parametrize("around", [b"0\r\n", b"0\r\nX: ", b"5;"])
+async def test_what_stands_around_a_body_is_bounded(
+    start: Start, path: bytes, around: bytes
+) -> None:
+    """Trailers and extensions of chunks: neither a head nor a body, and kept by the parser."""
+    limits = msgspec.structs.replace(LIMITS, head_timeout_s=60.0, body_timeout_s=60.0)
+    async with start(settings=GatewaySettings(limits=limits)) as rig:
+        head = (
+            b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        more = b"X-T: a\r\n" * 100 if around == b"0\r\n" else b"a" * 800
+        sent = [head, b"%x\r\n%b\r\n" % (len(BODY), BODY), around, *[more] * 1000]
+        # `exchange` fails when the connection stays open.
+        answer = await exchange(rig, sent)
+        assert not answer or path == b"/healthz" or answer.startswith(b"HTTP/1.1 431")
+        # Those of a usual size are taken.
+        usual = b"%x;a=b\r\n%b\r\n0\r\nX-T: a\r\n\r\n" % (len(BODY), BODY)
+        close = head.replace(b"Host", b"Connection: close\r\nHost")
+        answer = await exchange(rig, [close + usual])
+        assert answer.startswith(
+            b"HTTP/1.1 200" if path.endswith(b"completions") else b"HTTP/1.1 40"
+        )
 
 
 async def test_one_who_may_not_ask_is_told_before_the_body_is_kept(start: Start) -> None:

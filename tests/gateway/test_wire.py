@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from steelyard.gateway.chat import parse_chat
 from steelyard.gateway.completions import parse_completion
-from steelyard.gateway.embeddings import parse_embeddings
+from steelyard.gateway.embeddings import input_texts, input_tokens, parse_embeddings
 from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.wire import parse_json
 
@@ -35,7 +35,7 @@ TOOL = {"type": "function", "function": {"name": "f"}}
         ({"top_logprobs": 5}, "top_logprobs", "logprobs = true"),
         ({"stop": [1]}, "stop[0]", "stop[0] = 1"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream is true"),
-        ({"response_format": {"type": "xml"}}, "response_format.type", '"xml"'),
+        ({"response_format": {"type": 3}}, "response_format.type", "3"),
         ({"response_format": {"type": "json_schema"}}, "response_format", "schema"),
         ({"tools": [{"type": "function"}]}, "tools[0].function", "is missing"),
         ({"tool_choice": "required"}, "tool_choice", "needs tools"),
@@ -84,12 +84,29 @@ def test_a_prompt_in_a_list_of_one_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "param"), [({"input": [[1]]}, "input[0]"), ({"dimensions": 8}, "dimensions")]
+    ("change", "param"),
+    [
+        ({"input": [1.5]}, "input[0]"),
+        ({"input": ["a", 1]}, "input[0]"),
+        ({"input": [[1], []]}, "input[1]"),
+        ({"input": []}, "input"),
+        ({"dimensions": "8"}, "dimensions"),
+    ],
 )
 def test_a_bad_embeddings_field_is_named(change: dict[str, Any], param: str) -> None:
     with pytest.raises(RequestError) as caught:
         parse_embeddings({"model": "m", "input": "Hi", **change})
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("given", "tokens"), [([1, 2, 3], 3), ([[1, 2], [3]], 3), ("word", 2), (["word", "word"], 4)]
+)
+def test_texts_and_token_ids_can_be_embedded(given: Any, tokens: int) -> None:
+    asked = parse_embeddings({"model": "m", "input": given, "dimensions": 8})
+    assert input_tokens(asked) == pytest.approx(tokens, abs=8)
+    with pytest.raises(RequestError):
+        input_texts(asked)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ class _Said:
     def flows(self, flow: ReadFlow | None) -> None:
         pass
 
-    def events(self, data: bytes, texts: int) -> None:
+    def events(self, data: bytes, tokens: int) -> None:
         raise AssertionError
 
     async def chunk(self, chunk: LlmChunk) -> None:

@@ -14,7 +14,7 @@ from steelyard.cli.planning_app import JsonOption, PlanConfigOption
 from steelyard.cli.tasks_app import tasks_app
 from steelyard.cli.traces_app import traces_app
 from steelyard.cli.workload_app import workload_app
-from steelyard.errors import SteelyardError
+from steelyard.errors import ConfigError, SteelyardError
 
 app = typer.Typer(
     name="steelyard",
@@ -33,6 +33,7 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="TOML file; see the
 def main() -> None:
     """Run the program; a known error ends it with one line and exit code 2."""
     try:
+        _refuse_other_bytes(sys.argv[1:])
         app()
     except SteelyardError as error:
         told = " ".join(str(error).split())
@@ -44,6 +45,18 @@ def main() -> None:
         # The reader of our output has gone, e.g. `steelyard ... | head`.
         sys.stderr.close()
         sys.exit(141)
+
+
+def _refuse_other_bytes(arguments: list[str]) -> None:
+    """Arguments go into JSON, SQLite and reports, which are UTF-8; refuse others at the door."""
+    for number, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"argument {number}, {argument[:80]!a}, is not UTF-8; write it in UTF-8, or give "
+                "the file another name"
+            ) from error
 
 
 def _print_version(wanted: bool) -> None:
@@ -117,7 +130,7 @@ def reload(
     from steelyard.cli.limits import seconds
     from steelyard.cli.reload import run_reload
 
-    run_reload(config, seconds(timeout), as_json=as_json)
+    run_reload(config, seconds("--timeout", timeout, may_be_none=True), as_json=as_json)
 
 
 @app.command()

@@ -14,6 +14,7 @@ import msgspec
 from rich.console import Console
 
 from steelyard.cli.fleet_file import read_plan
+from steelyard.cli.outputs import check_folder
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
@@ -110,6 +111,7 @@ def run_apply(plan_path: Path, asked: ApplyRequest, settings: PlanSettings) -> N
     Raises:
         SteelyardError: The plan is wrong, a file cannot be written, or the tool fails.
     """
+    check_folder("--out", asked.folder)
     apply_plan(read_plan(plan_path), asked, planning_catalog(settings))
 
 

@@ -75,7 +75,10 @@ def _sqlite_check(path: Path) -> Check:
     except SteelyardError as error:
         cure = "name another file in [store] path, or move this one away"
         return failed("store", str(path), str(error), cure)
-    return good("store", str(path), f"an event log of this version, {path.stat().st_size:,} bytes")
+    # While a gateway writes, what is newest lies beside the file.
+    parts = (path, path.with_name(f"{path.name}-wal"))
+    size_bytes = sum(one.stat().st_size for one in parts if one.exists())
+    return good("store", str(path), f"an event log of this version, {size_bytes:,} bytes")
 
 
 def _flush_checks(path: Path) -> list[Check]:

@@ -54,7 +54,9 @@ def replan(  # noqa: PLR0913, PLR0917 - one parameter per option
     ] = "24h",
     saves_percent: Annotated[
         float,
-        typer.Option("--saves", min=0.0, help="A change must save more than this, in percent."),
+        typer.Option(
+            "--saves", min=0.0, max=100.0, help="A change must save more than this, in percent."
+        ),
     ] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="Plan once and end.")] = False,
     target: Annotated[
@@ -82,8 +84,8 @@ def replan(  # noqa: PLR0913, PLR0917 - one parameter per option
     asked = ReplanRequest(
         store=store,
         plan=plan_file,
-        every_s=seconds(every),
-        window_s=seconds(window),
+        every_s=seconds("--every", every, may_be_none=True),
+        window_s=seconds("--window", window),
         least_saving_frac=saves_percent / 100.0,
         once=once,
         yes=yes,

@@ -60,6 +60,8 @@ def read_fleet(path: Path, catalog: Catalog) -> GivenFleet:
             pools = msgspec.json.decode(_text(path), type=tuple[PoolSpec, ...])
         except msgspec.MsgspecError as error:
             raise ConfigError(f"--fleet {path} is no list of pools: {error}") from error
+        if not pools:
+            raise ConfigError(f"--fleet {path} holds no pool; add one, or give a plan")
         return GivenFleet(pools, {}, None, replica_facts(pools, catalog), {})
     if _is_by_hour(path):
         return _by_hour(path, catalog)

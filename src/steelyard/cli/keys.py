@@ -27,9 +27,13 @@ _ID_BYTES = 8
 _SECRET_BYTES = 32
 _NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 _TASK_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+# Attribute, its option, its unit.
 _AMOUNTS = (
-    *("budget_usd", "budget_usd_per_day", "budget_usd_per_month"),
-    *("requests_per_s", "tokens_per_min"),
+    ("budget_usd", "--budget", "USD"),
+    ("budget_usd_per_day", "--budget-per-day", "USD"),
+    ("budget_usd_per_month", "--budget-per-month", "USD"),
+    ("requests_per_s", "--requests-per-s", "requests"),
+    ("tokens_per_min", "--tokens-per-min", "tokens"),
 )
 
 
@@ -71,10 +75,13 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{what} {text[:80]!a} is none; take 1-128 printable characters")
         if self.task_id and not _TASK_ID.fullmatch(self.task_id):
             raise ConfigError(f"--task {self.task_id[:80]!a} is none; take letters, digits, ._:-")
-        for what in _AMOUNTS:
+        for what, option, unit in _AMOUNTS:
             amount: float | None = getattr(self, what)
-            if amount is not None and not (amount > 0.0 and math.isfinite(amount)):
-                raise ConfigError(f"{what} is {amount:g}; it must be greater than 0")
+            if amount is not None and not 0.0 < amount < math.inf:
+                raise ConfigError(
+                    f"{option} is {amount:g} {unit}; it must be greater than 0; without it, there "
+                    "is no limit"
+                )
         if self.deadline is not None and not self.task_id:
             raise ConfigError("--deadline is a task's; give --task, too")
         return KeyTerms(
@@ -82,7 +89,9 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
             agent=self.agent,
             team=self.team,
             task_id=self.task_id,
-            deadline_s=None if self.deadline is None else now_s + seconds(self.deadline),
+            deadline_s=None
+            if self.deadline is None
+            else now_s + seconds("--deadline", self.deadline),
             budget_usd=self.budget_usd,
             budget_usd_per_day=self.budget_usd_per_day,
             budget_usd_per_month=self.budget_usd_per_month,
@@ -206,7 +215,7 @@ def run_rotate(where: str, wanted: str, grace: str, *, as_json: bool) -> None:
     Raises:
         ConfigError: The key is revoked.
     """
-    grace_s = seconds(grace)
+    grace_s = seconds("--grace", grace, may_be_none=True)
     with _existing(where) as store:
         key = _found(store, wanted)
         if key.revoked_s:
@@ -284,7 +293,7 @@ def _moment_s(text: str, now_s: float) -> float:
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError:
-        return now_s + seconds(text)
+        return now_s + seconds("--expires", text)
     if moment.tzinfo is None:
         raise ConfigError(f"--expires {text!r} names no time zone; add Z for UTC")
     return moment.timestamp()

@@ -10,6 +10,7 @@ from typing import get_args
 import msgspec
 from rich.console import Console
 
+from steelyard.cli.outputs import check_file
 from steelyard.cli.progress import Stages
 from steelyard.config.catalog_table import load_catalog
 from steelyard.config.choices import EngineChoice, PrecisionChoice
@@ -71,6 +72,7 @@ def run_measure(asked: MeasureRequest, plan: ProfilePlan) -> None:
     Raises:
         SteelyardError: The target cannot be measured, or too little was.
     """
+    check_file("--out", asked.out)
     offering = load_catalog().offering(asked.offering).name if asked.offering else ""
     asked = msgspec.structs.replace(asked, offering=offering)
     figures = asyncio.run(_measure(asked, plan))
@@ -118,6 +120,11 @@ async def _backend(asked: MeasureRequest) -> tuple[LlmBackend, str]:
             f"measure target {asked.target!r} is neither `local` nor an address that starts with"
             " http:// or https:// and ends with /v1"
         )
+    if asked.replicas != 1 or asked.precision != "auto":
+        raise ConfigError(
+            f"--replicas and --precision are those of `local`, and {asked.target} is a server of"
+            " its own; set them there"
+        )
     from steelyard.pools.endpoint import OpenAiEndpointPool
 
     key = secret(asked.api_key_env, "--api-key-env") if asked.api_key_env else ""
@@ -131,6 +138,11 @@ async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
     from steelyard.pools.engine.model import find_model
     from steelyard.pools.engine.pool import EmbeddedEnginePool
 
+    if asked.model not in {"", LOCAL_MODEL}:
+        raise ConfigError(
+            f"--model {asked.model[:80]!r} is not what `local` runs, which is {LOCAL_MODEL}; plans"
+            " may call it otherwise with --as-model"
+        )
     engine = _library(asked.engine)
     memory = cache_folder() / "engines.json"
     chosen = await choose_engine(
@@ -140,7 +152,7 @@ async def _local(asked: MeasureRequest) -> tuple[LlmBackend, str]:
         adapter=chosen.engine,
         precision=chosen.precision,
         cache_folder=str(memory.parent),
-        model=asked.model or LOCAL_MODEL,
+        model=LOCAL_MODEL,
     )
     backend = EmbeddedEnginePool(replicas=asked.replicas, settings=settings)
     # The precision changes the speed of prefill severalfold: a curve without it says little.

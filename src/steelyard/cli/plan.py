@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Console
 
 from steelyard.cli.day_fleet import write_fleet_by_hour
+from steelyard.cli.outputs import check_file, check_folder
 from steelyard.cli.plan_plots import write_plots
 from steelyard.cli.progress import Stages
 from steelyard.config.catalog_table import Catalog
@@ -73,6 +74,9 @@ def run_plan(asked: PlanRequest) -> None:
     Raises:
         SteelyardError: A file is wrong, or no fleet serves the demand.
     """
+    check_file("--out", asked.out)
+    check_file("--fleet-by-hour", asked.fleet_by_hour)
+    check_folder("--plots", asked.plots)
     if asked.demand is not None:
         if asked.workload is not None or asked.config is not None:
             raise ConfigError("--demand FILE stands alone; its JSON holds offers and constraints")

@@ -103,7 +103,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one argument per option
         typer.Option("--renting", help="TOML: starts, preemption, scaling, prices by pool."),
     ] = None,
     first_hour: Annotated[
-        float, typer.Option("--first-hour", min=0.0, help="Hour of the day at which it begins.")
+        float,
+        typer.Option("--first-hour", min=0.0, max=24.0, help="Hour of the day at which it begins."),
     ] = 0.0,
     patience: Annotated[
         str,

@@ -9,6 +9,10 @@ from steelyard.errors import ConfigError
 from steelyard.runtime.profiling import SHORT_PLAN, ProfilePlan
 
 _Number = TypeVar("_Number", int, float)
+# What one request may hold, what of it may be known before, how many requests may be open.
+_TOKENS = (1.0, 10_000_000.0)
+_FRACS = (0.0, 1.0)
+_STREAMS = (1.0, 100_000.0)
 
 
 def profile_plan(
@@ -30,15 +34,15 @@ def profile_plan(
         chat: Whether chat calls are timed.
 
     Raises:
-        ConfigError: A list holds something that is no number.
+        ConfigError: A list holds something that is no number, or out of range.
     """
     plan = SHORT_PLAN if short else ProfilePlan()
     prompts, cached, loads = lists
     return msgspec.structs.replace(
         plan,
-        prompt_tokens=_numbers("--prompts", prompts, int) or plan.prompt_tokens,
-        cached_fracs=_numbers("--cached", cached, float) or plan.cached_fracs,
-        concurrencies=_numbers("--loads", loads, int) or plan.concurrencies,
+        prompt_tokens=_numbers("--prompts", prompts, int, _TOKENS) or plan.prompt_tokens,
+        cached_fracs=_numbers("--cached", cached, float, _FRACS) or plan.cached_fracs,
+        concurrencies=_numbers("--loads", loads, int, _STREAMS) or plan.concurrencies,
         output_tokens=plan.output_tokens if decode[0] is None else decode[0],
         decode_prompt_tokens=plan.decode_prompt_tokens if decode[1] is None else decode[1],
         repetitions=plan.repetitions if repetitions is None else repetitions,
@@ -46,8 +50,15 @@ def profile_plan(
     )
 
 
-def _numbers(option: str, text: str, kind: Callable[[str], _Number]) -> tuple[_Number, ...]:
+def _numbers(
+    option: str, text: str, kind: Callable[[str], _Number], bounds: tuple[float, float]
+) -> tuple[_Number, ...]:
     try:
-        return tuple(kind(part) for part in text.split(",")) if text else ()
+        found = tuple(kind(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise ConfigError(f"{option} {text!r} is no comma-separated list of numbers") from None
+    least, most = bounds
+    for one in found:
+        if not least <= one <= most:
+            raise ConfigError(f"{option} {one} is not from {least:,.0f} to {most:,.0f}; correct it")
+    return found

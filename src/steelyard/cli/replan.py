@@ -12,6 +12,7 @@ from rich.console import Console
 
 from steelyard.cli.apply import ApplyRequest, apply_plan
 from steelyard.cli.fleet_file import read_plan
+from steelyard.cli.outputs import check_folder
 from steelyard.config.catalog_table import Catalog
 from steelyard.config.plan_catalog import planning_catalog
 from steelyard.config.plan_settings import PlanSettings
@@ -67,6 +68,8 @@ def run_replan(asked: ReplanRequest, settings: PlanSettings) -> None:
     """
     if not asked.once and not asked.every_s > 0.0:
         raise ConfigError(f"--every is {asked.every_s:g} s; it must be longer, or give --once")
+    if asked.apply is not None:
+        check_folder("--out", asked.apply.folder)
     catalog = planning_catalog(settings)
     stop = threading.Event()
 

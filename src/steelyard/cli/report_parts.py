@@ -27,6 +27,7 @@ from steelyard.planner.plan_options import plan_options
 from steelyard.planner.workload_demand import demand_of
 from steelyard.report.comparison_section import Compared, compared_plan, comparison_section
 from steelyard.report.cost_sections import PricedDemand, arm_section, cost_section, gpu_hours_freed
+from steelyard.report.format import seconds
 from steelyard.report.from_plan import plan_inputs
 from steelyard.report.page import Figure, Page, Section, Source
 from steelyard.report.plan_sections import (
@@ -42,6 +43,9 @@ from steelyard.report.service_sections import (
     slo_section,
     use_section,
 )
+
+# Clocks of simulations begin at 0; those of live logs at 1970.
+_FIRST_DATE_S = 1e9
 
 
 class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,7 +192,7 @@ def report_page(told: list[Told], asked: ReportRequest, settings: PlanSettings) 
             sorts.add(one.sort)
     if len(report.sides) > len(told) or len(told) > 1:
         report.sections.insert(0, comparison_section(tuple(report.sides)))
-    names = ", ".join(shown(one.label) for one in told)
+    names = ", ".join(f"{shown(one.label)}{_when(one.ledger)}" for one in told)
     return Page(
         title=f"Steelyard report: {', '.join(_short(one.label) for one in told)}",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -198,6 +202,17 @@ def report_page(told: list[Told], asked: ReportRequest, settings: PlanSettings) 
         sections=tuple(report.sections),
         assumptions=tuple(report.assumptions),
     )
+
+
+def _when(ledger: Ledger | None) -> str:
+    """The time that the figures of a run are of; a log of a virtual clock has no date."""
+    if ledger is None:
+        return ""
+    length = f"{seconds(ledger.span_s)} from the first arrival to the last end"
+    if ledger.first_s < _FIRST_DATE_S:
+        return f" ({length})"
+    first, last = (datetime.fromtimestamp(t_s, UTC) for t_s in (ledger.first_s, ledger.last_s))
+    return f" ({first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC, {length})"
 
 
 def _short(label: str) -> str:

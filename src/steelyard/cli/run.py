@@ -15,7 +15,7 @@ import msgspec
 import uvloop
 
 from steelyard.cli.demo.live import local_pools
-from steelyard.cli.limits import limits_of, seconds
+from steelyard.cli.limits import check_id, limits_of, seconds
 from steelyard.cli.store_choice import opened_store
 from steelyard.cli.telemetry import telling, wants_traces
 from steelyard.config.catalog_table import load_catalog
@@ -68,7 +68,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         """How the worker works; raises ConfigError when the lease makes no sense."""
         if self.lease is None:
             return WorkerSettings()
-        lease_s = seconds(self.lease)
+        lease_s = seconds("--lease", self.lease)
         if lease_s < _LEAST_LEASE_S:
             raise ConfigError(
                 f"--lease is {lease_s:g} s; take at least {_LEAST_LEASE_S:g} s, or a busy worker "
@@ -118,7 +118,9 @@ def run_program(
     Raises:
         SteelyardError: The file, the input or the configuration is wrong.
     """
-    file, _, name = program.partition(":")
+    file, of_agent, name = program.partition(":")
+    if of_agent and not name:
+        raise ConfigError(f"{program} names no agent; write {file}:AGENT, or {file} to serve all")
     agents = _agents(Path(file))
     agent = _named(agents, name, file) if name else None
     arguments = _arguments(wanted.arguments)
@@ -129,6 +131,8 @@ def run_program(
             f"{program} names no agent, so that there is no task to give an id, input, deadline, "
             f"budget, priority or key; write {file}:AGENT"
         )
+    if wanted.task_id is not None:
+        check_id("--id", wanted.task_id)
     asked = (wanted.limits, arguments, wanted.order)
     settings = Settings(pools=_pools_here()) if config is None else load_settings(config)
     settings = _with_tools_of(settings, Path(file).resolve().parent)

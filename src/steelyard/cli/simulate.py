@@ -11,6 +11,7 @@ from rich.console import Console
 
 from steelyard.cli.fleet_file import GivenFleet, read_fleet
 from steelyard.cli.limits import seconds
+from steelyard.cli.outputs import check_folder
 from steelyard.cli.progress import Stages
 from steelyard.cli.renting_file import read_renting
 from steelyard.config.plan_catalog import planning_catalog
@@ -80,6 +81,7 @@ def run_simulate(asked: SimulateRequest, settings: PlanSettings) -> None:
     Raises:
         SteelyardError: A file is wrong, or a policy or pool is unknown.
     """
+    check_folder("--out", asked.out)
     policies = _policies(asked)
     workload = import_workload(asked.workload).workload
     fleet = read_fleet(asked.fleet, planning_catalog(settings))
@@ -94,7 +96,7 @@ def run_simulate(asked: SimulateRequest, settings: PlanSettings) -> None:
         outages=tuple(parse_outage(text, fleet.pools) for text in asked.outages),
         renting=renting,
         first_hour=asked.first_hour,
-        outage_patience_s=seconds(asked.patience),
+        outage_patience_s=seconds("--patience", asked.patience, may_be_none=True),
     )
     conditions.check(fleet.pools)
     with Stages(len(policies)) as stages:
@@ -139,7 +141,8 @@ def parse_outage(text: str, pools: tuple[PoolSpec, ...]) -> Outage:
     if found is None:
         raise ConfigError(f"--outage {text!r} must be PROVIDER_OR_POOL@START:DURATION: aws@600s:5m")
     what = found["what"]
-    start_s, duration_s = seconds(found["start"]), seconds(found["duration"])
+    start_s = seconds("start of --outage", found["start"], may_be_none=True)
+    duration_s = seconds("duration of --outage", found["duration"])
     if what in {spec.name for spec in pools}:
         return Outage(start_s=start_s, duration_s=duration_s, pool=what)
     return Outage(start_s=start_s, duration_s=duration_s, provider=what)

@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from steelyard.cli.limits import check_id
 from steelyard.domain.events import AttemptFinished, Event, SignalSent, StepRecorded
 from steelyard.errors import ConfigError, StoreError, TaskNotFoundError
 from steelyard.runtime.journal import Journal
@@ -195,6 +196,8 @@ def run_again(
     Raises:
         ConfigError: The task has not ended.
     """
+    if new_id:
+        check_id("--id", new_id)
     chosen = new_id or f"{task_id}-{uuid.uuid4().hex[:6]}"
     with _existing(where) as store:
         row = _row(store, task_id)

@@ -88,6 +88,8 @@ def _print(console: Console, look: Look, before: Look | None) -> None:
 
 
 def _look(asked: TopRequest) -> Look:
+    if not asked.url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url {asked.url!r} must start with http:// or https://")
     base = asked.url.rstrip("/").removesuffix("/v1")
     key = secret(asked.api_key_env, "--api-key-env") if asked.api_key_env else ""
     try:

@@ -1,5 +1,6 @@
 """`steelyard traces export`: the spans of a recorded log."""
 
+import logging
 from pathlib import Path
 
 import msgspec
@@ -36,7 +37,14 @@ def run_traces_export(log: Path, to: str, config: Path | None, *, as_json: bool 
                 "sending spans needs OpenTelemetry's SDK; pip install 'steelyard[otel]', or write "
                 "a file: --to spans.json"
             ) from error
-        count = send_spans(to, spans)
+        # The exporter logs each of its retries; what comes of them is told in one line.
+        quiet = logging.getLogger("opentelemetry")
+        level = quiet.level
+        quiet.setLevel(logging.CRITICAL + 1)
+        try:
+            count = send_spans(to, spans)
+        finally:
+            quiet.setLevel(level)
     elif to.endswith(".json"):
         count = write_spans(Path(to), spans, steelyard.__version__)
     else:

@@ -1,5 +1,6 @@
 """Make, read and describe workloads; `steelyard.cli.workload_app` holds the options."""
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,21 @@ class Drawing:
     model: str
     seed: int
 
+    def check(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            WorkloadError: One of them does not.
+        """
+        for option, value in (
+            ("--deadline", self.deadline_after_s),
+            ("--budget", self.budget_usd),
+        ):
+            if value is not None and not 0.0 < value < math.inf:
+                raise WorkloadError(f"{option} is {value:g}; it must be a number above 0")
+        if not math.isfinite(self.burstiness):
+            raise WorkloadError(f"--burstiness is {self.burstiness:g}; take a number, 1 is Poisson")
+
     @property
     def draws(self) -> bool:
         """Are new arrivals wanted?"""
@@ -67,6 +83,8 @@ class Drawing:
             raise WorkloadError(
                 f"--hourly {self.hourly!r} must be numbers with commas between, e.g. 0.5,1,2"
             ) from error
+        if not all(0.0 <= one < math.inf for one in factors):
+            raise WorkloadError(f"--hourly {self.hourly!r} must be numbers from 0 on")
         mean = sum(factors) / len(factors)
         return tuple(one / mean for one in factors) if mean > 0.0 else factors
 
@@ -104,7 +122,10 @@ def run_synth(agent: str, tasks: int, drawing: Drawing, out: Path, *, as_json: b
     Raises:
         WorkloadError: An unknown agent, or numbers that make no sense.
     """
+    drawing.check()
     fitted = agent_named(agent)
+    if not drawing.model:
+        raise WorkloadError("--model is empty; name the model that the calls are of")
     if not drawing.draws:
         raise WorkloadError("no arrivals: give --rate in tasks per second, or --arrivals FILE")
     made = agent_tasks(fitted, drawing.model, drawing.times_s(tasks), drawing.seed)
@@ -142,6 +163,7 @@ def run_convert(
     Raises:
         WorkloadError: It cannot be read, or tasks are to be drawn without arrivals.
     """
+    drawing.check()
     read = import_workload(*file)
     workload = read.workload
     if drawing.draws:

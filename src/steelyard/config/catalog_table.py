@@ -126,7 +126,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         short = ["/".join(hardware_key(o)) for o in self.offerings]
         near = difflib.get_close_matches(name, names + short, n=3, cutoff=0.5)
         cure = f"nearest: {', '.join(near)}" if near else "see `steelyard catalog list`"
-        raise ConfigError(f"offering {name!r} is not in the catalogue; {cure}")
+        raise ConfigError(f"offering {name[:200]!r} is not in the catalogue; {cure}")
 
     def llm_fit(
         self,

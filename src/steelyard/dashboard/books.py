@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from steelyard.dashboard.sheets import DayBar, Sheet, Tile
 from steelyard.ledger.ledger import Ledger, OpenTask, TaskRecord
-from steelyard.report.format import NONE, count, name, per_second, percent, usd
+from steelyard.report.alike import usd_alike
+from steelyard.report.format import count, name, per_second, percent, seconds, usd
 from steelyard.report.grid import Grid, columns
 
 _DAYS = 30
@@ -46,7 +47,9 @@ def _tiles(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> tuple[Tile, ...]
     met = sum(task.met_slo for task in ledger.tasks)
     used_usd = ledger.cost_usd
     rent_usd = math.fsum((*rents_usd(ledger).values(), _by_token_usd(ledger)))
+    first_s, last_s = _span_s(ledger)
     return (
+        Tile(label="time span", value=seconds(last_s - first_s), note=_span_told(first_s, last_s)),
         Tile(label="used", value=usd(used_usd), note=f"{count(len(ledger.attempts))} attempts"),
         Tile(
             label="paid, idle time included",
@@ -58,7 +61,11 @@ def _tiles(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> tuple[Tile, ...]
             value=percent(ledger.slo_attainment_frac if ledger.tasks else None),
             note=f"{count(met)} of {count(len(ledger.tasks))} ended tasks",
         ),
-        Tile(label="goodput", value=per_second(ledger.goodput_per_s, "tasks")),
+        Tile(
+            label="goodput",
+            value=per_second(ledger.goodput_per_s, "tasks"),
+            note="ended tasks that met their SLO",
+        ),
         Tile(
             label="budget left",
             value=usd(_left_usd(open_tasks)),
@@ -93,17 +100,23 @@ def agent_grid(ledger: Ledger, open_tasks: tuple[OpenTask, ...]) -> Grid:
     for one in open_tasks:
         still[one.agent].append(one)
     costs_usd = {agent: math.fsum(spent[agent]) for agent in {*spent, *ended, *still}}
+    agents = sorted(costs_usd, key=lambda agent: (-costs_usd[agent], agent))
+    money = (
+        usd_alike([costs_usd[agent] for agent in agents]),
+        usd_alike([costs_usd[one] / len(ended[one]) if ended[one] else None for one in agents]),
+        usd_alike([_left_usd(still[agent]) for agent in agents]),
+    )
     rows = [
         (
             name(agent) or "no agent",
             count(len(ended[agent])),
             count(len(still[agent])),
-            usd(costs_usd[agent]),
-            usd(costs_usd[agent] / len(ended[agent]) if ended[agent] else None),
+            cost,
+            each,
             percent(_met_frac(ended[agent])),
-            usd(_left_usd(still[agent])),
+            left,
         )
-        for agent in sorted(costs_usd, key=lambda agent: (-costs_usd[agent], agent))
+        for agent, cost, each, left in zip(agents, *money, strict=True)
     ]
     heads = ("ended", "open", "cost", "cost per ended task", "SLO attainment", "budget left")
     return Grid(
@@ -132,13 +145,25 @@ def rents_usd(ledger: Ledger) -> dict[str, float]:
     Returns:
         USD by pool; pools join and leave a live gateway.
     """
+    first_s, last_s = _span_s(ledger)
+    return {pool: rent.usd(first_s, last_s) for pool, rent in ledger.rents.items()}
+
+
+def _span_s(ledger: Ledger) -> tuple[float, float]:
+    """From when to when does the ledger reach? On the log's clock."""
     begun_s = [attempt.placed_s for attempt in ledger.attempts]
     ended_s = [attempt.finished_s for attempt in ledger.attempts]
     if ledger.tasks:
         begun_s.append(ledger.first_s)
         ended_s.append(ledger.last_s)
-    first_s, last_s = min(begun_s, default=0.0), max(ended_s, default=0.0)
-    return {pool: rent.usd(first_s, last_s) for pool, rent in ledger.rents.items()}
+    return min(begun_s, default=0.0), max(ended_s, default=0.0)
+
+
+def _span_told(first_s: float, last_s: float) -> str:
+    if last_s <= 0.0:
+        return "nothing has ended yet"
+    first, last = (datetime.fromtimestamp(t_s, UTC) for t_s in (first_s, last_s))
+    return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
 
 
 def _by_token_usd(ledger: Ledger) -> float:
@@ -171,16 +196,21 @@ def provider_grid(ledger: Ledger) -> Grid:
         rents = [rented[pool] for pool, spec in ledger.pools.items() if spec.provider == provider]
         paid[provider] = math.fsum((*rents, *by_token[provider]))
     total_usd = math.fsum(paid.values())
+    providers = sorted(paid, key=lambda one: (-paid[one], one))
+    used_usd = [math.fsum(used[provider]) for provider in providers]
+    money = (usd_alike(used_usd), usd_alike([paid[provider] for provider in providers]))
     rows = [
         (
             name(provider),
             count(len(used[provider])),
-            usd(math.fsum(used[provider])),
-            usd(paid[provider]),
-            percent(math.fsum(used[provider]) / paid[provider] if paid[provider] else None),
+            used_told,
+            paid_told,
+            percent(spent_usd / paid[provider] if paid[provider] else None),
             percent(paid[provider] / total_usd if total_usd else None),
         )
-        for provider in sorted(paid, key=lambda one: (-paid[one], one))
+        for provider, spent_usd, used_told, paid_told in zip(
+            providers, used_usd, *money, strict=True
+        )
     ]
     return Grid(
         title="By provider",
@@ -207,22 +237,23 @@ def pool_grid(ledger: Ledger) -> Grid:
     for attempt in ledger.attempts:
         used[attempt.decision.pool].append(attempt.cost_usd)
     rented = rents_usd(ledger)
-    rows: list[tuple[str, ...]] = []
-    for pool, spec in sorted(ledger.pools.items()):
-        used_usd = math.fsum(used[pool])
-        rent_usd = rented[pool]
-        used_frac = used_usd / rent_usd if rent_usd else None
-        rows.append(
-            (
-                name(pool),
-                spec.hardware,
-                count(spec.replicas),
-                count(len(used[pool])),
-                usd(used_usd),
-                NONE if spec.token_price else usd(rent_usd),
-                percent(used_frac),
-            )
+    pools = sorted(ledger.pools.items())
+    used_usd = [math.fsum(used[pool]) for pool, _ in pools]
+    rents = [None if spec.token_price else rented[pool] for pool, spec in pools]
+    rows = [
+        (
+            name(pool),
+            spec.hardware,
+            count(spec.replicas),
+            count(len(used[pool])),
+            used_told,
+            rent_told,
+            percent(spent_usd / rented[pool] if rented[pool] else None),
         )
+        for (pool, spec), spent_usd, used_told, rent_told in zip(
+            pools, used_usd, usd_alike(used_usd), usd_alike(rents), strict=True
+        )
+    ]
     return Grid(
         title="By pool",
         origin="measured",
@@ -266,14 +297,10 @@ def day_grid(ledger: Ledger, by_day: dict[str, float]) -> Grid:
     for task in ledger.tasks:
         ended[_day(int(task.finished_s // 86400))].append(task)
     days = sorted({*by_day, *ended}, reverse=True)[:_DAYS]
+    costs = usd_alike([by_day.get(day, 0.0) for day in days])
     rows = [
-        (
-            day,
-            count(len(ended[day])),
-            usd(by_day.get(day, 0.0)),
-            percent(_met_frac(ended[day])),
-        )
-        for day in days
+        (day, count(len(ended[day])), cost, percent(_met_frac(ended[day])))
+        for day, cost in zip(days, costs, strict=True)
     ]
     return Grid(
         title="By day",

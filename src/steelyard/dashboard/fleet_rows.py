@@ -51,6 +51,16 @@ class PoolNow(msgspec.Struct, frozen=True, kw_only=True):
     leaving: bool = False
 
     @property
+    def rent(self) -> float | None:
+        """Rent of a replica in USD per hour; None where tokens are paid for instead."""
+        return None if self.spec.token_price else self.spec.usd_per_hour
+
+    @property
+    def bid(self) -> float | None:
+        """Bid price of a replica-hour in USD; None where tokens are paid for instead."""
+        return None if self.spec.token_price else self.bid_usd_per_hour
+
+    @property
     def health(self) -> str:
         """In one word: `up`, `degraded`, `breaker open`, `down` or `leaving`."""
         if self.leaving:

@@ -24,7 +24,17 @@ from steelyard.placement.policy import CheapestFeasible
 from steelyard.planner.plan import FleetPlan, PlanOptions, plan_fleet
 from steelyard.planner.plan_options import plan_options
 from steelyard.planner.pools import pools_of
-from steelyard.report.format import count, name, per_second, percent, ratio, short_offering, usd
+from steelyard.report.alike import per_second_alike, usd_alike
+from steelyard.report.format import (
+    count,
+    name,
+    per_second,
+    percent,
+    ratio,
+    seconds,
+    short_offering,
+    usd,
+)
 from steelyard.report.from_plan import plan_inputs
 from steelyard.report.grid import Grid, columns
 from steelyard.report.plan_grids import choice_grid, fleet_grid, machine_grid
@@ -42,6 +52,7 @@ _BASE_S = 300.0
 _SAMPLE_TASKS = 300
 _SEED = 1
 _PLANNED_TASKS = 3000
+_HARDWARE = {"arm": "Arm machines", "x86": "x86 machines", "gpu": "GPU machines"}
 _NO_PLAN = (
     "No plan is in force: give one with `steelyard up --plan FILE`, or as `plan` under [dashboard] "
     "in the configuration."
@@ -96,7 +107,10 @@ class Planning:
         sheet = _plan_sheet(plan, catalog)
         changes = _change_grid(old, plan) if old is not None else None
         grids = sheet.grids if changes is None else (changes, *sheet.grids)
-        demand = f"Demand: {count(len(workload.tasks))} recorded tasks that ended."
+        demand = (
+            f"Demand: {count(len(workload.tasks))} recorded tasks, open ones that are quiet "
+            f"included, which arrived within {seconds(workload.tasks[-1].arrival_s)}."
+        )
         return msgspec.structs.replace(sheet, grids=grids, notes=(demand, *sheet.notes))
 
     def what_if(self, ledger: Ledger, change: Change, say: Say) -> Sheet:
@@ -114,7 +128,8 @@ class Planning:
         then = self._planned(changed, other, change.load_factor)
         say("simulating that", 0.85)
         after = _simulated(then, other, changed)
-        return _what_if_sheet((base.plan, base.ledger), (then, after))
+        asked_for = (len(changed.tasks), changed.tasks[-1].arrival_s)
+        return _what_if_sheet((base.plan, base.ledger), (then, after), asked_for)
 
     def _as_it_is(self, ledger: Ledger, say: Say) -> "_Base":
         say("reading the demand", 0.1)
@@ -223,7 +238,7 @@ def _plan_sheet(plan: FleetPlan, catalog: Catalog) -> Sheet:
             Tile(label="gap at most", value=percent(plan.gap_frac), note="to the cheapest fleet"),
         ),
         grids=(machine_grid(inputs), fleet_grid(inputs), choice_grid(inputs)),
-        notes=(f"Limits: {inputs.slo}.", *plan_notes(plan)),
+        notes=(f"Planned for: {plan.workload}.", f"Limits: {inputs.slo}.", *plan_notes(plan)),
     )
 
 
@@ -231,16 +246,21 @@ def _change_grid(old: FleetPlan, new: FleetPlan) -> Grid:
     """What would have to be bought and given back?"""
     before, after = old.fleet(), new.fleet()
     rents = {one.offering: one.usd_per_hour for one in (*old.machines, *new.machines)}
+    offerings = [
+        one for one in sorted({*before, *after}) if before.get(one, 0) or after.get(one, 0)
+    ]
+    changes = [after.get(one, 0) - before.get(one, 0) for one in offerings]
+    rent_changes = [change * rents[one] for change, one in zip(changes, offerings, strict=True)]
+    *told, whole = usd_alike([*rent_changes, new.usd_per_hour - old.usd_per_hour])
     rows = [
         (
             name(offering),
             count(before.get(offering, 0)),
             count(after.get(offering, 0)),
-            f"{after.get(offering, 0) - before.get(offering, 0):+,}",
-            usd((after.get(offering, 0) - before.get(offering, 0)) * rents[offering]),
+            f"{change:+,}",
+            rent_told,
         )
-        for offering in sorted({*before, *after})
-        if before.get(offering, 0) or after.get(offering, 0)
+        for offering, change, rent_told in zip(offerings, changes, told, strict=True)
     ]
     rows.append(
         (
@@ -248,7 +268,7 @@ def _change_grid(old: FleetPlan, new: FleetPlan) -> Grid:
             count(sum(before.values())),
             count(sum(after.values())),
             f"{sum(after.values()) - sum(before.values()):+,}",
-            usd(new.usd_per_hour - old.usd_per_hour),
+            whole,
         )
     )
     return Grid(
@@ -261,28 +281,24 @@ def _change_grid(old: FleetPlan, new: FleetPlan) -> Grid:
     )
 
 
-def _what_if_sheet(now: tuple[FleetPlan, Ledger], then: tuple[FleetPlan, Ledger]) -> Sheet:
+def _what_if_sheet(
+    now: tuple[FleetPlan, Ledger], then: tuple[FleetPlan, Ledger], recorded: tuple[int, float]
+) -> Sheet:
     (plan, base), (other, after) = now, then
+    tasks, span_s = recorded
+    rents = ((_rent(plan, hardware), _rent(other, hardware)) for hardware in _HARDWARE)
     rows = (
-        ("fleet per hour", usd(plan.usd_per_hour), usd(other.usd_per_hour)),
-        ("per 1,000 tasks", usd(plan.usd_per_1000_tasks), usd(other.usd_per_1000_tasks)),
-        (
-            "provides for",
-            per_second(plan.tasks_per_s, "tasks"),
-            per_second(other.tasks_per_s, "tasks"),
-        ),
+        ("fleet per hour", *usd_alike((plan.usd_per_hour, other.usd_per_hour))),
+        ("per 1,000 tasks", *usd_alike((plan.usd_per_1000_tasks, other.usd_per_1000_tasks))),
+        ("provides for", *per_second_alike((plan.tasks_per_s, other.tasks_per_s), "tasks")),
         (
             "SLO attainment, simulated",
             percent(base.slo_attainment_frac),
             percent(after.slo_attainment_frac),
         ),
         *(
-            (
-                f"rent of {words} per hour",
-                usd(_rent(plan, hardware)),
-                usd(_rent(other, hardware)),
-            )
-            for hardware, words in (("arm", "Arm"), ("x86", "x86"), ("gpu", "GPU machines"))
+            (f"rent of {words} per hour", *usd_alike(pair))
+            for words, pair in zip(_HARDWARE.values(), rents, strict=True)
         ),
         ("machines", _machines(plan), _machines(other)),
     )
@@ -307,9 +323,10 @@ def _what_if_sheet(now: tuple[FleetPlan, Ledger], then: tuple[FleetPlan, Ledger]
                 origin="predicted",
                 columns=columns(("figure",), (), ("planned as it is", "planned for the change")),
                 rows=rows,
-                note=f"Both are planned from at most {count(_PLANNED_TASKS)} recorded tasks and "
-                f"simulated with {count(_SAMPLE_TASKS)} drawn from them, seed {_SEED}; nothing of "
-                "it is measured.",
+                note=f"Both are planned from the newest {count(tasks)} recorded tasks, which "
+                f"arrived within {seconds(span_s)}, at list prices of whole machines, and "
+                f"simulated with {count(_SAMPLE_TASKS)} drawn from them, seed {_SEED}; nothing "
+                "of it is measured.",
             ),
         ),
     )

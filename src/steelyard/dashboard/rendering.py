@@ -1,12 +1,15 @@
 """Templates to HTML. Whatever a user named is escaped; figures are rounded by `report.format`."""
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
+from steelyard.report.alike import seconds_alike, usd_alike
 from steelyard.report.format import (
+    NONE,
     count,
     name,
     percent,
@@ -27,6 +30,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    several: dict[str, Callable[..., Any]] = {"alike": alike}
+    made.filters.update(several)
     made.filters.update(
         usd=usd,
         seconds=seconds,
@@ -90,3 +95,21 @@ def words(code: str) -> str:
     'over budget'
     """
     return code.replace("_", " ")
+
+
+def alike(values: Iterable[float | None], unit: str) -> tuple[str, ...]:
+    """Figures that stand below or beside each other, for people.
+
+    Args:
+        values: In `unit`; None where there is none.
+        unit: `s`, `usd` or `tokens`.
+
+    >>> alike([0.5, 90.0], "s"), alike([12.0, None], "tokens")
+    (('0.500 s', '90.0 s'), ('12', '-'))
+    """
+    known = tuple(values)
+    if unit == "s":
+        return seconds_alike(known)
+    if unit == "usd":
+        return usd_alike(known)
+    return tuple(NONE if one is None else count(round(one)) for one in known)

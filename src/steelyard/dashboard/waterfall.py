@@ -93,6 +93,11 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     result: str = ""
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it is a tool that was never seen before: nothing is known of its time."""
+        return self.kind == "tool" and self.decision is not None and _is_blind(self.decision)
+
 
 class Waterfall(msgspec.Struct, frozen=True, kw_only=True):
     """A task's attempts over time.
@@ -272,8 +277,14 @@ def _spans(record: AttemptRecord, scale: _Scale) -> tuple[Span, ...]:
     return tuple(spans)
 
 
+def _is_blind(decision: Decision) -> bool:
+    """A tool of which nothing is known is placed as if it took no time: that is no prediction."""
+    return decision.predicted_finish_s <= decision.predicted_wait_s
+
+
 def _compared(record: AttemptRecord) -> tuple[Compared, ...]:
     decision, usage, started_s = record.decision, record.usage, record.started_s
+    blind = record.step.kind == "tool" and _is_blind(decision)
     waited_s = None if started_s is None else started_s - record.placed_s
     rows = [
         Compared(
@@ -282,13 +293,13 @@ def _compared(record: AttemptRecord) -> tuple[Compared, ...]:
         Compared(
             what="placement to end",
             unit="s",
-            predicted=decision.predicted_finish_s,
+            predicted=None if blind else decision.predicted_finish_s,
             measured=record.latency_s,
         ),
         Compared(
             what="cost",
             unit="usd",
-            predicted=decision.predicted_cost_usd,
+            predicted=None if blind else decision.predicted_cost_usd,
             measured=record.cost_usd,
         ),
     ]

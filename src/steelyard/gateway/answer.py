@@ -81,7 +81,7 @@ class Answer:
         """A client that reads too slowly holds the upstream back by this."""
         self._exchange.flow = flow
 
-    def events(self, data: bytes, texts: int) -> None:
+    def events(self, data: bytes, tokens: int) -> None:
         """Send events as the upstream wrote them."""
         exchange = self._exchange
         if exchange.status:

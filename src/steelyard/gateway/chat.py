@@ -63,6 +63,7 @@ def parse_chat(document: dict[str, Any]) -> Generation:
         prefixes=chat_prefixes(asked.model, messages, tools),
         stream=bool(asked.stream),
         include_usage=asked.include_usage,
+        unusual=asked.unusual,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -11,17 +12,11 @@ from steelyard.errors import PoolError
 from steelyard.gateway.answer import Answer
 from steelyard.gateway.chat import parse_chat
 from steelyard.gateway.completions import parse_completion
-from steelyard.gateway.embeddings import embeddings_object, input_texts, parse_embeddings
+from steelyard.gateway.embeddings import EMBEDDINGS_PATH, EmbeddingsDesk
 from steelyard.gateway.errors_http import RequestError, too_large
-from steelyard.gateway.exchange import Exchange, json_lines
+from steelyard.gateway.exchange import Exchange
 from steelyard.gateway.generation import Generation
-from steelyard.gateway.headers import (
-    NOTHING,
-    cost_line,
-    decision_lines,
-    says_anything,
-    task_headers,
-)
+from steelyard.gateway.headers import NOTHING, says_anything, task_headers
 from steelyard.gateway.hints import (
     hints_of,
     names_anyone,
@@ -30,10 +25,8 @@ from steelyard.gateway.hints import (
     with_session,
 )
 from steelyard.gateway.keys_identity import keyed_headers
-from steelyard.gateway.keys_use import starts_of
-from steelyard.gateway.model_checks import check_length, check_model
+from steelyard.gateway.model_checks import check_length, check_model, check_relayed
 from steelyard.gateway.overdue import Overdue
-from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.quick import QuickEnds, QuickRequest
 from steelyard.gateway.rerank import RERANK_PATH, Rerank
 from steelyard.gateway.responses import RESPONSES_PATH, Responses
@@ -68,10 +61,11 @@ class DataPlane:
         }
         self._responses = Responses(settings, dispatcher, self._document)
         self._rerank = Rerank(settings, dispatcher, self._document)
+        self._embeddings = EmbeddingsDesk(settings, dispatcher, self._document)
         self._posts: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "/v1/chat/completions": self._text,
             "/v1/completions": self._text,
-            "/v1/embeddings": self._embeddings,
+            EMBEDDINGS_PATH: self._embeddings.create,
             RESPONSES_PATH: self._responses.create,
             RERANK_PATH: self._rerank.create,
         }
@@ -82,6 +76,7 @@ class DataPlane:
         self._limits = settings.limits
         self._responses.change_settings(settings)
         self._rerank.change_settings(settings)
+        self._embeddings.change_settings(settings)
 
     def route(self, path: str) -> str:
         """Under which name is a path counted? Paths that clients make up are one name."""
@@ -223,6 +218,8 @@ class DataPlane:
             check_model(self._dispatcher, request.model, exchange.key)
             param = "messages" if request.kind == "chat" else "prompt"
             check_length(self._dispatcher, request.model, tokens, param)
+        if generation.unusual:
+            check_relayed(self._dispatcher, request.model, generation.unusual)
         return generation
 
     async def _generate(self, exchange: Exchange, generation: Generation) -> None:
@@ -242,6 +239,10 @@ class DataPlane:
                 if most is None and request.n > 1:
                     # Each of them may be as long as the context.
                     most = request.n * self._dispatcher.context_tokens(request.model)
+                older: int | None = request.raw_body.get("max_tokens")
+                if most is not None and older is not None:
+                    # Of two limits, nobody knows which one an engine without a name goes by.
+                    most = max(most, older * request.n)
                 step = await exchange.key.reserve(step, most, exchange.body)
             exchange.step_key = step.key
             if task.remaining_s is not None:
@@ -254,33 +255,11 @@ class DataPlane:
             answer.settled(await relay(step, asked, answer))
         answer.finish()
 
-    # ------------------------------------------------------------- embeddings
-
-    async def _embeddings(self, exchange: Exchange) -> None:
-        asked = parse_embeddings(self._document(exchange))
-        check_model(self._dispatcher, asked.model, exchange.key)
-        headers = keyed_headers(exchange.key, task_headers(exchange), asked.model)
-        texts = input_texts(asked)
-        messages: list[dict[str, Any]] = [{"content": text} for text in texts]
-        length = chat_prefixes(asked.model, messages, []).input_tokens
-        with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
-            # No hashes: an embedding leaves nothing in a cache that another step could use.
-            prefixes = Prefixes(hashes=(), tokens=(), input_tokens=length)
-            step = task.step("embedding", asked.model, prefixes, 0)
-            if exchange.key is not None:
-                step = await exchange.key.reserve(step, 0, exchange.body)
-            exchange.step_key = step.key
-            decision, vectors, settlement = await self._dispatcher.embed(
-                step, texts, asked.model, journal=task.journal, starts=starts_of(exchange.key)
-            )
-        body = msgspec.json.encode(embeddings_object(asked, vectors, settlement))
-        lines = decision_lines(step.task_id, decision) + cost_line(settlement.cost_usd)
-        exchange.respond(200, body, json_lines([]) + lines)
-
     # ----------------------------------------------------------------- models
 
     def _models(self, exchange: Exchange) -> None:
-        name = exchange.path.removeprefix(_MODELS_PATH).removeprefix("/")
+        # Clients write the slash in a name as %2F.
+        name = unquote(exchange.path.removeprefix(_MODELS_PATH).removeprefix("/"))
         use = exchange.key
         if name:
             check_model(self._dispatcher, name, use)

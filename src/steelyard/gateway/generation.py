@@ -23,12 +23,14 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
         prefixes: Boundaries of the prompt.
         stream: Whether the answer is sent piece by piece.
         include_usage: Whether a stream ends with a usage chunk.
+        unusual: The field, and its value, that endpoints alone may know; empty for none.
     """
 
     request: LlmRequest
     prefixes: Prefixes
     stream: bool
     include_usage: bool
+    unusual: str = ""
 
 
 class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):

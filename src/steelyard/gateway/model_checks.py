@@ -3,6 +3,7 @@
 from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.keys_use import KeyUse
 from steelyard.gateway.tasks import context_tokens, surely_too_long
+from steelyard.pools.backend import RelayBackend
 from steelyard.runtime.dispatcher import Dispatcher
 
 
@@ -22,6 +23,25 @@ def check_model(dispatcher: Dispatcher, model: str, use: KeyUse | None) -> None:
         models = tuple(one for one in models if use is None or use.may_use(one))
         msg = f"the model {model[:80]!r} does not exist; there are {', '.join(models)}"
         raise RequestError(msg, status=404, param="model", code="model_not_found")
+
+
+def check_relayed(dispatcher: Dispatcher, model: str, unusual: str) -> None:
+    """Refuse what only an endpoint may know, where another pool could be asked.
+
+    Args:
+        dispatcher: Knows the pools.
+        model: Name of the model.
+        unusual: The field that asks for it, and its value.
+
+    Raises:
+        RequestError: Not every pool of the model is an endpoint.
+    """
+    if not all(isinstance(one, RelayBackend) for one in dispatcher.backends(model)):
+        raise RequestError(
+            f"{unusual} is not known here; ask a model whose pools are all endpoints, or send one "
+            "of function, text, json_object and json_schema",
+            param=unusual.partition(" = ")[0],
+        )
 
 
 def check_length(dispatcher: Dispatcher, model: str, tokens: int, param: str) -> None:

@@ -36,6 +36,8 @@ class GatewayProtocol(AnsweringProtocol):
     parser: httptools.HttpRequestParser
     admit: Admit
     _head_bytes = 0
+    # Since the last byte of a body: extensions of chunks, trailers.
+    _silent_bytes = 0
     # The one whose body is being read.
     _reading: Exchange | None = None
     # No byte of the next request has come; the head of the last one; bytes that begin with a head.
@@ -77,6 +79,8 @@ class GatewayProtocol(AnsweringProtocol):
             self._first_bytes = data
         if self._in_head:
             self._head_bytes += len(data)
+        else:
+            self._silent_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -104,7 +108,9 @@ class GatewayProtocol(AnsweringProtocol):
         if self._refused or self.transport.is_closing():
             return
         if not self._in_head:
-            if self._timer is None:
+            if self._silent_bytes > self.limits.head_bytes:
+                self._break_off_body()
+            elif self._timer is None:
                 self._start_timer(self._part_timeout_s())
         elif self._head_bytes > self.limits.head_bytes:
             self._break_off(431, "the head of the request is too long")
@@ -123,6 +129,7 @@ class GatewayProtocol(AnsweringProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole: is this for the data plane?"""
         self._in_head = False
+        self._silent_bytes = 0
         self._stop_timer()
         first, self._first_bytes = self._first_bytes, b""
         if not self.url.startswith(DATA_PLANE):
@@ -156,6 +163,7 @@ class GatewayProtocol(AnsweringProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body is here."""
+        self._silent_bytes = 0
         exchange = self._reading
         if exchange is None:
             if not self._refused:
@@ -208,6 +216,14 @@ class GatewayProtocol(AnsweringProtocol):
             line = ("GET", "", "1.1")
             exchange = Exchange(self, line, RequestHeaders(()), keep_alive=False)
         self._refuse(exchange, error)
+
+    def _break_off_body(self) -> None:
+        """Extensions and trailers without end: the parser keeps them, and no clock is so fast."""
+        if self._reading is None:
+            # The application waits for the rest, or answers already.
+            self.transport.close()
+        else:
+            self._break_off(431, "the body has too much around it")
 
     def _refuse(self, exchange: Exchange, error: SteelyardError) -> None:
         self._stop_timer()

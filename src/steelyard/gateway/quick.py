@@ -80,9 +80,9 @@ class QuickRequest:
         """A client that reads too slowly holds the upstream back by this."""
         self.answer.flows(flow)
 
-    def events(self, data: bytes, texts: int) -> None:
+    def events(self, data: bytes, tokens: int) -> None:
         """Send events as the upstream wrote them."""
-        self.answer.events(data, texts)
+        self.answer.events(data, tokens)
 
     def relayed(self, answer: RelayedAnswer) -> None:
         """All events were handed on; this is what is left."""

@@ -18,8 +18,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from steelyard.domain.decision import Decision
-from steelyard.errors import SteelyardBugError
 from steelyard.gateway.errors_http import RequestError
 from steelyard.gateway.exchange import Exchange, json_lines
 from steelyard.gateway.generation import steelyard_object
@@ -32,17 +30,16 @@ from steelyard.gateway.prefix import Prefixes, chat_prefixes
 from steelyard.gateway.settings import GatewaySettings
 from steelyard.gateway.tasks import RequestTask
 from steelyard.gateway.tracing import traced_request
+from steelyard.gateway.whole_answer import WholeAnswer
 from steelyard.gateway.wire import parse_request
 from steelyard.pools.backend import (
     LlmBackend,
-    LlmChunk,
     LlmRequest,
-    ReadFlow,
     RelayBackend,
-    RelayedAnswer,
     RelayRequest,
 )
-from steelyard.runtime.dispatcher import Dispatcher, Settlement
+from steelyard.pools.wire import names_once
+from steelyard.runtime.dispatcher import Dispatcher
 
 RERANK_PATH = "/v1/rerank"
 _UPSTREAM_PATH = "/rerank"
@@ -135,7 +132,7 @@ class Rerank:
                 path = _UPSTREAM_PATH
                 body = _plain_body(exchange.body, document)
                 relayed = RelayRequest(request=request, body=body, stream=False, path=path)
-                target = _Ranking(exchange)
+                target = WholeAnswer(exchange)
                 settlement = await self._dispatcher.relay_llm(step, relayed, target)
                 decision, answer = target.placement, target.body
             else:
@@ -210,52 +207,5 @@ def _embeds_here(backend: LlmBackend) -> bool:
 
 def _plain_body(body: bytes, document: _Json) -> bytes:
     """The caller's bytes, unless they name a field twice that we and the upstream read."""
-    plain = all(body.count(name) <= 1 for name in (b'"model"', b'"query"', b'"documents"'))
+    plain = names_once(body, (b'"model"', b'"query"', b'"documents"'))
     return body if plain else msgspec.json.encode(document)
-
-
-class _Ranking:
-    """Takes a ranking that is handed on; see `steelyard.runtime.relaying.AnswerTarget`."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._decision: Decision | None = None
-        self.body = b""
-
-    @property
-    def begun(self) -> bool:
-        """Nothing is sent before the whole ranking is here."""
-        return False
-
-    @property
-    def placement(self) -> Decision:
-        """Where it was made."""
-        if self._decision is None:
-            raise SteelyardBugError("a ranking was answered before it was placed")
-        return self._decision
-
-    def placed(self, decision: Decision) -> None:
-        """The step starts there."""
-        self._decision = decision
-        if self._exchange.key is not None:
-            self._exchange.key.placed()
-
-    async def sets_aside(self) -> bool:
-        """Is there money for a second attempt beside the first? It is set aside then."""
-        return self._exchange.key is None or await self._exchange.key.sets_aside()
-
-    def flows(self, flow: ReadFlow | None) -> None:
-        """A whole answer is never held back."""
-
-    def events(self, data: bytes, texts: int) -> None:
-        """Rankings are not streamed."""
-
-    async def chunk(self, chunk: LlmChunk) -> None:
-        """Rankings have no chunks."""
-
-    def relayed(self, answer: RelayedAnswer) -> None:
-        """The ranking is here."""
-        self.body = answer.body
-
-    def settled(self, settlement: Settlement) -> None:
-        """Usage and cost are on the books."""

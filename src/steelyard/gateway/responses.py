@@ -28,6 +28,7 @@ from steelyard.pools.backend import (
     RelayBackend,
     RelayRequest,
 )
+from steelyard.pools.wire import names_once
 from steelyard.runtime.dispatcher import Dispatcher
 
 RESPONSES_PATH = "/v1/responses"
@@ -161,7 +162,7 @@ class Responses:
         native = sent.step_id is None and self._all_native(asked.model)
         items, previous_id = asked.items, asked.previous_response_id
         body = exchange.body
-        if any(body.count(name) > 1 for name in _READ_FIELDS):
+        if not names_once(body, _READ_FIELDS):
             body = msgspec.json.encode(document)
         if previous_id is not None:
             earlier = self._memory.items(owner, previous_id)

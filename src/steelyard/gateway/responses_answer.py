@@ -63,7 +63,7 @@ class ResponseAnswer:
         """A client that reads too slowly holds the upstream back by this."""
         self._exchange.flow = flow
 
-    def events(self, data: bytes, texts: int) -> None:
+    def events(self, data: bytes, tokens: int) -> None:
         """Send events as they are."""
         if self._exchange.status:
             self._exchange.write(data)

@@ -27,6 +27,7 @@ _PATH = re.compile(r" - at `\$(.*)`$", re.DOTALL)
 _PATH_PART = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
 _MISSING = re.compile(r"missing required field `(.*?)`")
 _SHOWN_CHARS = 80
+_FORMATS = frozenset(("text", "json_object", "json_schema"))
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -45,10 +46,10 @@ class FunctionDefinition(msgspec.Struct, frozen=True):
 
 
 class ToolDefinition(msgspec.Struct, frozen=True):
-    """A tool that the model may ask for."""
+    """A tool that the model may ask for; of another type than `function`, a vendor's own."""
 
-    type: Literal["function"]
-    function: FunctionDefinition
+    type: str
+    function: FunctionDefinition | None = None
 
 
 class JsonSchemaFormat(msgspec.Struct, frozen=True):
@@ -59,9 +60,9 @@ class JsonSchemaFormat(msgspec.Struct, frozen=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True):
-    """Which form the answer must have."""
+    """Which form the answer must have: OpenAI's types, or one that an engine knows."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: str
     json_schema: JsonSchemaFormat | None = None
 
 
@@ -151,23 +152,43 @@ class ChatRequest(_GenerationRequest, frozen=True, kw_only=True):
         if wanted is not None and wanted.type == "json_schema" and wanted.json_schema is None:
             msg = 'response_format.type = "json_schema" needs response_format.json_schema.schema'
             raise RequestError(msg, param="response_format")
+        for number, tool in enumerate(self.tools or ()):
+            if tool.type == "function" and tool.function is None:
+                param = f"tools[{number}].function"
+                raise RequestError(f"{param} is missing; it is required", param=param)
         self._check_tool_choice()
+
+    @property
+    def unusual(self) -> str:
+        """Which field has which value that endpoints alone may know? Empty where none has."""
+        wanted = self.response_format
+        if wanted is not None and wanted.type not in _FORMATS:
+            return f"response_format.type = {wanted.type[:_SHOWN_CHARS]!r}"
+        for number, tool in enumerate(self.tools or ()):
+            if tool.type != "function":
+                return f"tools[{number}].type = {tool.type[:_SHOWN_CHARS]!r}"
+        choice = self.tool_choice
+        if isinstance(choice, dict) and choice.get("type") != "function":
+            return f"tool_choice.type = {str(choice.get('type'))[:_SHOWN_CHARS]!r}"
+        return ""
 
     def _check_tool_choice(self) -> None:
         choice = self.tool_choice
         if choice is None:
             return
-        names = [tool.function.name for tool in self.tools or ()]
-        if choice == "none" or (choice == "auto" and names):
+        if choice == "none" or (choice == "auto" and self.tools):
             return
         if isinstance(choice, str):
             if choice not in {"auto", "required"}:
                 msg = f"tool_choice = {choice!r} is not none, auto, required or a named function"
                 raise RequestError(msg, param="tool_choice")
-            if not names:
+            if not self.tools:
                 msg = f"tool_choice = {choice!r} needs tools"
                 raise RequestError(msg, param="tool_choice")
             return
+        if isinstance(choice.get("type"), str) and choice["type"] != "function":
+            return
+        names = [tool.function.name for tool in self.tools or () if tool.function is not None]
         function: object = choice.get("function")
         name: object = None
         if choice.get("type") == "function" and isinstance(function, dict):
@@ -219,7 +240,7 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to /v1/embeddings."""
 
     model: _Name
-    input: str | Annotated[list[str], Meta(min_length=1, max_length=2048)]
+    input: str | Annotated[list[Any], Meta(min_length=1, max_length=2048)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     user: str | None = None

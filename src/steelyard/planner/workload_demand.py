@@ -19,6 +19,10 @@ FEWEST_WINDOWS = 10
 Arrivals = Literal["peak", "mean"]
 
 
+# Beyond that, numbers leave the range in which the solver is exact.
+MOST_GROWTH = 1e9
+
+
 class StepClass(msgspec.Struct, frozen=True, kw_only=True):
     """Steps that are alike: of one agent, name, kind and model, with prompts of like length.
 
@@ -113,8 +117,11 @@ def demand_of(
     Raises:
         PlanError: No steps, no duration, or numbers out of range.
     """
-    if not (math.isfinite(growth_factor) and growth_factor > 0.0):
-        raise PlanError(f"growth factor is {growth_factor}; it must be a number above 0")
+    if not 0.0 < growth_factor <= MOST_GROWTH:
+        raise PlanError(
+            f"growth factor is {growth_factor}; it must be a number above 0, at most"
+            f" {MOST_GROWTH:g}"
+        )
     if not 0.0 < quantile <= 1.0:
         raise PlanError(f"planning quantile is {quantile}; it must be in (0, 1]")
     recorded_s = _duration_s(workload)

@@ -224,12 +224,13 @@ class RelayTarget(Protocol):
         """Hold the upstream back by this from now on; None: there is nothing to hold back."""
         ...
 
-    def events(self, data: bytes, texts: int) -> None:
+    def events(self, data: bytes, tokens: int) -> None:
         """Send whole events, as the upstream wrote them.
 
         Args:
             data: One event or more.
-            texts: How many of them hold text or a tool call.
+            tokens: About how many they hold, counted as in a whole answer; 0 for events without
+                text, thoughts or a tool call.
         """
         ...
 

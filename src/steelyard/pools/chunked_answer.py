@@ -57,6 +57,10 @@ class ChunkedAnswer(WholeBody):
         except PoolError as error:
             self.fail(error)
 
+    def done(self, error: PoolError | None) -> None:
+        """The answer is whole, or will not come; what comes after its last event does not count."""
+        super().done(None if self._is_over else error)
+
     async def chunks(self, working: "asyncio.Task[None]") -> AsyncGenerator[LlmChunk, None]:
         """The answer's chunks as they come.
 

@@ -86,7 +86,7 @@ class OpenAiEndpointPool:
         self._models = tuple(models)
         traits = traits if traits is not None else EndpointTraits()
         self._engine: Engine = traits.engine
-        self._paths = frozenset(("", *(f"/{api}" for api in traits.apis)))
+        self._paths = frozenset(("", "/embeddings", *(f"/{api}" for api in traits.apis)))
         self._watch: ReplicaWatcher | None = None
         self._is_started = False
         self._probes: dict[int, asyncio.Task[None]] = {}

@@ -71,7 +71,8 @@ def _error_of(status: int, text: str, retry_after: str | None) -> PoolError:
         return PoolUnavailableError(text)
     if status >= 400:
         return PoolRejectedError(text)
-    return PoolProtocolError(f"{text} (redirects are not followed)")
+    why = "redirects are not followed" if status >= 300 else "200 was expected"
+    return PoolProtocolError(f"{text} ({why})")
 
 
 def _code(body: bytes) -> str:

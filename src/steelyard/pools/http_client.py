@@ -196,7 +196,9 @@ class HttpHost:
                 f"{self.url} took no connection within {self._connect_s:g} s."
             ) from error
         except (OSError, UnicodeError) as error:
-            raise PoolUnavailableError(f"{self.url} is not reachable: {error}") from error
+            raise PoolUnavailableError(
+                f"{self.url} is not reachable: {error}; start it, or correct its address"
+            ) from error
         else:
             self._open.add(connection)
             return connection

@@ -83,6 +83,8 @@ class QuickRelay:
             self.set_exception(error)
             return
         self._is_done = True
+        # Where the server left the message open behind the last event.
+        self._drop()
         # It holds this one; without a cycle both go at once.
         self.relay = None
         self._ended(answer, None)

@@ -22,14 +22,18 @@ from steelyard.pools.backend import (
 )
 from steelyard.pools.endpoint_errors import ErrorReader, status_in
 from steelyard.pools.http_connection import Headers
-from steelyard.pools.relay_wire import RelayedChoice, read_object
+from steelyard.pools.relay_wire import RelayedChoice, as_strict_json, read_object
 from steelyard.pools.sse import MAX_EVENT_BYTES
-from steelyard.pools.wire import counted_usage, parse_object, parse_usage
+from steelyard.pools.wire import counted_tokens, counted_usage, parse_object, parse_usage
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _DONE = b"[DONE]"
-_READ_LENGTHS = frozenset(map(len, (b"content-type", b"retry-after")))
+# How long an answer that is whole waits for the end of its message, so that the connection can be
+# used again.
+_CLOSING_S = 1.0
+_PLAIN = frozenset((b"", b"identity"))
+_READ_LENGTHS = frozenset(map(len, (b"content-type", b"retry-after", b"content-encoding")))
 # Other servers than OpenAI's end lines with CR LF.
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
@@ -106,6 +110,9 @@ class WholeBody:
                 self.is_stream = status == 200 and value.lower().startswith(b"text/event-stream")
             elif name == b"retry-after":
                 self._retry_after = value.decode("latin-1")
+            elif name == b"content-encoding" and status == 200 and value.lower() not in _PLAIN:
+                told = value[:20].decode("latin-1")
+                self.fail(PoolProtocolError(f"The upstream encoded its answer ({told!r}) unasked."))
 
     def data(self, piece: bytes) -> None:
         """Keep a piece; of an error, no more than can be shown."""
@@ -168,8 +175,10 @@ class Relay(WholeBody):
     _rest = b""
     _texts = 0
     _text_bytes = 0
+    _told_tokens = 0
     _has_end = False
     _is_over = False
+    _closing: asyncio.TimerHandle | None = None
     _usage: LlmUsage | None = None
     _usage_event = b""
 
@@ -201,6 +210,25 @@ class Relay(WholeBody):
             self._take(piece)
         except PoolError as error:
             self.fail(error)
+
+    def done(self, error: PoolError | None) -> None:
+        """The answer is whole, or will not come; nothing that comes after its last event counts."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        super().done(None if self._is_over else error)
+
+    def _end_stream(self) -> None:
+        """Its last event is here; servers that leave the connection open are not waited for."""
+        self._is_over = True
+        if self._closing is None and not self.finished.done():
+            loop = asyncio.get_running_loop()
+            self._closing = loop.call_later(_CLOSING_S, self._stop_waiting)
+
+    def _stop_waiting(self) -> None:
+        self._closing = None
+        if not self.finished.done():
+            self.finished.set_result(None)
 
     def answer(self) -> RelayedAnswer:
         """What is left to be sent, once `finished` is done.
@@ -241,7 +269,7 @@ class Relay(WholeBody):
         self._rest = piece[cut:]
         if len(self._rest) > MAX_EVENT_BYTES:
             raise PoolProtocolError(f"The upstream sent an event of over {MAX_EVENT_BYTES} bytes.")
-        before, held = self._texts, 0
+        texts, held = self._texts, 0
         kept: list[bytes] = []
         for event in events:
             if not event:
@@ -252,7 +280,17 @@ class Relay(WholeBody):
                 kept.append(event)
         if kept:
             whole = piece[:cut] if not held else b"\n\n".join(kept) + b"\n\n"
-            self._target.events(whole, self._texts - before)
+            # Of an answer that has begun, one token at the least, whatever the upstream counts.
+            least = int(self._texts > texts and not self._told_tokens)
+            more = max(self._tokens() - self._told_tokens, least)
+            self._told_tokens += more
+            self._target.events(whole, more)
+
+    def _tokens(self) -> int:
+        """How many tokens have come, as the whole answer would be counted?"""
+        if self._usage is not None:
+            return self._usage.output_tokens
+        return counted_tokens(self._texts, self._text_bytes)
 
     def _event(self, event: bytes) -> bool:
         """Read one event along; whether it is to be sent on now."""
@@ -266,7 +304,7 @@ class Relay(WholeBody):
             if not data:
                 return True
         if data == _DONE:
-            self._is_over = True
+            self._end_stream()
             return False
         had = self._usage
         if not self._read(data) and self._usage is not had:
@@ -279,8 +317,11 @@ class Relay(WholeBody):
         try:
             told = read_object(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            shown = data[:80]
-            raise PoolProtocolError(f"The upstream sent no answer: {error}; {shown!r}.") from error
+            shown, data = data[:80], as_strict_json(data)
+            if not data:
+                msg = f"The upstream sent no answer: {error}; {shown!r}."
+                raise PoolProtocolError(msg) from error
+            told = read_object(data)
         if told.error:
             self.raise_errors_in(parse_object(data))
         if told.usage:
@@ -295,10 +336,16 @@ class Relay(WholeBody):
         if choice.finish_reason is not None:
             self._has_end = True
         said = choice.delta or choice.message
-        text = choice.text if said is None else said.content
+        if said is None:
+            self._count(choice.text)
+            return
+        self._count(said.content)
+        self._count(said.reasoning_content or said.reasoning)
+        if said.tool_calls:
+            self._texts += 1
+            self._text_bytes += len(msgspec.json.encode(said.tool_calls))
+
+    def _count(self, text: object) -> None:
         if isinstance(text, str) and text:
             self._texts += 1
             self._text_bytes += len(text) if text.isascii() else len(text.encode())
-        elif said is not None and said.tool_calls:
-            self._texts += 1
-            self._text_bytes += len(msgspec.json.encode(said.tool_calls))

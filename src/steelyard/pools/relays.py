@@ -40,7 +40,11 @@ def relay_for(asked: RelayRequest, target: RelayTarget, errors: ErrorReader) -> 
         target: Takes a stream's events.
         errors: Reads the upstream's errors.
     """
-    kinds = {"/responses": ResponsesRelay, "/rerank": RerankRelay}
+    kinds = {
+        "/responses": ResponsesRelay,
+        "/rerank": RerankRelay,
+        "/embeddings": EmbeddingsRelay,
+    }
     return kinds.get(asked.path, Relay)(asked, target, errors)
 
 
@@ -60,13 +64,15 @@ class ResponsesRelay(Relay):
     def _event(self, event: bytes) -> bool:
         lines = _LINES.split(event)
         data = b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
-        if not data or data == b"[DONE]":
-            self._is_over = self._is_over or bool(data)
-            return not data
+        if not data:
+            return True
+        if data == b"[DONE]":
+            self._end_stream()
+            return False
         if not self._read(data):
             return True
         self._last_event = event + b"\n\n"
-        self._is_over = True
+        self._end_stream()
         return False
 
     def _read(self, data: bytes) -> bool:
@@ -114,6 +120,38 @@ class RerankRelay(Relay):
         if total is not None:
             # Jina and vLLM tell the total alone; a ranking generates nothing.
             self._usage = parse_usage({"usage": {"prompt_tokens": total}})
+        return True
+
+
+class _Embedded(msgspec.Struct):
+    """What is read along of embeddings; the vectors are not."""
+
+    data: list[msgspec.Raw] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+_embedded = msgspec.json.Decoder(_Embedded)
+
+
+class EmbeddingsRelay(Relay):
+    """Hands vectors on: always whole."""
+
+    def _read(self, data: bytes) -> bool:
+        try:
+            told = _embedded.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            shown = data[:80]
+            raise PoolProtocolError(f"The upstream sent no vectors: {error}; {shown!r}.") from error
+        if told.error:
+            self.raise_errors_in(parse_object(data))
+        if told.data is None:
+            raise PoolProtocolError("The upstream's embeddings have no data.")
+        self._has_end = True
+        if told.usage:
+            usage = parse_usage({"usage": told.usage})
+            # What some servers count as an answer, none is.
+            self._usage = None if usage is None else msgspec.structs.replace(usage, output_tokens=0)
         return True
 
 

@@ -1,5 +1,7 @@
 """The OpenAI wire, as far as pools speak it: request bodies out, chunks in."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +22,8 @@ _FINISH_REASONS: frozenset[str] = frozenset(("stop", "length", "tool_calls", "co
 _BYTES_PER_TOKEN = 4
 # Far above every context; a count beyond it would be learned and spoil all later placements.
 _MAX_USAGE_TOKENS = 2**40
+# Letters of names that are written as escapes, as no program does without a reason.
+_ESCAPED_NAME = re.compile(rb"\\u00(?:5[fF]|[46][1-9a-fA-F]|[57][0-9aA])")
 # Fields that Steelyard reads itself and an upstream must read alike.
 _READ_FIELDS = (
     *(b'"model"', b'"stream"', b'"stream_options"', b'"max_tokens"', b'"max_completion_tokens"'),
@@ -58,7 +62,7 @@ def relayed_body(asked: RelayRequest) -> bytes:
     take different ones of the two.
     """
     body = asked.body
-    plain = _names_once(body)
+    plain = names_once(body)
     if plain and not asked.stream:
         return body
     options = asked.request.raw_body.get("stream_options")
@@ -75,10 +79,20 @@ def relayed_body(asked: RelayRequest) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _names_once(body: bytes) -> bool:
-    """Is every field that we read named at most once?"""
+def names_once(body: bytes, fields: Sequence[bytes] = _READ_FIELDS) -> bool:
+    r"""Is each of these fields surely named at most once?
+
+    Args:
+        body: A JSON object.
+        fields: Names, with their quotes.
+
+    >>> names_once(b'{"n":1,"n":2}'), names_once(b'{"n":1,"\\u006e":2}')
+    (False, False)
+    """
+    if b"\\u00" in body and _ESCAPED_NAME.search(body):
+        return False
     count = body.count
-    for name in _READ_FIELDS:  # noqa: SIM110 - a generator costs as much as the search
+    for name in fields:  # noqa: SIM110 - a generator costs as much as the search
         if count(name) > 1:
             return False
     return True
@@ -248,7 +262,16 @@ def counted_usage(request: LlmRequest, pieces: int, output_bytes: int) -> LlmUsa
     return LlmUsage(
         input_tokens=-(-len(prompt) // _BYTES_PER_TOKEN),
         cached_tokens=0,
-        output_tokens=max(pieces, -(-output_bytes // _BYTES_PER_TOKEN)),
+        output_tokens=counted_tokens(pieces, output_bytes),
         cached_tokens_measured=False,
         measured=False,
     )
+
+
+def counted_tokens(pieces: int, output_bytes: int) -> int:
+    """About how many tokens are some pieces of text? At least one each: many send several in one.
+
+    >>> counted_tokens(3, 9), counted_tokens(3, 90)
+    (3, 23)
+    """
+    return max(pieces, -(-output_bytes // _BYTES_PER_TOKEN))

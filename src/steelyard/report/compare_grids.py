@@ -5,15 +5,14 @@ from collections.abc import Callable, Sequence
 
 from steelyard.ledger.latencies import Percentiles
 from steelyard.ledger.run_figures import PoolFigures, RunFigures
+from steelyard.report.alike import seconds_alike, usd_alike
 from steelyard.report.format import (
     NONE,
     count,
     name,
     percent,
-    seconds,
     short_offering,
     significant,
-    usd,
 )
 from steelyard.report.grid import Grid, columns
 from steelyard.report.inputs import Origin
@@ -35,20 +34,20 @@ def policy_grid(runs: dict[str, RunFigures]) -> Grid:
     """
     figures = list(runs.values())
     cells = [
-        _marked([one.usd_per_task for one in figures], usd, low=True),
-        _marked([one.used_usd_per_task for one in figures], usd, low=True),
-        _marked([one.slo_attainment_frac for one in figures], percent, low=False),
-        _marked([one.goodput_per_s for one in figures], significant, low=False),
-        _marked([_worst(one, "ttft") for one in figures], seconds, low=True),
-        _marked([_worst(one, "e2e") for one in figures], seconds, low=True),
-        _marked([_cached(one) for one in figures], percent, low=False),
-        _marked([one.gpu_hours for one in figures], significant, low=True),
-        _marked([one.energy_kwh for one in figures], significant, low=True),
+        _marked([one.usd_per_task for one in figures], usd_alike, low=True),
+        _marked([one.used_usd_per_task for one in figures], usd_alike, low=True),
+        _marked([one.slo_attainment_frac for one in figures], _percents, low=False),
+        _marked([one.goodput_per_s for one in figures], _numbers, low=False),
+        _marked([_worst(one, "ttft") for one in figures], seconds_alike, low=True),
+        _marked([_worst(one, "e2e") for one in figures], seconds_alike, low=True),
+        _marked([_cached(one) for one in figures], _percents, low=False),
+        _marked([one.gpu_hours for one in figures], _numbers, low=True),
+        _marked([one.energy_kwh for one in figures], _numbers, low=True),
         [count(one.refused) for one in figures],
     ]
     heads = (
         "paid per task", "used per task", "SLO attainment", "tasks/s in SLO", "TTFT p95",
-        "latency p95", "cached", "GPU-hours", "energy, kWh", "refused",
+        "latency p95", "cached", "GPU-hours", "energy, kWh, estimate", "refused",
     )  # fmt: skip
     return Grid(
         title="Policies",
@@ -66,15 +65,26 @@ def policy_grid(runs: dict[str, RunFigures]) -> Grid:
 
 
 def _marked(
-    values: Sequence[float | None], told: Callable[[float], str], *, low: bool
+    values: Sequence[float | None],
+    told: Callable[[Sequence[float | None]], Sequence[str]],
+    *,
+    low: bool,
 ) -> list[str]:
     """Cells of a column; those that equal the best, unless all are the same, carry a mark."""
-    shown = [NONE if value is None else told(value) for value in values]
+    shown = [*told(values)]
     known = [value for value in values if value is not None]
     if len(set(shown)) <= 1 or not known:
         return shown
-    best = min(known) if low else max(known)
-    return [cell + _MARK if cell == told(best) else cell for cell in shown]
+    best = shown[values.index(min(known) if low else max(known))]
+    return [cell + _MARK if cell == best else cell for cell in shown]
+
+
+def _percents(values: Sequence[float | None]) -> list[str]:
+    return [percent(value) for value in values]
+
+
+def _numbers(values: Sequence[float | None]) -> list[str]:
+    return [NONE if value is None else significant(value) for value in values]
 
 
 def _worst(run: RunFigures, what: str) -> float | None:
@@ -103,15 +113,11 @@ def latency_grid(run: RunFigures, origin: Origin = "simulated") -> Grid:
     Returns:
         One row per agent and step name.
     """
+    ttft = _columns([one.ttft for one in run.steps])
+    e2e = _columns([one.e2e for one in run.steps])
     rows = [
-        (
-            name(one.step),
-            name(one.agent),
-            count(one.count),
-            *(NONE if one.ttft is None else seconds(v) for v in _three(one.ttft)),
-            *(seconds(value) for value in _three(one.e2e)),
-        )
-        for one in run.steps
+        (name(one.step), name(one.agent), count(one.count), *first, *whole)
+        for one, first, whole in zip(run.steps, ttft, e2e, strict=True)
     ]
     heads = ("steps", "TTFT p50", "p95", "p99", "latency p50", "p95", "p99")
     return Grid(
@@ -123,8 +129,14 @@ def latency_grid(run: RunFigures, origin: Origin = "simulated") -> Grid:
     )
 
 
-def _three(some: Percentiles | None) -> tuple[float, float, float]:
-    return (0.0, 0.0, 0.0) if some is None else (some.p50_s, some.p95_s, some.p99_s)
+def _columns(some: Sequence[Percentiles | None]) -> list[tuple[str, ...]]:
+    """Median, 95th and 99th percentile of each, all in one unit."""
+    told = seconds_alike([one for each in some for one in _three(each)])
+    return [told[at : at + 3] for at in range(0, len(told), 3)]
+
+
+def _three(some: Percentiles | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if some is None else (some.p50_s, some.p95_s, some.p99_s)
 
 
 def _replicas(pool: PoolFigures) -> str:
@@ -150,19 +162,24 @@ def use_grid(run: RunFigures, origin: Origin = "simulated") -> Grid:
             one.hardware,
             _replicas(one),
             count(one.attempts),
-            usd(one.used_usd),
-            usd(one.paid_usd),
+            used,
+            paid,
             percent(one.utilisation_frac),
             percent(one.busy_frac),
             NONE if one.cached_frac is None else percent(one.cached_frac),
             significant(one.gpu_hours) if one.gpu_hours else NONE,
             NONE if one.energy_kwh is None else significant(one.energy_kwh),
         )
-        for one in run.pools
+        for one, used, paid in zip(
+            run.pools,
+            usd_alike([one.used_usd for one in run.pools]),
+            usd_alike([one.paid_usd for one in run.pools]),
+            strict=True,
+        )
     ]
     heads = (
         "replicas", "attempts", "used", "paid", "used of paid", "busy", "cached", "GPU-hours",
-        "energy, kWh",
+        "energy, kWh, estimate",
     )  # fmt: skip
     return Grid(
         title="Pools",
@@ -172,6 +189,6 @@ def use_grid(run: RunFigures, origin: Origin = "simulated") -> Grid:
         note=(
             "Paid is from the first task's arrival to the last one's end; busy is the share of the "
             "rented time in which a replica had anything to do. Replicas that come and go: mean "
-            "number rented, and room for how many."
+            "number rented, and room for how many. Energy is predicted from idle and full power."
         ),
     )

@@ -7,6 +7,7 @@ from steelyard.report.canvas import HARDWARE_HUES, INK, axes, drawing, plain_log
 from steelyard.report.format import name, usd
 
 _MAX_STEPS = 16
+_MICRO_BELOW_USD = 1e-3
 _ORDER = ("arm", "gpu", "x86")
 
 
@@ -24,7 +25,10 @@ def kind_plot(kinds: tuple[KindCost, ...]) -> str:
     shown = [one for one in priced if one.name in steps]
     if not shown:
         return ""
-    values = [one.usd_per_step for one in shown]
+    # The axis has the unit of the labels at the bars.
+    dear = max(one.usd_per_step for one in shown) >= _MICRO_BELOW_USD
+    unit, unit_usd = ("USD", 1.0) if dear else ("µ$, millionths of a USD", 1e-6)
+    values = [one.usd_per_step / unit_usd for one in shown]
     left, right = 0.5 * min(values), 3.0 * max(values)
     with drawing("kinds", 1.0 + 0.62 * len(steps)) as drawn:
         plot = axes(drawn)
@@ -32,14 +36,17 @@ def kind_plot(kinds: tuple[KindCost, ...]) -> str:
         for one in shown:
             place = steps.index(one.name) + 0.26 * (_ORDER.index(one.hardware) - 1)
             colour = HARDWARE_HUES[one.hardware]
-            plot.barh(place, one.usd_per_step - left, left=left, height=0.24, color=colour)
-            label = f" {usd(one.usd_per_step)}"
-            plot.text(one.usd_per_step, place, label, va="center", fontsize=7.5, color=INK)
+            size = one.usd_per_step / unit_usd
+            plot.barh(place, size - left, left=left, height=0.24, color=colour)
+            plot.annotate(
+                usd(one.usd_per_step), (size, place), xytext=(3.0, 0.0),
+                textcoords="offset points", va="center", fontsize=7.5, color=INK,
+            )  # fmt: skip
         plot.set_xlim(left, right)
         plain_log_ticks(plot.xaxis)
         plot.set_yticks(range(len(steps)), [name(one, 34) for one in steps])
         plot.set_ylim(len(steps) - 0.4, -0.6)
-        plot.set_xlabel("predicted cost of a step on a full machine, USD")
+        plot.set_xlabel(f"predicted cost of a step on a full machine, {unit}")
         for hardware in sorted({one.hardware for one in shown}):
             plot.bar(left, 0.0, color=HARDWARE_HUES[hardware], label=hardware)
         drawn.figure.legend(loc="outside upper left", ncols=3)

@@ -2,16 +2,15 @@
 
 import numpy as np
 
+from steelyard.report.alike import per_second_alike, usd_alike
 from steelyard.report.format import (
     NONE,
     count,
     name,
-    per_second,
     percent,
     ratio,
     seconds,
     short_offering,
-    usd,
 )
 from steelyard.report.grid import Grid, columns
 from steelyard.report.inputs import (
@@ -33,6 +32,7 @@ def fleet_grid(plan: PlanInputs) -> Grid:
         One row per fleet; an infeasible one says why in words.
     """
     base_usd = plan.plan.usd_per_1000_tasks
+    fleets = (plan.plan, *plan.baselines)
     return Grid(
         title="The plan beside its baselines",
         origin="planned",
@@ -41,7 +41,15 @@ def fleet_grid(plan: PlanInputs) -> Grid:
             ("per 1,000 tasks", "per hour", "against the plan", "gap at most"),
             ("machines",),
         ),
-        rows=tuple(_fleet_row(one, base_usd) for one in (plan.plan, *plan.baselines)),
+        rows=tuple(
+            _fleet_row(one, base_usd, money)
+            for one, *money in zip(
+                fleets,
+                usd_alike([one.usd_per_1000_tasks for one in fleets]),
+                usd_alike([one.usd_per_hour for one in fleets]),
+                strict=True,
+            )
+        ),
         note=(
             "Costs are list prices of whole machines, idle time included. The gap is the proven "
             "distance to the cheapest fleet possible in the planner's model."
@@ -49,7 +57,7 @@ def fleet_grid(plan: PlanInputs) -> Grid:
     )
 
 
-def _fleet_row(fleet: FleetOption, base_usd: float | None) -> tuple[str, ...]:
+def _fleet_row(fleet: FleetOption, base_usd: float | None, money: list[str]) -> tuple[str, ...]:
     if fleet.usd_per_1000_tasks is None:
         return (name(fleet.label), *(NONE,) * 4, f"infeasible: {name(fleet.infeasible, 300)}")
     bought = [
@@ -60,8 +68,7 @@ def _fleet_row(fleet: FleetOption, base_usd: float | None) -> tuple[str, ...]:
     against = fleet.usd_per_1000_tasks / base_usd if base_usd else None
     return (
         name(fleet.label),
-        usd(fleet.usd_per_1000_tasks),
-        usd(fleet.usd_per_hour),
+        *money,
         ratio(against),
         percent(fleet.gap_frac),
         ", ".join(bought) or "none",
@@ -83,10 +90,12 @@ def machine_grid(plan: PlanInputs) -> Grid:
             name(pool.provider),
             pool.hardware,
             count(pool.machines),
-            usd(pool.usd_per_hour),
+            rent,
             percent(pool.used_frac),
         )
-        for pool in plan.plan.pools
+        for pool, rent in zip(
+            plan.plan.pools, usd_alike([one.usd_per_hour for one in plan.plan.pools]), strict=True
+        )
     ]
     return Grid(
         title="Machines of the plan",
@@ -107,6 +116,10 @@ def choice_grid(plan: PlanInputs) -> Grid:
     Returns:
         One row per kind of step and offering.
     """
+    here = [one.usd_per_1000_steps for one in plan.choices]
+    # Both columns in one unit: they are compared with each other.
+    money = usd_alike([*here, *(one.runner_up_usd_per_1000_steps for one in plan.choices)])
+    costs = zip(money[: len(here)], money[len(here) :], strict=True)
     return Grid(
         title="Which steps go to which hardware, and why",
         origin="planned",
@@ -115,11 +128,11 @@ def choice_grid(plan: PlanInputs) -> Grid:
             ("share of steps", "per 1,000 steps", "runner-up, per 1,000"),
             ("why the runner-up lost",),
         ),
-        rows=tuple(_choice_row(one) for one in plan.choices),
+        rows=tuple(_choice_row(one, pair) for one, pair in zip(plan.choices, costs, strict=True)),
     )
 
 
-def _choice_row(choice: StepChoice) -> tuple[str, ...]:
+def _choice_row(choice: StepChoice, costs: tuple[str, ...]) -> tuple[str, ...]:
     runner_up = NONE
     if choice.runner_up:
         runner_up = f"{choice.runner_up_hardware}: {short_offering(choice.runner_up)}"
@@ -129,8 +142,7 @@ def _choice_row(choice: StepChoice) -> tuple[str, ...]:
         f"{choice.hardware}: {short_offering(choice.offering)}",
         runner_up,
         percent(choice.share_frac),
-        usd(choice.usd_per_1000_steps),
-        usd(choice.runner_up_usd_per_1000_steps),
+        *costs,
         name(choice.why, 300) or "no other offering can run the step",
     )
 
@@ -158,10 +170,9 @@ def simulation_grid(plan: PlanInputs, simulation: SimulationInputs) -> Grid:
         ),
         (
             "cost per 1,000 tasks",
-            usd(plan.plan.usd_per_1000_tasks),
-            usd(simulation.usd_per_1000_tasks),
+            *usd_alike((plan.plan.usd_per_1000_tasks, simulation.usd_per_1000_tasks)),
         ),
-        ("arrivals", per_second(plan.tasks_per_s, "tasks"), per_second(arrived_per_s, "tasks")),
+        ("arrivals", *per_second_alike((plan.tasks_per_s, arrived_per_s), "tasks")),
         ("task duration p50", NONE, seconds(float(np.percentile(took_s, 50)))),
         ("task duration p95", NONE, seconds(float(np.percentile(took_s, 95)))),
     )

@@ -72,7 +72,7 @@ class AttemptMeter:
             self._llm_usage = usage
 
     def pieces(self, now_s: float, count: int) -> None:
-        """So many pieces with text or a tool call have come."""
+        """Pieces of about so many tokens have come."""
         self._pieces += count
         if self._first_token_s is None:
             self._first_token_s = now_s

@@ -217,10 +217,10 @@ class Runner:
         if self._race.winner is self:
             self._race.target.flows(flow)
 
-    def events(self, data: bytes, texts: int) -> None:
+    def events(self, data: bytes, tokens: int) -> None:
         """Hand on."""
         if self._claims():
-            self._race.target.events(data, texts)
+            self._race.target.events(data, tokens)
 
     async def chunk(self, chunk: LlmChunk) -> None:
         """Hand on; what says nothing yet is held back until it is known who is first."""

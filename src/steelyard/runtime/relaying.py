@@ -59,12 +59,12 @@ class MeteredTarget:
         """Hold the upstream back by this."""
         self._target.flows(flow)
 
-    def events(self, data: bytes, texts: int) -> None:
+    def events(self, data: bytes, tokens: int) -> None:
         """Count and hand on."""
         self.begun = True
-        if texts:
-            self._meter.pieces(self._now_s(), texts)
-        self._target.events(data, texts)
+        if tokens:
+            self._meter.pieces(self._now_s(), tokens)
+        self._target.events(data, tokens)
 
     def used(self, usage: LlmUsage) -> None:
         """The answer is whole."""

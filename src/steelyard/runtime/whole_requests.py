@@ -126,11 +126,11 @@ class WholeRequest:
         """Hold the upstream back by this."""
         self._target.flows(flow)
 
-    def events(self, data: bytes, texts: int) -> None:
+    def events(self, data: bytes, tokens: int) -> None:
         """Count and hand on."""
-        if texts:
-            self._meter.pieces(self._books.recorder.now_s(), texts)
-        self._target.events(data, texts)
+        if tokens:
+            self._meter.pieces(self._books.recorder.now_s(), tokens)
+        self._target.events(data, tokens)
 
     def ended(self, answer: RelayedAnswer | None, error: PoolError | None) -> None:
         """The pool is done with it."""

@@ -4,9 +4,11 @@ Of Ray's private parts it uses the list of draining nodes alone, which has no pu
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import ray
@@ -25,6 +27,7 @@ _OWN_LABELS = "ray.io/"
 # Requests at once in one actor; the pool's own limits are far below.
 _MAX_CONCURRENCY = 10_000
 _MS_PER_S = 1000.0
+_KNOCK_S = 5.0
 
 
 class RayReplica(ReplicaHost):
@@ -81,6 +84,18 @@ async def _result(reference: Any) -> Any:  # noqa: ANN401 - what the actor retur
         raise ActorLostError(f"{type(error).__name__}: {told}") from error
 
 
+def _knock(address: str) -> None:
+    """Ray tries for minutes to reach a port that is closed, and ends the process then.
+
+    Raises:
+        OSError: Nobody takes connections there.
+        ValueError: Its port is none.
+    """
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), _KNOCK_S).close()
+
+
 class RayCluster:
     """A cluster that this process is connected to.
 
@@ -93,8 +108,9 @@ class RayCluster:
 
     def __init__(self, address: str) -> None:
         try:
+            _knock(address)
             _RAY.init(address=address, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except (OSError, RuntimeError, ValueError, RayError) as error:
             first = str(error).strip().splitlines()[:1]
             raise PoolUnavailableError(
                 f"no Ray cluster answers at {address} ({first[0] if first else error}); make this "
