@@ -12,10 +12,15 @@
 # IMAGE=... checks an image that is there, and builds none.
 # The machine's pip.conf and certificates are lent to the build, for a mirror of its own.
 #
-# crun 1.8 refuses to start where both versions of cgroups are mounted: docs/deploying.md.
+# crun 1.8 refuses to start where both versions of cgroups are mounted. There the second one is hidden
+# from what is started here, in a mount namespace of its own; the machine keeps it.
 #
 # Needs root, and Debian's packages debootstrap, buildah, podman and crun.
 set -euo pipefail
+unified=/sys/fs/cgroup/unified
+if [ "$(id --user)" = 0 ] && mountpoint --quiet "$unified"; then
+  exec unshare --mount bash -c 'umount "$1" && exec bash "$2"' - "$unified" "$0"
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 BASE=${BASE_IMAGE:-localhost/steelyard-base:bookworm}
@@ -88,10 +93,10 @@ path = "/var/lib/steelyard/log.db"
 kind = "embedded"
 TOML
 chmod -R a+rX "$scratch"
-# Without a network it still has its loopback, which is all that is asked. The health check is asked
-# for below: podman's own timer needs systemd.
+# Podman's timer for the health check needs systemd; it is asked for below.
+export DISABLE_HC_SYSTEMD=true
+# Without a network it still has its loopback, which is all that is asked.
 podman run --detach --name "$NAME" --runtime crun --cgroups disabled --network none \
-  --health-interval disable \
   --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 \
   --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
   --tmpfs /tmp --volume "$NAME:/var/lib/steelyard" \

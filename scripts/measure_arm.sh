@@ -1,13 +1,36 @@
 #!/usr/bin/env bash
 # Measures a real Arm machine in one command:   bash scripts/measure_arm.sh [FOLDER]
 #
-# Writes into FOLDER (measured-HOSTNAME-DATE): what the processor is and can do, both embedded engines
-# side by side (benchmarks/engines.py), and the figures of one core, of one NUMA node and of the whole
-# machine as `steelyard measure` takes them, which pools (`figures = ...`) and plans (`--figures`)
-# take. Needs what `make install` needs, and nothing else; uses numactl where it is installed.
-# About 15 minutes on an otherwise idle machine. What docs/arm.md says about settings is checked by it.
+# Writes into FOLDER (measured-HOSTNAME-DATE):
+#   install.txt    what `make install` said
+#   machine.txt    what the processor is and can do, its memory nodes, the kernel, the load
+#   engines.txt    both embedded engines, one process per core, beside the same llama.cpp as one process
+#                  with a thread per core (benchmarks/engines.py)
+#   one-core.json  figures of one core, as `steelyard measure` takes them, for a pool (`figures = ...`)
+#   one-node.json  the same of one memory (NUMA) node, where there are several and numactl is installed
+#   all-cores.json the same of the whole machine, where it has several cores
+#
+# OFFERING=PROVIDER/TYPE, such as aws/c8g.2xlarge, names the whole machine, whose figures
+# `steelyard plan --figures` then takes: without a name no plan can price them.
+# LLAMA_SERVER="PATH [OPTIONS]" measures a llama-server of your own beside them, which tells what a build
+# with i8mm and SVE is worth (docs/arm.md).
+# ANY_MACHINE=1 measures what is not Arm, or is emulated, all the same.
+#
+# Needs what `make install` needs (Python 3.11, make, glibc 2.35: Debian 12, Ubuntu 24.04), and nothing
+# else. About 15 minutes on an otherwise idle machine.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case "${1:-}" in
+  -h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' scripts/measure_arm.sh
+    exit
+    ;;
+  -*)
+    echo "measure_arm: no option $1; call bash scripts/measure_arm.sh [FOLDER], or --help" >&2
+    exit 2
+    ;;
+esac
 
 machine=$(uname -m)
 if [ "$machine" != aarch64 ] && [ "${ANY_MACHINE:-}" != 1 ]; then
@@ -24,10 +47,6 @@ fi
 
 folder=${1:-measured-$(uname -n)-$(date +%F)}
 mkdir -p "$folder"
-make install >"$folder/install.txt" 2>&1 || {
-  echo "measure_arm: make install failed, see $folder/install.txt" >&2
-  exit 2
-}
 
 say() { printf '[measure_arm] %s\n' "$*"; }
 has() { grep -m1 -E '^(Features|flags)' /proc/cpuinfo | grep -qw "$1" && echo yes || echo no; }
@@ -40,6 +59,8 @@ has() { grep -m1 -E '^(Features|flags)' /proc/cpuinfo | grep -qw "$1" && echo ye
   for feature in asimddp i8mm bf16 sve sve2 svei8mm svebf16; do
     echo "$feature: $(has "$feature")"
   done
+  grep MemTotal /proc/meminfo
+  echo "page size: $(getconf PAGESIZE) bytes"
   lscpu 2>/dev/null || head -20 /proc/cpuinfo
   for governor in /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor; do
     [ -r "$governor" ] && echo "governor: $(cat "$governor")"
@@ -49,14 +70,26 @@ has() { grep -m1 -E '^(Features|flags)' /proc/cpuinfo | grep -qw "$1" && echo ye
 } >"$folder/machine.txt"
 say "machine: $folder/machine.txt"
 
+make install >"$folder/install.txt" 2>&1 || {
+  echo "measure_arm: make install failed, see $folder/install.txt" >&2
+  exit 2
+}
+
 bin=.venv/bin
 say "both engines side by side"
-"$bin/python" benchmarks/engines.py --no-wheel | tee "$folder/engines.txt"
+# With the server out of the wheel of llama.cpp, too: one process with a thread per core.
+own=()
+if [ -n "${LLAMA_SERVER:-}" ]; then own=(--llama-server "$LLAMA_SERVER"); fi
+"$bin/python" benchmarks/engines.py "${own[@]}" | tee "$folder/engines.txt"
 
-say "one core"
-"$bin/steelyard" measure local --short --replicas 1 --out "$folder/one-core.json"
-
+named=()
+if [ -n "${OFFERING:-}" ]; then named=(--offering "$OFFERING"); fi
 cores=$(nproc)
+say "one core"
+alone=()
+if ((cores == 1)); then alone=("${named[@]}"); fi
+"$bin/steelyard" measure local --short --replicas 1 "${alone[@]}" --out "$folder/one-core.json"
+
 nodes=$(find /sys/devices/system/node -maxdepth 1 -name 'node[0-9]*' 2>/dev/null | wc -l)
 if ((nodes > 1)) && command -v numactl >/dev/null; then
   on_node=$(numactl --cpunodebind=0 nproc)
@@ -68,6 +101,6 @@ elif ((nodes > 1)); then
 fi
 if ((cores > 1)); then
   say "all $cores cores"
-  "$bin/steelyard" measure local --short --replicas "$cores" --out "$folder/all-cores.json"
+  "$bin/steelyard" measure local --short --replicas "$cores" "${named[@]}" --out "$folder/all-cores.json"
 fi
 say "done: $folder"

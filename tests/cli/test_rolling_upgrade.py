@@ -33,11 +33,13 @@ from steelyard.domain.events import (
     StepPlaced,
     StepRefused,
     TaskFinished,
+    TaskSubmitted,
     Usage,
 )
 from steelyard.domain.task import LlmCall, Step
 from steelyard.store.event_store import read_store
 from steelyard.store.open_store import open_store
+from steelyard.store.tasks import Submission
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 # The last versions whose logs were of version 3, and of version 4.
@@ -246,6 +248,34 @@ async def test_a_task_of_a_worker_that_was_killed_goes_on_in_the_new_version(
     assert Counter(one.step_id for one in oks if one.outcome == "ok") == {
         one.step_id: 1 for one in oks
     }
+
+
+async def test_a_worker_that_is_told_to_stop_hands_its_task_to_the_new_version_at_once(
+    tmp_path: Path, where: str, older: Path
+) -> None:
+    async with upstreams("up", hold_s=0.5) as up:
+        old = Version(tmp_path / "old", where, older, up["up"])
+        new = Version(tmp_path / "new", where, None, up["up"])
+        # Who waited for such a lease to run out would not be done in time.
+        options = ("--lease", "10m", "--store", where, "--config", "steelyard.toml")
+        process = await old.start(*PROGRAM, "run", "agent.py", *options)
+        assert process.stderr is not None
+        async with asyncio.timeout(60.0):
+            while "serving two" not in (await process.stderr.readline()).decode():
+                assert process.returncode is None
+        with open_store(where) as store:
+            event = TaskSubmitted(t_s=0.0, task_id="t", agent="two", deadline_s=None)
+            store.submit(Submission(event=event)).result()
+        await until(lambda: up["up"].served == 2)
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.communicate(), 60.0)
+        assert process.returncode == 0
+        run = ("run", "agent.py:two", "--id", "t")
+        code, out, told = await new.program(*run, *options)
+        assert code == 0, told
+        assert out.strip() == '"up..up.."'
+        # The first step's answer was on disk, the second's was not.
+        assert up["up"].served == 3
 
 
 @pytest.mark.parametrize("commit", [OLDER, LATER])

@@ -1,5 +1,8 @@
 """The files that Kubernetes gets, against its own schemas and against what the gateway needs."""
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +10,14 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from steelyard import __version__
 from steelyard.config.pool_settings import EmbeddedPoolSettings
 from steelyard.config.settings import load_settings
 from steelyard.pools.engine.comparison import COMPARISON_LIMIT_S
 from steelyard.pools.engine.supervisor import SupervisorLimits
 
-FOLDER = Path(__file__).resolve().parent.parent.parent / "deploy" / "kubernetes"
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+FOLDER = REPOSITORY / "deploy" / "kubernetes"
 # The oldest version of Kubernetes that has all fields used, and the newest one with schemas here.
 VERSIONS = ("1.31", "1.37")
 Json = dict[str, Any]
@@ -82,6 +87,21 @@ def test_a_pod_whose_engines_are_full_is_more_than_the_autoscaler_wants() -> Non
     assert wanted_percent < 100 * engines / cores
 
 
+def test_an_apply_does_not_take_back_what_the_autoscaler_set() -> None:
+    assert "replicas" not in _read("deployment.yaml")["spec"]
+    spec = _read("horizontalpodautoscaler.yaml")["spec"]
+    assert 2 <= spec["minReplicas"] < spec["maxReplicas"]
+
+
+def test_a_gateway_goes_only_after_its_successor_came() -> None:
+    rolling = _read("deployment.yaml")["spec"]["strategy"]["rollingUpdate"]
+    assert rolling == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def test_the_image_has_the_version_of_the_package() -> None:
+    assert [one["newTag"] for one in BASE["images"]] == [__version__]
+
+
 def test_names_agree_between_the_files() -> None:
     container = _pod()["containers"][0]
     settings = load_settings(FOLDER / "steelyard.toml")
@@ -108,3 +128,58 @@ def test_the_pod_has_no_rights_that_the_restricted_profile_forbids() -> None:
     assert container["readOnlyRootFilesystem"] is True
     assert container["allowPrivilegeEscalation"] is False
     assert container["capabilities"] == {"drop": ["ALL"]}
+
+
+def _rendered(folder: Path) -> dict[str, Json]:
+    """What kustomize makes of a folder, by kind."""
+    kubectl, kustomize = shutil.which("kubectl"), shutil.which("kustomize")
+    if kubectl is None and kustomize is None:
+        pytest.skip("neither kubectl nor kustomize is installed")
+    command = [str(kustomize), "build"] if kubectl is None else [kubectl, "kustomize"]
+    done = subprocess.run(  # noqa: S603
+        [*command, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
+
+
+def _keep_to_the_schema(rendered: dict[str, Json]) -> None:
+    for one in rendered.values():
+        for version in VERSIONS:
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_kustomize_makes_the_base_complete() -> None:
+    rendered = _rendered(FOLDER)
+    _keep_to_the_schema(rendered)
+    assert set(rendered) == {"ConfigMap", *(_read(name)["kind"] for name in RESOURCES)}
+    pod = rendered["Deployment"]["spec"]["template"]["spec"]
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert volumes["config"]["configMap"]["name"] == rendered["ConfigMap"]["metadata"]["name"]
+    assert pod["containers"][0]["image"] == f"steelyard:{__version__}"
+    places = {one["metadata"].get("namespace") for one in rendered.values()}
+    assert places == {None, rendered["Namespace"]["metadata"]["name"]}
+
+
+def test_the_overlay_of_the_documentation_is_one_that_kustomize_takes(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "deploying.md").read_text(encoding="utf-8")
+    found = re.search(r"```yaml\n(# overlay/.*?)```", text, re.DOTALL)
+    assert found is not None
+    overlay = yaml.safe_load(found[1])
+    shutil.copytree(FOLDER, tmp_path / "base")
+    overlay["resources"] = ["../base"]
+    (tmp_path / "overlay").mkdir()
+    (tmp_path / "overlay" / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    toml = (FOLDER / "steelyard.toml").read_text(encoding="utf-8").replace("@postgres:", "@db:")
+    (tmp_path / "overlay" / "steelyard.toml").write_text(toml, encoding="utf-8")
+    rendered = _rendered(tmp_path / "overlay")
+    _keep_to_the_schema(rendered)
+    assert rendered["ConfigMap"]["data"] == {"steelyard.toml": toml}
+    pod = rendered["Deployment"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"].startswith(overlay["images"][0]["newName"])
+    ports = {
+        port["port"]
+        for rule in rendered["NetworkPolicy"]["spec"]["egress"]
+        for port in rule["ports"]
+    }
+    assert ports == {53, 5432, 443, 8000}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from tests.gateway.conftest import Rig, Start
+from tests.gateway.conftest import Rig, Start, pool_spec
 
 from steelyard.domain.events import ReplicaChanged
 from steelyard.errors import ConfigError
@@ -58,6 +58,17 @@ async def test_readiness_follows_the_replicas(start: Start) -> None:
                 told = await response.json()
             assert told["replicas_up"] == {"lab": int(up)}
         assert len(rig.of_kind(ReplicaChanged)) == 2
+
+
+async def test_a_lost_pool_leaves_a_gateway_ready_while_another_serves(start: Start) -> None:
+    async with start() as rig:
+        rig.dispatcher.put_pool(pool_spec("spare", "scripted"), ScriptedLlmPool())
+        for lost, status in (("lab", 200), ("spare", 503)):
+            rig.dispatcher.replica_changed(lost, 0, up=False, reason="test")
+            async with rig.http.get("/readyz") as response:
+                assert response.status == status
+                told = await response.json()
+            assert lost in told["pools_down"]
 
 
 async def test_unknown_paths_and_methods_have_openais_error_shape(start: Start) -> None:

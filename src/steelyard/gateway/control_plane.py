@@ -52,7 +52,8 @@ def control_plane(
         missing = [name for name in serving if not up.get(name)]
         away = store is not None and store.away_s > AWAY_S
         stopping = leaving.is_set()
-        ready = bool(serving) and not missing and not away and not stopping
+        # One lost pool must not make every gateway unready: the others still serve.
+        ready = len(missing) < len(serving) and not away and not stopping
         told = {
             "ready": ready,
             "stopping": stopping,

@@ -144,7 +144,7 @@ def _plain(summary: str, media: _Json, kind: str = "application/json") -> _Json:
 
 
 def _ready() -> _Json:
-    operation = _get("Are all pools up?", "Ready")
+    operation = _get("Is a pool up, and the store there?", "Ready")
     operation["responses"]["503"] = operation["responses"]["200"]
     return operation
 

@@ -15,7 +15,9 @@ from steelyard.planner.search_limits import SearchLimits, StopReason
 
 
 class Solution(msgspec.Struct, frozen=True, kw_only=True):
-    """A fleet with its proof and routing. `solve_s` aside, the same demand gives the same bytes.
+    """A fleet with its proof and routing.
+
+    `solve_s` aside, the same demand gives the same bytes, unless time cut the search short.
 
     Attributes:
         fleet: Machines per offer name; offers not bought are left out.

@@ -1,4 +1,4 @@
-"""Structural checks: the tools' own schemas are not installed with the tests.
+"""Structural checks, and Kubernetes' own schema; those of the other tools are not installed here.
 
 `docs/planning.md` says which of the tools have read such files.
 """
@@ -6,7 +6,9 @@
 import re
 from typing import Any
 
+import kubernetes_validate
 import pytest
+import yaml
 
 from steelyard.domain.offering import InstanceType, Offering
 from steelyard.errors import ConfigError
@@ -84,6 +86,9 @@ def test_kubernetes_puts_one_pod_on_each_machine() -> None:
     assert text.count("podAntiAffinity") == 3
     assert text.count("nvidia.com/gpu") == 1
     assert "replicas: 3" in text
+    for document in yaml.safe_load_all(text):
+        for version in ("1.31", "1.37"):
+            kubernetes_validate.validate(document, version, strict=True)
 
 
 def test_ray_gets_one_cluster_per_region_with_the_planned_workers() -> None:

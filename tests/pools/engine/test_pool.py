@@ -295,6 +295,20 @@ async def test_has_no_embeddings(engine_pool: EmbeddedEnginePool) -> None:
         await engine_pool.embed(["a"], MODEL, 0)
 
 
+async def test_a_stop_that_reaches_the_whole_group_leaves_the_engine_to_its_gateway(
+    engine_pool: EmbeddedEnginePool,
+) -> None:
+    await until(lambda: engine_pool.in_flight(0) == 0, within_s=10)
+    pid = engine_pool.pid(0)
+    assert pid is not None
+    chunks = engine_pool.complete(request("Tell me a story.", max_output_tokens=40), 0)
+    told = [await anext(chunks)]
+    os.kill(pid, signal.SIGTERM)
+    told += [chunk async for chunk in chunks]
+    assert usage_of(told).output_tokens > 1
+    assert engine_pool.pid(0) == pid
+
+
 async def test_a_killed_replica_fails_its_requests_retryably_and_returns(
     engine_pool: EmbeddedEnginePool,
 ) -> None:

@@ -6,6 +6,7 @@ a gateway that dies takes its engines with it.
 
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -41,6 +42,9 @@ _EXIT_BROKEN = 3
 def main() -> None:
     """Serve one model until the supervisor closes the pipe."""
     live_with_parent()
+    # A service manager tells the whole group to stop (systemd's default): the gateway still answers
+    # what is open, with this engine, and ends it by the pipe. Nothing is started that inherits it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pipe_in, pipe_out = take_pipes()
     load = read_to_child(pipe_in)
     if not isinstance(load, Load):
