@@ -14,6 +14,7 @@ from steelyard.domain.events import AttemptFinished
 
 DONE = chunk(b"data: [DONE]\n\n")
 NAMED = {"Steelyard-Task": "t1"}
+NUMBERED = {**NAMED, "Idempotency-Key": "t1/0"}
 
 
 def event(choice: dict[str, Any], **more: object) -> bytes:
@@ -21,13 +22,22 @@ def event(choice: dict[str, Any], **more: object) -> bytes:
     return chunk(b"data: " + json.dumps(told).encode() + b"\n\n")
 
 
-async def test_a_numbered_step_is_whole_with_its_last_event_too(start: Start) -> None:
+@pytest.mark.parametrize("stays", [False, True])
+async def test_a_numbered_step_is_whole_with_its_last_event_too(start: Start, stays: bool) -> None:
+    over = asyncio.Event()
+
     async def script(call: Call) -> None:
         await call.send(STREAM + chunk(piece("Hi", "stop") + usage_event()) + DONE)
+        if stays:
+            await over.wait()
         call.writer.close()
 
     async with rig_of(start, script) as (rig, upstream):
-        status, received, _ = await post(rig, ASK, {**NAMED, "Idempotency-Key": "t1/0"})
+        async with asyncio.timeout(5.0):
+            status, received, _ = await post(rig, ASK, NUMBERED)
+            if stays:
+                await upstream.calls[0].left.wait()
+        over.set()
     assert (status, len(upstream.calls)) == (200, 1)
     assert json.loads(received)["choices"][0]["message"]["content"] == "Hi"
 

@@ -31,7 +31,6 @@ class ChunkedAnswer(WholeBody):
         self._waiting: deque[LlmChunk] = deque()
         self._more = asyncio.Event()
         self._flow: ReadFlow | None = None
-        self._is_over = False
         self._texts: list[str] = []
         self._finished: set[int] = set()
         self._usage: LlmUsage | None = None
@@ -56,10 +55,6 @@ class ChunkedAnswer(WholeBody):
             self._read_events(self._parser.feed(piece))
         except PoolError as error:
             self.fail(error)
-
-    def done(self, error: PoolError | None) -> None:
-        """The answer is whole, or will not come; what comes after its last event does not count."""
-        super().done(None if self._is_over else error)
 
     async def chunks(self, working: "asyncio.Task[None]") -> AsyncGenerator[LlmChunk, None]:
         """The answer's chunks as they come.
@@ -92,7 +87,7 @@ class ChunkedAnswer(WholeBody):
     def _read_events(self, events: list[str]) -> None:
         for event in events:
             if event == "[DONE]":
-                self._is_over = True
+                self.end_stream()
             elif not self._is_over:
                 self._read(parse_object(event))
 
