@@ -304,11 +304,8 @@ class Relay(WholeBody):
         if data == _DONE:
             self.end_stream()
             return False
-        had = self._usage
-        if not self._read(data) and self._usage is not had:
-            self._usage_event = data
-            return False
-        return True
+        held = self._usage_event
+        return self._read(data) or self._usage_event is held
 
     def _read(self, data: bytes) -> bool:
         """Read an object along; whether it has choices."""
@@ -325,6 +322,8 @@ class Relay(WholeBody):
         if told.usage:
             self._usage = parse_usage({"usage": told.usage})
         if not told.choices:
+            if told.usage:
+                self._usage_event = data
             return False
         for choice in told.choices:
             self._read_choice(choice)
