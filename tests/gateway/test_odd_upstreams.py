@@ -121,14 +121,34 @@ async def test_what_common_clients_can_read_is_handed_on(start: Start, stream: b
     assert ended.usage.output_tokens == 1
 
 
+async def test_usage_that_common_clients_can_read_is_handed_on(start: Start) -> None:
+    """A rate over no time at all."""
+    usage = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"per_s":Infinity}}'
+
+    async def script(call: Call) -> None:
+        await call.send(STREAM + chunk(piece("Hi", "stop") + b"data: " + usage + b"\n\n") + END)
+
+    async with rig_of(start, script) as (rig, _):
+        asked = {**STREAMED, "stream_options": {"include_usage": True}}
+        status, received, _ = await post(rig, asked)
+        [ended] = rig.of_kind(AttemptFinished)
+    assert (status, ended.outcome, ended.usage.output_tokens) == (200, "ok", 4)
+    told = json.loads(received.split(b"\n\n")[1].removeprefix(b"data: "))
+    assert told["usage"]["completion_tokens"] == 4
+    assert told["usage"]["per_s"] is None
+
+
+@pytest.mark.parametrize("headers", [{}, NUMBERED])
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
-async def test_thoughts_count_where_the_upstream_counts_nothing(start: Start, name: str) -> None:
+async def test_thoughts_count_where_the_upstream_counts_nothing(
+    start: Start, name: str, headers: dict[str, str]
+) -> None:
     async def script(call: Call) -> None:
         thoughts = event({"delta": {name: "12345678"}}) * 10
         await call.send(STREAM + thoughts + chunk(piece("42", "stop")) + END)
 
     async with rig_of(start, script) as (rig, _):
-        await post(rig, STREAMED)
+        await post(rig, STREAMED, headers)
         [ended] = rig.of_kind(AttemptFinished)
     assert ended.usage.output_tokens == 21
     assert ended.usage.counting == "estimated"

@@ -10,7 +10,13 @@ from steelyard.pools.endpoint_errors import ErrorReader
 from steelyard.pools.http_connection import Headers
 from steelyard.pools.relay import WholeBody
 from steelyard.pools.sse import SseParser
-from steelyard.pools.wire import estimated_usage, parse_chunks, parse_object, parse_usage
+from steelyard.pools.wire import (
+    estimated_usage,
+    parse_chunks,
+    parse_object,
+    parse_usage,
+    thoughts_in,
+)
 
 # Chunks that wait to be taken before the upstream is held back.
 _MAX_WAITING = 256
@@ -99,6 +105,7 @@ class ChunkedAnswer(WholeBody):
         if usage is not None and not raw.get("choices"):
             self._usage_raw = raw
             return
+        self._texts.extend(thoughts_in(raw))
         for chunk in chunks:
             if chunk.text or chunk.tool_calls:
                 pieces = [chunk.text, *(c.name + c.arguments for c in chunk.tool_calls)]
