@@ -14,6 +14,7 @@ from steelyard.domain.events import AttemptFinished
 
 DONE = chunk(b"data: [DONE]\n\n")
 NAMED = {"Steelyard-Task": "t1"}
+NUMBERED = {**NAMED, "Idempotency-Key": "t1/0"}
 
 
 def event(choice: dict[str, Any], **more: object) -> bytes:
@@ -21,13 +22,22 @@ def event(choice: dict[str, Any], **more: object) -> bytes:
     return chunk(b"data: " + json.dumps(told).encode() + b"\n\n")
 
 
-async def test_a_numbered_step_is_whole_with_its_last_event_too(start: Start) -> None:
+@pytest.mark.parametrize("stays", [False, True])
+async def test_a_numbered_step_is_whole_with_its_last_event_too(start: Start, stays: bool) -> None:
+    over = asyncio.Event()
+
     async def script(call: Call) -> None:
         await call.send(STREAM + chunk(piece("Hi", "stop") + usage_event()) + DONE)
+        if stays:
+            await over.wait()
         call.writer.close()
 
     async with rig_of(start, script) as (rig, upstream):
-        status, received, _ = await post(rig, ASK, {**NAMED, "Idempotency-Key": "t1/0"})
+        async with asyncio.timeout(5.0):
+            status, received, _ = await post(rig, ASK, NUMBERED)
+            if stays:
+                await upstream.calls[0].left.wait()
+        over.set()
     assert (status, len(upstream.calls)) == (200, 1)
     assert json.loads(received)["choices"][0]["message"]["content"] == "Hi"
 
@@ -111,14 +121,34 @@ async def test_what_common_clients_can_read_is_handed_on(start: Start, stream: b
     assert ended.usage.output_tokens == 1
 
 
+async def test_usage_that_common_clients_can_read_is_handed_on(start: Start) -> None:
+    """A rate over no time at all."""
+    usage = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"per_s":Infinity}}'
+
+    async def script(call: Call) -> None:
+        await call.send(STREAM + chunk(piece("Hi", "stop") + b"data: " + usage + b"\n\n") + END)
+
+    async with rig_of(start, script) as (rig, _):
+        asked = {**STREAMED, "stream_options": {"include_usage": True}}
+        status, received, _ = await post(rig, asked)
+        [ended] = rig.of_kind(AttemptFinished)
+    assert (status, ended.outcome, ended.usage.output_tokens) == (200, "ok", 4)
+    told = json.loads(received.split(b"\n\n")[1].removeprefix(b"data: "))
+    assert told["usage"]["completion_tokens"] == 4
+    assert told["usage"]["per_s"] is None
+
+
+@pytest.mark.parametrize("headers", [{}, NUMBERED])
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
-async def test_thoughts_count_where_the_upstream_counts_nothing(start: Start, name: str) -> None:
+async def test_thoughts_count_where_the_upstream_counts_nothing(
+    start: Start, name: str, headers: dict[str, str]
+) -> None:
     async def script(call: Call) -> None:
         thoughts = event({"delta": {name: "12345678"}}) * 10
         await call.send(STREAM + thoughts + chunk(piece("42", "stop")) + END)
 
     async with rig_of(start, script) as (rig, _):
-        await post(rig, STREAMED)
+        await post(rig, STREAMED, headers)
         [ended] = rig.of_kind(AttemptFinished)
     assert ended.usage.output_tokens == 21
     assert ended.usage.counting == "estimated"

@@ -85,3 +85,21 @@ async def test_a_function_without_a_definition_is_refused(start: Start) -> None:
         asked = {**ASK, "model": "scripted", "tools": [{"type": "function"}]}
         status, told, _ = await post(rig, asked)
     assert (status, json.loads(told)["error"]["param"]) == (400, "tools[0].function")
+
+
+async def test_tools_whose_calls_the_log_cannot_keep_are_refused_in_numbered_steps(
+    start: Start,
+) -> None:
+    async def script(call: Call) -> None:
+        await call.send(whole(json.dumps(WHOLE).encode()))
+
+    numbered = {"Steelyard-Task": "t1", "Idempotency-Key": "t1/0"}
+    asked = {
+        **ASK,
+        "tools": [{"type": "custom", "custom": {"name": "sql"}}],
+        "response_format": {"type": "structural_tag"},
+    }
+    async with rig_of(start, script) as (rig, upstream):
+        status, told, _ = await post(rig, asked, numbered)
+    assert (status, json.loads(told)["error"]["param"]) == (400, "tools[0].type")
+    assert not upstream.calls

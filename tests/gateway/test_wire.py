@@ -100,11 +100,13 @@ def test_a_bad_embeddings_field_is_named(change: dict[str, Any], param: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("given", "tokens"), [([1, 2, 3], 3), ([[1, 2], [3]], 3), ("word", 2), (["word", "word"], 4)]
+    ("given", "ids"), [([1, 2, 3], 3), ([[1, 2], [3]], 3), ("word", 0), (["word", "word"], 0)]
 )
-def test_texts_and_token_ids_can_be_embedded(given: Any, tokens: int) -> None:
+def test_texts_and_token_ids_can_be_embedded(given: Any, ids: int) -> None:
     asked = parse_embeddings({"model": "m", "input": given, "dimensions": 8})
-    assert input_tokens(asked) == pytest.approx(tokens, abs=8)
+    tokens = input_tokens(asked)
+    # Of texts they are guessed, with what surrounds them.
+    assert tokens == ids if ids else 1 <= tokens <= 12
     with pytest.raises(RequestError):
         input_texts(asked)
 

@@ -25,7 +25,7 @@ from steelyard.gateway.hints import (
     with_session,
 )
 from steelyard.gateway.keys_identity import keyed_headers
-from steelyard.gateway.model_checks import check_length, check_model, check_relayed
+from steelyard.gateway.model_checks import check_kept, check_length, check_model, check_relayed
 from steelyard.gateway.overdue import Overdue
 from steelyard.gateway.quick import QuickEnds, QuickRequest
 from steelyard.gateway.rerank import RERANK_PATH, Rerank
@@ -228,6 +228,8 @@ class DataPlane:
         # The key first: a session that others name is a hint, and no reason to refuse.
         sent = keyed_headers(exchange.key, task_headers(exchange), request.model)
         headers = with_session(sent, hints)
+        if headers.step_id is not None:
+            check_kept(generation.unusual)
         prefixes = with_affinity(generation.prefixes, request.model, hints, request.raw_body)
         limit = request.max_output_tokens
         with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:

@@ -44,6 +44,24 @@ def check_relayed(dispatcher: Dispatcher, model: str, unusual: str) -> None:
         )
 
 
+def check_kept(unusual: str) -> None:
+    """Refuse tools whose calls cannot be kept, where the caller numbers its steps.
+
+    Args:
+        unusual: As in `check_relayed`.
+
+    Raises:
+        RequestError: The log holds calls of functions alone; others would be answered without
+            their content.
+    """
+    if unusual.startswith("tools["):
+        raise RequestError(
+            f"{unusual} is not kept in the log, which numbered steps are; send tools of type "
+            "function, or no Idempotency-Key",
+            param=unusual.partition(" = ")[0],
+        )
+
+
 def check_length(dispatcher: Dispatcher, model: str, tokens: int, param: str) -> None:
     """Refuse a prompt that surely fits no pool.
 

@@ -160,13 +160,16 @@ class ChatRequest(_GenerationRequest, frozen=True, kw_only=True):
 
     @property
     def unusual(self) -> str:
-        """Which field has which value that endpoints alone may know? Empty where none has."""
-        wanted = self.response_format
-        if wanted is not None and wanted.type not in _FORMATS:
-            return f"response_format.type = {wanted.type[:_SHOWN_CHARS]!r}"
+        """Which field has which value that endpoints alone may know? Empty where none has.
+
+        Tools come first: of these, the log knows no calls.
+        """
         for number, tool in enumerate(self.tools or ()):
             if tool.type != "function":
                 return f"tools[{number}].type = {tool.type[:_SHOWN_CHARS]!r}"
+        wanted = self.response_format
+        if wanted is not None and wanted.type not in _FORMATS:
+            return f"response_format.type = {wanted.type[:_SHOWN_CHARS]!r}"
         choice = self.tool_choice
         if isinstance(choice, dict) and choice.get("type") != "function":
             return f"tool_choice.type = {str(choice.get('type'))[:_SHOWN_CHARS]!r}"

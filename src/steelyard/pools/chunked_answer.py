@@ -10,7 +10,13 @@ from steelyard.pools.endpoint_errors import ErrorReader
 from steelyard.pools.http_connection import Headers
 from steelyard.pools.relay import WholeBody
 from steelyard.pools.sse import SseParser
-from steelyard.pools.wire import estimated_usage, parse_chunks, parse_object, parse_usage
+from steelyard.pools.wire import (
+    estimated_usage,
+    parse_chunks,
+    parse_object,
+    parse_usage,
+    thoughts_in,
+)
 
 # Chunks that wait to be taken before the upstream is held back.
 _MAX_WAITING = 256
@@ -31,7 +37,6 @@ class ChunkedAnswer(WholeBody):
         self._waiting: deque[LlmChunk] = deque()
         self._more = asyncio.Event()
         self._flow: ReadFlow | None = None
-        self._is_over = False
         self._texts: list[str] = []
         self._finished: set[int] = set()
         self._usage: LlmUsage | None = None
@@ -56,10 +61,6 @@ class ChunkedAnswer(WholeBody):
             self._read_events(self._parser.feed(piece))
         except PoolError as error:
             self.fail(error)
-
-    def done(self, error: PoolError | None) -> None:
-        """The answer is whole, or will not come; what comes after its last event does not count."""
-        super().done(None if self._is_over else error)
 
     async def chunks(self, working: "asyncio.Task[None]") -> AsyncGenerator[LlmChunk, None]:
         """The answer's chunks as they come.
@@ -92,7 +93,7 @@ class ChunkedAnswer(WholeBody):
     def _read_events(self, events: list[str]) -> None:
         for event in events:
             if event == "[DONE]":
-                self._is_over = True
+                self.end_stream()
             elif not self._is_over:
                 self._read(parse_object(event))
 
@@ -104,6 +105,7 @@ class ChunkedAnswer(WholeBody):
         if usage is not None and not raw.get("choices"):
             self._usage_raw = raw
             return
+        self._texts.extend(thoughts_in(raw))
         for chunk in chunks:
             if chunk.text or chunk.tool_calls:
                 pieces = [chunk.text, *(c.name + c.arguments for c in chunk.tool_calls)]

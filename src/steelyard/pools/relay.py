@@ -76,6 +76,8 @@ class WholeBody:
     _retry_after: str | None = None
     _size_bytes = 0
     _response_headers: Headers | None = None
+    _is_over = False
+    _closing: asyncio.TimerHandle | None = None
 
     def __init__(self, errors: ErrorReader, finished: Finished | None = None) -> None:
         self.finished: Finished = finished or asyncio.get_running_loop().create_future()
@@ -127,8 +129,13 @@ class WholeBody:
         self._parts.append(piece)
 
     def done(self, error: PoolError | None) -> None:
-        """The answer is whole, or will not come."""
-        if error is None and self.status != 200:
+        """The answer is whole, or will not come; nothing that comes after its last event counts."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        if self._is_over:
+            error = None
+        elif error is None and self.status != 200:
             error = self._errors.read(self.status, self.body, self._retry_after)
         if self.finished.done():
             return
@@ -136,6 +143,18 @@ class WholeBody:
             self.finished.set_result(None)
         else:
             self.finished.set_exception(error)
+
+    def end_stream(self) -> None:
+        """Its last event is here; servers that leave the connection open are not waited for."""
+        self._is_over = True
+        if self._closing is None and not self.finished.done():
+            loop = asyncio.get_running_loop()
+            self._closing = loop.call_later(_CLOSING_S, self._stop_waiting)
+
+    def _stop_waiting(self) -> None:
+        self._closing = None
+        if not self.finished.done():
+            self.finished.set_result(None)
 
     def renew(self) -> None:
         """Nothing has come, and the request is sent again; after `ended`."""
@@ -177,8 +196,6 @@ class Relay(WholeBody):
     _text_bytes = 0
     _told_tokens = 0
     _has_end = False
-    _is_over = False
-    _closing: asyncio.TimerHandle | None = None
     _usage: LlmUsage | None = None
     _usage_event = b""
 
@@ -210,25 +227,6 @@ class Relay(WholeBody):
             self._take(piece)
         except PoolError as error:
             self.fail(error)
-
-    def done(self, error: PoolError | None) -> None:
-        """The answer is whole, or will not come; nothing that comes after its last event counts."""
-        if self._closing is not None:
-            self._closing.cancel()
-            self._closing = None
-        super().done(None if self._is_over else error)
-
-    def _end_stream(self) -> None:
-        """Its last event is here; servers that leave the connection open are not waited for."""
-        self._is_over = True
-        if self._closing is None and not self.finished.done():
-            loop = asyncio.get_running_loop()
-            self._closing = loop.call_later(_CLOSING_S, self._stop_waiting)
-
-    def _stop_waiting(self) -> None:
-        self._closing = None
-        if not self.finished.done():
-            self.finished.set_result(None)
 
     def answer(self) -> RelayedAnswer:
         """What is left to be sent, once `finished` is done.
@@ -304,13 +302,10 @@ class Relay(WholeBody):
             if not data:
                 return True
         if data == _DONE:
-            self._end_stream()
+            self.end_stream()
             return False
-        had = self._usage
-        if not self._read(data) and self._usage is not had:
-            self._usage_event = data
-            return False
-        return True
+        held = self._usage_event
+        return self._read(data) or self._usage_event is held
 
     def _read(self, data: bytes) -> bool:
         """Read an object along; whether it has choices."""
@@ -327,6 +322,8 @@ class Relay(WholeBody):
         if told.usage:
             self._usage = parse_usage({"usage": told.usage})
         if not told.choices:
+            if told.usage:
+                self._usage_event = data
             return False
         for choice in told.choices:
             self._read_choice(choice)

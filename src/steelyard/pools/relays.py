@@ -67,12 +67,12 @@ class ResponsesRelay(Relay):
         if not data:
             return True
         if data == b"[DONE]":
-            self._end_stream()
+            self.end_stream()
             return False
         if not self._read(data):
             return True
         self._last_event = event + b"\n\n"
-        self._end_stream()
+        self.end_stream()
         return False
 
     def _read(self, data: bytes) -> bool:

@@ -164,6 +164,19 @@ def parse_chunks(raw: JsonObject) -> list[LlmChunk]:
     return [msgspec.structs.replace(chunks[0], raw=raw), *chunks[1:]]
 
 
+def thoughts_in(raw: JsonObject) -> list[str]:
+    """Which thoughts are in an object that `parse_chunks` takes? They are paid for as texts are.
+
+    >>> thoughts_in({"choices": [{"delta": {"reasoning_content": "So"}}, {"text": "no"}]})
+    ['So']
+    """
+    choices: list[JsonObject] = raw.get("choices") or []
+    deltas: list[JsonObject] = [one.get("delta") or one.get("message") or {} for one in choices]
+    # Some servers write them under both names.
+    thoughts = [one.get("reasoning_content") or one.get("reasoning") for one in deltas]
+    return [one for one in thoughts if isinstance(one, str)]
+
+
 def _chunk(choice: JsonObject) -> LlmChunk:
     delta: JsonObject = choice.get("delta") or choice.get("message") or {}
     text = delta.get("content") or choice.get("text") or ""
