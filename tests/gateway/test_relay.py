@@ -302,7 +302,8 @@ async def test_an_answer_longer_than_the_limit_of_time_is_504_and_ends_upstream(
     async def script(call: Call) -> None:
         await call.left.wait()
 
-    settings = GatewaySettings(limits=GatewayLimits(request_timeout_s=0.1))
+    # Long enough for a busy machine to have asked the upstream by then.
+    settings = GatewaySettings(limits=GatewayLimits(request_timeout_s=1.0))
     async with rig_of(start, script, settings=settings) as (rig, upstream):
         assert (await post(rig, ASK))[0] == 504
         async with asyncio.timeout(5.0):
