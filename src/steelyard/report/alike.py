@@ -12,9 +12,9 @@ from steelyard.report.format import NONE, per_second, seconds, significant, usd
 # Millionths of a dollar are read well up to some thousands of them.
 _MICRO_BELOW_USD, _MICRO_UP_TO_USD = 1e-3, 1e-2
 _HOURLY_BELOW_PER_S = 0.01
-# From how many seconds on, how long one is, and its name. Minutes and hours are for what is read in
-# them: half a second beside them would be a hundredth of a minute.
+# Of a minute or an hour, that the shortest must be: half a second is no hundredth of a minute.
 _LEAST_FRAC = 0.1
+# From how many seconds on, how long one is, and its name.
 _TIMES = ((7200.0, 3600.0, "h"), (600.0, 60.0, "min"), (1.0, 1.0, "s"), (1e-3, 1e-3, "ms"))
 _SHORTEST = (1e-6, "µs")
 
@@ -48,7 +48,7 @@ def _in_usd(value: float | None) -> str:
 def seconds_alike(values: Sequence[float | None]) -> tuple[str, ...]:
     """How are durations written beside each other? All in the unit of the longest.
 
-    That is seconds at most where the shortest is less than a tenth of a minute or hour.
+    Minutes or hours are taken only where the shortest is a tenth of one or more.
 
     Args:
         values: Seconds; None where there is none.
