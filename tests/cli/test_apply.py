@@ -156,6 +156,23 @@ def test_what_a_person_adds_outlasts_a_new_plan_and_placeholders_are_told(
     assert "edits.toml cannot be read: " in ran.err
 
 
+def test_another_image_that_the_tool_did_not_take_is_offered_again(
+    folder: Path, run: Run, programs: Path
+) -> None:
+    asked = ("--to", "kubernetes", "--yes")
+    fill(folder)
+    apply(run, *asked)
+    tool = folder / "programs" / "kubectl"
+    works = tool.read_text(encoding="utf-8")
+    tool.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
+    fill(folder, "me/steelyard:2")
+    assert run("apply", "plan.json", "--config", EXAMPLE, *asked).code == 2
+    tool.write_text(works, encoding="utf-8")
+    for _ in range(2):
+        apply(run, *asked)
+        assert programs.read_text(encoding="utf-8").count("kubectl apply") == 2
+
+
 def test_what_machines_shall_run_is_in_every_file_of_skypilot(
     folder: Path, run: Run, programs: Path
 ) -> None:

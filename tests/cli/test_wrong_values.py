@@ -72,6 +72,8 @@ def _refused(run: Run, *arguments: str) -> str:
         (("plan", "--demand", "d.json", "--plots", "notes.txt"), "notes.txt is no folder; name"),
         (("plan", "--demand", "d.json", "--fleet-by-hour", "folder"), "name a file in it"),
         (("plan", "--demand", "d.json", "--out", "none/p.json"), "there is no folder none"),
+        (("plan", "--demand", "d.json", "--out", "p" * 300), "written: File name too long; name"),
+        (("plan", "--demand", "d.json", "--plots", "p" * 300), "written: File name too long; name"),
         (("apply", "p.json", "--to", "ray", "--out", "notes.txt"), "notes.txt is no folder"),
     ],
 )

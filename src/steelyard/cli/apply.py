@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -62,11 +63,13 @@ class InForce(msgspec.Struct, frozen=True, kw_only=True):
         target: With which tool.
         machines: Machines by offering.
         nodes: Machines by the name that the tool knows them by.
+        files: SHA-256 of the files that the tool has taken, by name.
     """
 
     target: Target
     machines: dict[str, int] = {}
     nodes: dict[str, int] = {}
+    files: dict[str, str] = {}
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +123,7 @@ def apply_plan(plan: FleetPlan, asked: ApplyRequest, catalog: Catalog) -> None:
     """The same of a plan that was read."""
     nodes = planned_nodes(plan, catalog)
     files = edited(read_edits(asked.folder), export_nodes(asked.target, nodes))
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
     renewed = _file_changes(asked.folder, files)
     state = _in_force(asked)
     after = {node.offering.name: node.machines for node in nodes}
@@ -127,7 +131,8 @@ def apply_plan(plan: FleetPlan, asked: ApplyRequest, catalog: Catalog) -> None:
         target=asked.target,
         changes=machine_changes(state.machines, after, catalog),
         files=renewed,
-        commands=_commands(asked, state, nodes, renewed),
+        # The tool may have failed, or been missing, after the files were written.
+        commands=_commands(asked, state, nodes, is_new=bool(renewed) or digests != state.files),
         done=asked.yes,
     )
     if not asked.as_json:
@@ -138,7 +143,7 @@ def apply_plan(plan: FleetPlan, asked: ApplyRequest, catalog: Catalog) -> None:
         _write(asked.folder, files)
         _do(asked, told, nodes)
         names = {node.name: node.machines for node in nodes}
-        done = InForce(target=asked.target, machines=after, nodes=names)
+        done = InForce(target=asked.target, machines=after, nodes=names, files=digests)
         _write(asked.folder, {_STATE_FILE: msgspec.json.encode(done).decode() + "\n"})
     if asked.as_json:
         print(msgspec.json.encode(told).decode())
@@ -180,7 +185,8 @@ def _commands(
     asked: ApplyRequest,
     state: InForce,
     nodes: tuple[PlannedNode, ...],
-    renewed: tuple[str, ...],
+    *,
+    is_new: bool,
 ) -> tuple[tuple[str, ...], ...]:
     """What makes the tool follow? Nothing for machines that stay as they are."""
     wanted = {node.name: node.machines for node in nodes}
@@ -188,7 +194,7 @@ def _commands(
     changed = [name for name in sorted(wanted) if state.nodes.get(name) != wanted[name]]
     if asked.target == "kubernetes":
         file = str(asked.folder / "deployments.yaml")
-        apply = [("kubectl", "apply", "--filename", file)] if changed or renewed else []
+        apply = [("kubectl", "apply", "--filename", file)] if changed or is_new else []
         return (
             *apply,
             *(("kubectl", "delete", "deployment", name, "--ignore-not-found") for name in gone),

@@ -1,6 +1,7 @@
 """Can what a command will write be written? Asked before the work, which may take minutes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from steelyard.errors import ConfigError
@@ -14,13 +15,9 @@ def check_file(option: str, path: Path | None) -> None:
         path: The file; None where none is wanted.
 
     Raises:
-        ConfigError: It is a folder, or its folder is missing or closed to us.
+        ConfigError: It is a folder, its name is none, it or its folder is missing or closed to us.
     """
-    if path is None:
-        return
-    if path.is_dir():
-        raise ConfigError(f"{option} {path} cannot be written: it is a folder; name a file in it")
-    _check_parent(option, path, path.parent)
+    _check(option, path, _against_file)
 
 
 def check_folder(option: str, folder: Path | None) -> None:
@@ -31,24 +28,41 @@ def check_folder(option: str, folder: Path | None) -> None:
         folder: The folder, which is made with those above it; None where none is wanted.
 
     Raises:
-        ConfigError: A file is in the way, or it is closed to us.
+        ConfigError: A file is in the way, its name is none, or it is closed to us.
     """
-    if folder is None:
+    _check(option, folder, _against_folder)
+
+
+def _check(option: str, path: Path | None, against: Callable[[Path], str]) -> None:
+    if path is None:
         return
+    try:
+        reason = against(path)
+    except OSError as error:
+        # Its name is too long, or a folder above it does not let us look.
+        reason = f"{error.strerror}; name another one"
+    if reason:
+        raise ConfigError(f"{option} {path} cannot be written: {reason}")
+
+
+def _against_file(path: Path) -> str:
+    """What speaks against writing a file? Empty where nothing does."""
+    if path.is_dir():
+        return "it is a folder; name a file in it"
+    # Files are written in place: one that is there, such as /dev/stdout, needs no open folder.
+    if path.exists():
+        return "" if os.access(path, os.W_OK) else "it is closed to this user; name another one"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}; make it first"
+    return _against_entry(path.parent)
+
+
+def _against_folder(folder: Path) -> str:
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    if not there.is_dir():
-        raise ConfigError(
-            f"{option} {folder} cannot be written: {there} is no folder; name another one"
-        )
-    _check_parent(option, folder, there)
+    return _against_entry(there) if there.is_dir() else f"{there} is no folder; name another one"
 
 
-def _check_parent(option: str, path: Path, folder: Path) -> None:
-    if not folder.is_dir():
-        raise ConfigError(
-            f"{option} {path} cannot be written: there is no folder {folder}; make it first"
-        )
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"{option} {path} cannot be written: {folder} is closed to this user; name another one"
-        )
+def _against_entry(folder: Path) -> str:
+    if os.access(folder, os.W_OK | os.X_OK):
+        return ""
+    return f"{folder} is closed to this user; name another one"

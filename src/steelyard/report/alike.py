@@ -12,6 +12,8 @@ from steelyard.report.format import NONE, per_second, seconds, significant, usd
 # Millionths of a dollar are read well up to some thousands of them.
 _MICRO_BELOW_USD, _MICRO_UP_TO_USD = 1e-3, 1e-2
 _HOURLY_BELOW_PER_S = 0.01
+# Of a minute or an hour, that the shortest must be: half a second is no hundredth of a minute.
+_LEAST_FRAC = 0.1
 # From how many seconds on, how long one is, and its name.
 _TIMES = ((7200.0, 3600.0, "h"), (600.0, 60.0, "min"), (1.0, 1.0, "s"), (1e-3, 1e-3, "ms"))
 _SHORTEST = (1e-6, "µs")
@@ -46,6 +48,8 @@ def _in_usd(value: float | None) -> str:
 def seconds_alike(values: Sequence[float | None]) -> tuple[str, ...]:
     """How are durations written beside each other? All in the unit of the longest.
 
+    Minutes or hours are taken only where the shortest is a tenth of one or more.
+
     Args:
         values: Seconds; None where there is none.
 
@@ -54,11 +58,18 @@ def seconds_alike(values: Sequence[float | None]) -> tuple[str, ...]:
 
     >>> seconds_alike([0.0456, 12.34, None]), seconds_alike([0.0456, 0.002])
     (('0.0456 s', '12.3 s', '-'), ('45.6 ms', '2.00 ms'))
+    >>> seconds_alike([0.5, 900.0]), seconds_alike([300.0, 900.0])
+    (('0.500 s', '900 s'), ('5.00 min', '15.0 min'))
     """
     longest = _largest(values)
     if longest == 0.0:
         return tuple(seconds(one) for one in values)
-    shown = ((size_s, unit) for least_s, size_s, unit in _TIMES if longest >= least_s)
+    shortest = min(abs(one) for one in values if one)
+    shown = (
+        (size_s, unit)
+        for least_s, size_s, unit in _TIMES
+        if longest >= least_s and (size_s <= 1.0 or shortest >= _LEAST_FRAC * size_s)
+    )
     size_s, unit = next(shown, _SHORTEST)
     return tuple(_with_unit(one, size_s, unit) for one in values)
 

@@ -3,11 +3,11 @@
 """A plot of what each kind of step costs on each class of hardware."""
 
 from steelyard.planner.kinds import KindCost
+from steelyard.report.alike import usd_alike
 from steelyard.report.canvas import HARDWARE_HUES, INK, axes, drawing, plain_log_ticks
-from steelyard.report.format import name, usd
+from steelyard.report.format import name
 
 _MAX_STEPS = 16
-_MICRO_BELOW_USD = 1e-3
 _ORDER = ("arm", "gpu", "x86")
 
 
@@ -26,20 +26,21 @@ def kind_plot(kinds: tuple[KindCost, ...]) -> str:
     if not shown:
         return ""
     # The axis has the unit of the labels at the bars.
-    dear = max(one.usd_per_step for one in shown) >= _MICRO_BELOW_USD
-    unit, unit_usd = ("USD", 1.0) if dear else ("µ$, millionths of a USD", 1e-6)
+    labels = usd_alike([one.usd_per_step for one in shown])
+    is_micro = labels[0].endswith("µ$")
+    unit, unit_usd = ("µ$, millionths of a USD", 1e-6) if is_micro else ("USD", 1.0)
     values = [one.usd_per_step / unit_usd for one in shown]
     left, right = 0.5 * min(values), 3.0 * max(values)
     with drawing("kinds", 1.0 + 0.62 * len(steps)) as drawn:
         plot = axes(drawn)
         plot.set_xscale("log")
-        for one in shown:
+        for one, label in zip(shown, labels, strict=True):
             place = steps.index(one.name) + 0.26 * (_ORDER.index(one.hardware) - 1)
             colour = HARDWARE_HUES[one.hardware]
             size = one.usd_per_step / unit_usd
             plot.barh(place, size - left, left=left, height=0.24, color=colour)
             plot.annotate(
-                usd(one.usd_per_step), (size, place), xytext=(3.0, 0.0),
+                label, (size, place), xytext=(3.0, 0.0),
                 textcoords="offset points", va="center", fontsize=7.5, color=INK,
             )  # fmt: skip
         plot.set_xlim(left, right)
