@@ -118,8 +118,7 @@ def _score(world: World, task: int, step: int) -> bool:
             world.first_key[pool], world.second_key[pool] = ranks
     world.clock[0]["least_s"] = least_alone_s
     longest_s = within_share_s(left_s, after_s, known, least_s)
-    begins = world.steps[step]["blockers"] == 0
-    asks_to_begin = begins and world.clock[0]["refuses"] != 0 and longest_s < math.inf
+    asks_to_begin = world.clock[0]["refuses"] != 0 and world.steps[step]["blockers"] == 0
     for pool in range(len(world.pools)):
         finish_s, waits_s = world.finish_s[pool], world.wait_s[pool]
         world.patient[pool] = finish_s <= longest_s
