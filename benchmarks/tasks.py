@@ -146,8 +146,9 @@ def scaling(asked: argparse.Namespace, server: PostgresServer) -> None:
     for number in range(asked.rounds):
         print(f"round {number + 1}: load {os.getloadavg()[0]:.1f}", flush=True)
         for count in counts:
+            where = server.new_database()
             before_s = server.cpu_s()
-            rate, cpu_s = runs.with_workers(__file__, server.new_database(), count, asked.tasks)
+            rate, cpu_s = runs.with_workers(__file__, where, count, asked.tasks)
             database_s = 1000 * (server.cpu_s() - before_s) / asked.tasks
             found[count].append((rate, cpu_s, database_s))
     # Rates of one round were measured on a machine that was about as busy.

@@ -132,18 +132,37 @@ def test_without_a_queue_refuse_means_the_same_to_begun_tasks_and_to_new_ones() 
         assert isinstance(fleet.ask(step("one", number, 100.5, "refuse")), Refusal)
 
 
+def slower(times: float) -> PoolSpec:
+    """A dear pool that takes so many times as long."""
+    curve = msgspec.structs.replace(
+        CURVE, ttft_floor_s=times * CURVE.ttft_floor_s, itl_base_s=times * CURVE.itl_base_s
+    )
+    return msgspec.structs.replace(
+        POOL, name="dear", usd_per_hour=9.0, replicas=2, llm_curves={"m": curve}
+    )
+
+
+def test_a_slow_pool_without_a_queue_takes_what_it_ends_in_time() -> None:
+    fleet = Fleet(waiting=20)
+    fleet.state.apply(PoolAdded(t_s=100.0, spec=slower(3.5)))
+    answer = fleet.ask(step("new", 0, 110.0, "refuse"))
+    assert isinstance(answer, Decision)
+    assert (answer.pool, answer.predicted_wait_s) == ("dear", 0.0)
+
+
 @settings(max_examples=60)
 @given(
     waiting=st.integers(0, 12),
     step_id=st.integers(0, 2),
     deadline_s=st.none() | st.floats(100.0, 115.0),
     on_miss=st.sampled_from(["run_late", "refuse"]),
+    times=st.floats(0.5, 8.0),
 )
 def test_arrays_and_plain_python_agree_on_who_runs_late(
-    waiting: int, step_id: int, deadline_s: float | None, on_miss: OnMiss
+    waiting: int, step_id: int, deadline_s: float | None, on_miss: OnMiss, times: float
 ) -> None:
     fleet = Fleet(waiting)
-    other = msgspec.structs.replace(POOL, name="dear", usd_per_hour=9.0, replicas=2)
+    other = slower(times)
     fleet.state.apply(PoolAdded(t_s=50.0, spec=other))
     one = step("one", step_id, deadline_s, on_miss)
     answer = OURS.by_arrays(one, fleet.state.view(one, 101.0))

@@ -145,9 +145,9 @@ def _share_slack(step: Step, left_s: float, few: FewView, scores: Scores) -> Non
         one.patient = one.finish_s <= longest_s
     if step.asks_to_begin and few.remaining_s > 0.0:
         # As `predictions.seen_as_whole`.
-        by_s = begun_by_s(longest_s, least_s)
         for one in runs:
-            if one.finish_s > by_s:
+            by_s = begun_by_s(longest_s, one.finish_s - one.wait_s)
+            if one.wait_s > 0.0 and one.finish_s > by_s:
                 one.slack_s = min(one.slack_s, by_s - one.finish_s)
 
 

@@ -79,7 +79,7 @@ class CheapestFeasible:
         """The same answer, for fleets of any size."""
         seen = predict(step, view, warm_or_cold)
         if step.asks_to_begin and view.expected.remaining_s > 0.0:
-            seen = seen_as_whole(step, view, seen)
+            seen = seen_as_whole(seen)
         can: BoolArray = seen.runs & seen.affordable
         if not bool(can.any()):
             return refuse(view, seen, self.name)

@@ -41,7 +41,9 @@ class Predictions:
             plan's bid price knows: a wait as long as the step itself doubles the price.
         slack_s: Deadline - now - remaining work - finish; infinite without a deadline.
         grace_s: How long after its latest start it is surely late.
-        patient: Whether the end is within this step's share of the task's slack.
+        longest_s: How long the step may take to be within its share of the task's slack; infinite
+            without a deadline.
+        patient: Whether the end is within that.
         affordable: Whether the cost fits what is left of the budget.
         obstacle: Why the pool cannot run the step, for rows with `runs` False.
     """
@@ -56,6 +58,7 @@ class Predictions:
     bid_cost_usd: FloatArray
     slack_s: FloatArray
     grace_s: FloatArray
+    longest_s: float
     patient: BoolArray
     affordable: BoolArray
     obstacle: tuple[Verdict, ...]
@@ -95,6 +98,7 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
     left_usd = np.inf if step.budget_usd is None else step.budget_usd - view.committed_usd
     obstacle = _obstacles(step, view, replica, cost_usd)
     runs = np.array([one == "chosen" for one in obstacle], dtype=np.bool_)
+    longest_s = allowed_s(step, view, float(service_s[runs].min(initial=math.inf)))
     return Predictions(
         runs=runs,
         replica=replica,
@@ -106,7 +110,8 @@ def predict(step: Step, view: FleetView, candidates: CandidateRule) -> Predictio
         bid_cost_usd=queued_usd(bid_cost_usd, waits_s, service_s),
         slack_s=slack_s,
         grace_s=more_s,
-        patient=finish_s <= allowed_s(step, view, float(service_s[runs].min(initial=math.inf))),
+        longest_s=longest_s,
+        patient=finish_s <= longest_s,
         # A tool that was never seen is predicted to cost nothing: with nothing left it is refused.
         affordable=(cost_usd <= left_usd) & ((left_usd > 0.0) | (view.rent_usd_per_hour == 0.0)),
         obstacle=obstacle,
@@ -120,22 +125,22 @@ def allowed_s(step: Step, view: FleetView, least_s: float) -> float:
     return within_share_s(left_s, expected.remaining_s, expected.remaining_known, least_s)
 
 
-def seen_as_whole(step: Step, view: FleetView, seen: Predictions) -> Predictions:
+def seen_as_whole(seen: Predictions) -> Predictions:
     """What is left for a whole task, should each of its steps wait twice as long as this first one?
 
     Where that is more than the task has time for, the slack is negative by what the wait is too
     long: work on a task that cannot be ended in time is lost.
 
     Args:
-        step: The first step of a task.
-        view: The fleet as it sees it.
-        seen: Its predictions.
+        seen: Predictions of the first step of a task.
     """
-    least_s = float((seen.finish_s - seen.wait_s)[seen.runs].min(initial=math.inf))
-    if step.deadline_s is None or math.isinf(least_s):
+    if math.isinf(seen.longest_s):
         return seen
-    over_s = begun_by_s(allowed_s(step, view, least_s), least_s) - seen.finish_s
-    slack_s = np.where(over_s < 0.0, np.minimum(seen.slack_s, over_s), seen.slack_s)
+    alone_s = seen.finish_s - seen.wait_s
+    by_s = np.array([begun_by_s(seen.longest_s, one) for one in alone_s.tolist()])
+    over_s = by_s - seen.finish_s
+    too_long = (seen.wait_s > 0.0) & (over_s < 0.0)
+    slack_s = np.where(too_long, np.minimum(seen.slack_s, over_s), seen.slack_s)
     return replace(seen, slack_s=slack_s)
 
 

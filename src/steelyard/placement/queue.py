@@ -52,6 +52,8 @@ class StepQueue:
       start after all others that can be.
     - As long as there are steps that cannot be in time any more, tasks that have begun go before
       new ones: what was done of them would be lost.
+    - Where such steps have waited without a break for longer than a new task's whole time, that
+      task gives way, too, once it has lost the slack that it should begin with (ADR 38).
 
     Where a policy orders by a key of its own, that alone counts.
 

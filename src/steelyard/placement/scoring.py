@@ -276,23 +276,24 @@ def within_share_s(
     return least_s + max(0.0, slack_s) * share
 
 
-def begun_by_s(longest_s: float, least_s: float) -> float:
+def begun_by_s(longest_s: float, alone_s: float) -> float:
     """How long may the first step of a task take that is to be refused rather than to end late?
 
-    Half of what it may take at most beyond the least possible: its later steps will wait, too, and
-    where each waits for its whole share nothing is left for what nobody foresaw.
+    It may wait for half of what it may take at most beyond its own time: its later steps will wait,
+    too, and where each waits for its whole share nothing is left for what nobody foresaw. A pool in
+    which it need not wait is never ruled out by this, however slow.
 
     Args:
         longest_s: `within_share_s`.
-        least_s: From start to end in the fastest pool that can run it.
+        alone_s: From start to end in the pool, had that no queue.
 
     Returns:
         Seconds from now to its end.
 
-    >>> begun_by_s(5.0, 1.0)
-    3.0
+    >>> begun_by_s(5.0, 1.0), begun_by_s(5.0, 7.0)
+    (3.0, 7.0)
     """
-    return least_s + 0.5 * (longest_s - least_s)
+    return alone_s + max(0.0, 0.5 * (longest_s - alone_s))
 
 
 def cheapest_in_time(

@@ -12,8 +12,9 @@ from steelyard.placement.queue import StepQueue
 from steelyard.runtime.recorder import Recorder
 
 # A replica with this many steps in front that may be in time takes no more; the caller is told when
-# to come back. There is room for as many again: for steps of tasks that have begun, as what was
-# done of them would be lost, and for those that will be late, lest they keep others out meanwhile.
+# to come back. There is room for as many again that will be late, lest they keep others out
+# meanwhile, and beyond them for as many steps of tasks that have begun: what was done of these
+# would be lost.
 _MAX_WAITING = 512
 
 _Replica = tuple[str, int]
@@ -64,8 +65,9 @@ class Admission:
         queue = self._queues.get((decision.pool, decision.replica))
         if queue is None:
             return
+        most = (2 if step.begins_task else 3) * _MAX_WAITING
         in_front = queue.in_time if step.begins_task else 0
-        if in_front >= _MAX_WAITING or len(queue) >= 2 * _MAX_WAITING:
+        if in_front >= _MAX_WAITING or len(queue) >= most:
             raise PoolOverloadedError(
                 f"pool {decision.pool} has {len(queue)} steps waiting for replica "
                 f"{decision.replica}; try again in {decision.predicted_wait_s:.1f} s",

@@ -118,15 +118,15 @@ def _score(world: World, task: int, step: int) -> bool:
             world.first_key[pool], world.second_key[pool] = ranks
     world.clock[0]["least_s"] = least_alone_s
     longest_s = within_share_s(left_s, after_s, known, least_s)
-    begins = world.steps[step]["blockers"] == 0
-    by_s = math.inf
-    if begins and after_s > 0.0 and policy == 0 and world.clock[0]["refuses"] != 0:
-        # As `placement.predictions.seen_as_whole`.
-        by_s = math.inf if left_s == math.inf else begun_by_s(longest_s, least_s)
+    asks_to_begin = world.clock[0]["refuses"] != 0 and world.steps[step]["blockers"] == 0
     for pool in range(len(world.pools)):
-        world.patient[pool] = world.finish_s[pool] <= longest_s
-        if world.finish_s[pool] > by_s:
-            world.slack_s[pool] = min(world.slack_s[pool], by_s - world.finish_s[pool])
+        finish_s, waits_s = world.finish_s[pool], world.wait_s[pool]
+        world.patient[pool] = finish_s <= longest_s
+        if asks_to_begin and after_s > 0.0 and policy == 0 and waits_s > 0.0:
+            # As `placement.predictions.seen_as_whole`.
+            over_s = begun_by_s(longest_s, finish_s - waits_s) - finish_s
+            if over_s < 0.0:
+                world.slack_s[pool] = min(world.slack_s[pool], over_s)
     return can_run
 
 
