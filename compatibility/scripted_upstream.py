@@ -51,8 +51,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.path.endswith("/embeddings"):
-            rows = [{"index": n, "embedding": [0.5, 0.5]} for n in range(len(body["input"]))]
-            self._send({"data": rows, "usage": USAGE})
+            # Handed on byte for byte, so it is as the API describes it.
+            asked = body["input"]
+            is_one = isinstance(asked, str) or (bool(asked) and isinstance(asked[0], int))
+            row = {"object": "embedding", "embedding": [0.5, 0.5]}
+            rows = [{**row, "index": n} for n in range(1 if is_one else len(asked))]
+            self._send({"object": "list", "data": rows, "model": body["model"], "usage": USAGE})
             return
         if "prompt" in body:
             self._complete(body)
