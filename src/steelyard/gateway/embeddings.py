@@ -8,31 +8,28 @@ Elsewhere texts alone are taken.
 import base64
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from steelyard.gateway.embedding_steps import EmbeddingStep, answer_step
 from steelyard.gateway.errors_http import RequestError
-from steelyard.gateway.exchange import Exchange, json_lines
+from steelyard.gateway.exchange import Exchange
 from steelyard.gateway.generation import steelyard_object
-from steelyard.gateway.headers import cost_line, decision_lines, task_headers
+from steelyard.gateway.headers import task_headers
 from steelyard.gateway.hints import hints_of, with_session
 from steelyard.gateway.keys_identity import keyed_headers
-from steelyard.gateway.keys_use import starts_of
 from steelyard.gateway.model_checks import check_model
-from steelyard.gateway.prefix import Prefixes, chat_prefixes
+from steelyard.gateway.prefix import chat_prefixes
 from steelyard.gateway.settings import GatewaySettings
-from steelyard.gateway.tasks import RequestTask
-from steelyard.gateway.tracing import traced_request
-from steelyard.gateway.whole_answer import WholeAnswer
 from steelyard.gateway.wire import EmbeddingsRequest, parse_request
-from steelyard.pools.backend import Embeddings, LlmRequest, RelayBackend, RelayRequest
+from steelyard.pools.backend import Embeddings, RelayBackend
 from steelyard.pools.wire import names_once
 from steelyard.runtime.dispatcher import Dispatcher, Settlement
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 _UPSTREAM_PATH = "/embeddings"
-_JSON = json_lines([])
 _Json = dict[str, Any]
 
 
@@ -76,40 +73,18 @@ class EmbeddingsDesk:
         headers = with_session(sent, hints_of(exchange, document))
         # The log holds vectors, which an answer that is handed on need not have.
         native = sent.step_id is None and self._is_native(asked.model)
-        texts = [] if native else input_texts(asked)
-        with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
-            # No hashes: an embedding leaves nothing in a cache that another step could use.
-            prefixes = Prefixes(hashes=(), tokens=(), input_tokens=input_tokens(asked))
-            step = task.step("embedding", asked.model, prefixes, 0)
-            if exchange.key is not None:
-                step = await exchange.key.reserve(step, 0, exchange.body)
-            exchange.step_key = step.key
-            if native:
-                request = LlmRequest(
-                    kind="completion",
-                    model=asked.model,
-                    prompt=msgspec.json.encode(asked.input).decode(),
-                    deadline_s=task.remaining_s,
-                )
-                request = traced_request(request, step, kept=self._settings.traced)
-                plain = names_once(exchange.body, (b'"model"', b'"input"'))
-                body = exchange.body if plain else msgspec.json.encode(document)
-                relayed = RelayRequest(
-                    request=request, body=body, stream=False, path=_UPSTREAM_PATH
-                )
-                target = WholeAnswer(exchange)
-                settlement = await self._dispatcher.relay_llm(step, relayed, target)
-                decision, answer = target.placement, target.body
-            else:
-                decision, vectors, settlement = await self._dispatcher.embed(
-                    *(step, texts, asked.model),
-                    journal=task.journal,
-                    starts=starts_of(exchange.key),
-                )
-                answer = msgspec.json.encode(embeddings_object(asked, vectors, settlement))
-        exchange.pool = decision.pool
-        lines = decision_lines(step.task_id, decision) + cost_line(settlement.cost_usd)
-        exchange.respond(200, answer, _JSON + lines)
+        plain = names_once(exchange.body, (b'"model"', b'"input"'))
+        step = EmbeddingStep(
+            name="embedding",
+            model=asked.model,
+            input_tokens=input_tokens(asked),
+            texts=[] if native else input_texts(asked),
+            path=_UPSTREAM_PATH if native else "",
+            prompt=msgspec.json.encode(asked.input).decode() if native else "",
+            body=exchange.body if plain else msgspec.json.encode(document),
+        )
+        tell = partial(embeddings_object, asked)
+        await answer_step(exchange, self._dispatcher, self._settings, headers, step, tell)
 
     def _is_native(self, model: str) -> bool:
         """Can a request go out as it is, wherever the policy sends it?"""

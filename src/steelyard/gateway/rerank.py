@@ -13,38 +13,34 @@ says so under `steelyard.scores`.
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from steelyard.gateway.embedding_steps import EmbeddingStep, answer_step
 from steelyard.gateway.errors_http import RequestError
-from steelyard.gateway.exchange import Exchange, json_lines
+from steelyard.gateway.exchange import Exchange
 from steelyard.gateway.generation import steelyard_object
-from steelyard.gateway.headers import cost_line, decision_lines, task_headers
+from steelyard.gateway.headers import task_headers
 from steelyard.gateway.hints import hints_of, with_session
 from steelyard.gateway.keys_identity import keyed_headers
-from steelyard.gateway.keys_use import starts_of
 from steelyard.gateway.model_checks import check_length, check_model
-from steelyard.gateway.prefix import Prefixes, chat_prefixes
+from steelyard.gateway.prefix import chat_prefixes
 from steelyard.gateway.settings import GatewaySettings
-from steelyard.gateway.tasks import RequestTask
-from steelyard.gateway.tracing import traced_request
-from steelyard.gateway.whole_answer import WholeAnswer
 from steelyard.gateway.wire import parse_request
 from steelyard.pools.backend import (
+    Embeddings,
     LlmBackend,
-    LlmRequest,
     RelayBackend,
-    RelayRequest,
 )
 from steelyard.pools.wire import names_once
-from steelyard.runtime.dispatcher import Dispatcher
+from steelyard.runtime.dispatcher import Dispatcher, Settlement
 
 RERANK_PATH = "/v1/rerank"
 _UPSTREAM_PATH = "/rerank"
 _SCORES = "cosine similarity of sentence embeddings, not a cross-encoder"
-_JSON = json_lines([])
 _Json = dict[str, Any]
 
 
@@ -112,42 +108,20 @@ class Rerank:
         # The key first: a session that others name is a hint, and no reason to refuse.
         sent = keyed_headers(exchange.key, task_headers(exchange), asked.model)
         headers = with_session(sent, hints_of(exchange, document))
-        with RequestTask(self._dispatcher, headers, self._settings.on_miss) as task:
-            if task.journal and native:
-                msg = "a ranking of an endpoint is not journalled; leave Idempotency-Key out"
-                raise RequestError(msg, param="Idempotency-Key")
-            prefixes = Prefixes(hashes=(), tokens=(), input_tokens=length)
-            step = task.step("rerank", asked.model, prefixes, 0)
-            if exchange.key is not None:
-                step = await exchange.key.reserve(step, 0, exchange.body)
-            exchange.step_key = step.key
-            if native:
-                request = LlmRequest(
-                    kind="completion",
-                    model=asked.model,
-                    prompt="\n".join(texts),
-                    deadline_s=task.remaining_s,
-                )
-                request = traced_request(request, step, kept=self._settings.traced)
-                path = _UPSTREAM_PATH
-                body = _plain_body(exchange.body, document)
-                relayed = RelayRequest(request=request, body=body, stream=False, path=path)
-                target = WholeAnswer(exchange)
-                settlement = await self._dispatcher.relay_llm(step, relayed, target)
-                decision, answer = target.placement, target.body
-            else:
-                decision, vectors, settlement = await self._dispatcher.embed(
-                    *(step, texts, asked.model),
-                    journal=task.journal,
-                    starts=starts_of(exchange.key),
-                )
-                ranked = ranking(asked, vectors.vectors)
-                ranked["usage"] = {"total_tokens": vectors.input_tokens}
-                ranked["steelyard"] = {**steelyard_object(settlement), "scores": _SCORES}
-                answer = msgspec.json.encode(ranked)
-        exchange.pool = decision.pool
-        lines = decision_lines(step.task_id, decision) + cost_line(settlement.cost_usd)
-        exchange.respond(200, answer, _JSON + lines)
+        if headers.step_id is not None and native:
+            msg = "a ranking of an endpoint is not journalled; leave Idempotency-Key out"
+            raise RequestError(msg, param="Idempotency-Key")
+        step = EmbeddingStep(
+            name="rerank",
+            model=asked.model,
+            input_tokens=length,
+            texts=texts,
+            path=_UPSTREAM_PATH if native else "",
+            prompt="\n".join(texts),
+            body=_plain_body(exchange.body, document),
+        )
+        tell = partial(_ranked, asked)
+        await answer_step(exchange, self._dispatcher, self._settings, headers, step, tell)
 
     def _is_native(self, model: str) -> bool:
         """Do all pools of the model have the path; or are all models of embeddings here?
@@ -190,6 +164,14 @@ def ranking(asked: RerankRequest, vectors: Sequence[Sequence[float]]) -> _Json:
             result["document"] = {"text": texts[index]}
         results.append(result)
     return {"object": "list", "model": asked.model, "results": results}
+
+
+def _ranked(asked: RerankRequest, vectors: Embeddings, settlement: Settlement) -> _Json:
+    return {
+        **ranking(asked, vectors.vectors),
+        "usage": {"total_tokens": vectors.input_tokens},
+        "steelyard": {**steelyard_object(settlement), "scores": _SCORES},
+    }
 
 
 def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
