@@ -16,6 +16,7 @@ from steelyard.domain.agent import AgentLimit
 from steelyard.domain.events import (
     CancelRequested,
     SignalSent,
+    StepWaiting,
     TaskFinished,
     TaskPreempted,
     TaskResumed,
@@ -290,6 +291,29 @@ def test_a_signal_wakes_a_parked_task(open_one: Open) -> None:
         two.append(SignalSent(t_s=5.0, task_id="t", name="go"))
         two.durable().result()
         assert [lease.task_id for lease in _claim(one, "w1")] == ["t"]
+
+
+def test_tasks_that_wait_for_room_under_caps_are_woken_and_others_sleep_on(open_one: Open) -> None:
+    with open_one() as store:
+        for task_id, caps in (("capped", {"aws": 0.5}), ("asleep", {})):
+            _submit(store, task_id)
+            (lease,) = _claim(store, "w1")
+            waiting = StepWaiting(
+                t_s=2.0,
+                task_id=task_id,
+                step_id=0,
+                path="0",
+                kind="tool",
+                name="n",
+                fingerprint="f",
+                until_s=9e9,
+                caps=caps,
+            )
+            store.append(waiting, fence=lease.fence)
+            store.park(Parking(task_id=task_id, fence=lease.fence, after_s=3600.0)).result()
+        assert _claim(store, "w2") == []
+        store.spend.wake().result()
+        assert [lease.task_id for lease in _claim(store, "w2")] == ["capped"]
 
 
 def test_a_signal_that_came_before_its_task_was_parked_is_not_missed(open_one: Open) -> None:
