@@ -31,7 +31,7 @@ from steelyard.placement.program_level import (
     program_fcfs,
     program_least_attained,
 )
-from steelyard.placement.scoring import (
+from steelyard.placement.ranks import (
     Traits,
     by_cost,
     by_cpu,

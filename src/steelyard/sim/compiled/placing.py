@@ -6,11 +6,13 @@ from steelyard.domain.units import SECONDS_PER_HOUR
 from steelyard.perf.cost import llm_used_s, priced_tokens_usd, tool_used_s
 from steelyard.perf.predict import prefill_share_s
 from steelyard.placement.queue import PATIENCE_S, kept_slack_s
-from steelyard.placement.scoring import (
+from steelyard.placement.ranks import (
     Traits,
+    first_ranked,
+)
+from steelyard.placement.scoring import (
     begun_by_s,
     cheapest_in_time,
-    first_ranked,
     grace_s,
     least_late,
     llm_times_s,

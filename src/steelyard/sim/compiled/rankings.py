@@ -1,6 +1,6 @@
 """Policies by number, and by what each ranks pools; one compiled engine holds them all."""
 
-from steelyard.placement.scoring import (
+from steelyard.placement.ranks import (
     Traits,
     by_cost,
     by_cpu,
